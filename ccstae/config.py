@@ -1,0 +1,200 @@
+"""The run configuration: reads and checks one YAML file, and says in one line what is wrong with a bad one."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from ccstae.errors import InputError, unknown
+from ccstae.settings.base import Id, Settings
+from ccstae.settings.instrument import Material, Microscope, Simulation
+from ccstae.settings.method import SETTINGS
+from ccstae.settings.scene import AnyScene
+
+
+class Level(Settings):
+    """One noise level: the background's share w of the electrons, and electrons per pattern (inf: noise-free)."""
+
+    background: float = Field(ge=0, lt=1)
+    electrons: float = Field(gt=0)
+
+    @property
+    def name(self) -> str:
+        """`clean`, or for example `w0.25_n1e+05`; part of file names."""
+        return "clean" if math.isinf(self.electrons) else f"w{self.background:.2f}_n{self.electrons:g}"
+
+
+class Noise(Settings):
+    """A series of noise levels: every combination of its backgrounds and doses."""
+
+    background: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = (0.0,)
+    electrons: tuple[Annotated[float, Field(gt=0)], ...]
+    """Electrons per pattern; .inf gives the noise-free level."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_is_a_list(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            return {k: [v] if k in ("background", "electrons") and not isinstance(v, list | tuple) else v for k, v in data.items()}
+        return data
+
+    @model_validator(mode="after")
+    def _clean_has_no_background(self) -> Self:
+        if any(map(math.isinf, self.electrons)) and any(self.background):
+            raise ValueError("electrons .inf (the noise-free level) goes with background 0 alone")
+        return self
+
+    @property
+    def levels(self) -> list[Level]:
+        return [Level(background=w, electrons=n) for w, n in itertools.product(self.background, self.electrons)]
+
+
+class Seeds(Settings):
+    """Seeds of the noise. Scores come from `test`; `tune` is for choosing settings and never scored."""
+
+    test: tuple[int, ...] = Field((1, 2), min_length=1)
+    tune: tuple[int, ...] = (101,)
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        if set(self.test) & set(self.tune):
+            raise ValueError("a seed is in both test and tune")
+        return self
+
+
+class Method(Settings):
+    """One row of the tables: a method of this package with settings, or a program of your own."""
+
+    method: Id | None = None
+    """Which method runs; without it, the entry's id."""
+    command: str | None = None
+    """A program that reads a counts file and writes a map file. It runs without a shell, as trusted code."""
+    settings: dict[str, Any] = {}
+    time_limit_s: float = Field(3600.0, gt=0)
+
+
+class Config(Settings):
+    """A run of the benchmark."""
+
+    name: Id
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    microscope: Microscope = Microscope()
+    simulation: Simulation = Simulation()
+    materials: dict[Id, Material] = Field(min_length=1)
+    scenes: dict[Id, AnyScene] = Field(min_length=1)
+    noise: dict[Id, Noise] = Field(min_length=1)
+    seeds: Seeds = Seeds()
+    methods: dict[Id, Method] = Field(min_length=1)
+    keep_counts: bool = False
+    """Keep the noisy counts after the maps are made."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_entries(cls, data: Any) -> Any:
+        """`zero:` with nothing behind it is an entry with every default."""
+        if isinstance(data, dict) and isinstance(data.get("methods"), dict):
+            data = {**data, "methods": {k: {} if v is None else v for k, v in data["methods"].items()}}
+        return data
+
+    @property
+    def levels(self) -> list[Level]:
+        """All levels, each once, in the order of the config."""
+        return list({level.name: level for noise in self.noise.values() for level in noise.levels}.values())
+
+    def level(self, name: str) -> Level:
+        for level in self.levels:
+            if level.name == name:
+                return level
+        raise InputError(unknown("noise level", name, [level.name for level in self.levels]))
+
+    def method_settings(self, id: str) -> BaseModel | None:
+        """The validated settings of a method; None for an outside command. InputError on bad ones."""
+        entry = self.methods[id]
+        if entry.command is not None:
+            return None
+        return SETTINGS[entry.method or id].model_validate(entry.settings)
+
+
+def load(path: Path | str) -> Config:
+    """Read and check a config file; InputError says file, place, value and what was expected, in one line."""
+    path = Path(path)
+    try:
+        data = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}; expected a YAML config file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        where = f" line {error.problem_mark.line + 1}" if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark else ""
+        raise InputError(f"{path}:{where} is not valid YAML: {getattr(error, 'problem', error)}") from None
+    return parse(data, str(path))
+
+
+def parse(data: Any, where: str = "config") -> Config:
+    """Check a config given as plain data."""
+    if not isinstance(data, dict):
+        raise InputError(f"{where}: expected a mapping of settings, got {type(data).__name__}")
+    try:
+        config = Config.model_validate(data)
+    except ValidationError as error:
+        raise InputError(f"{where}: {_first(error, Config)}") from None
+    _check_references(config, where)
+    return config
+
+
+def dump(config: Config) -> str:
+    """The whole config, defaults filled in, as YAML that `load` reads back."""
+    data = config.model_dump(mode="json", exclude_none=True)
+    data["noise"] = {k: {"background": list(v.background), "electrons": list(v.electrons)} for k, v in config.noise.items()}
+    return yaml.safe_dump(data, sort_keys=False)
+
+
+def _check_references(config: Config, where: str) -> None:
+    for id, scene in config.scenes.items():
+        for material in scene.materials:
+            if material not in config.materials:
+                raise InputError(f"{where}: scenes.{id}.materials: {unknown('material', material, config.materials)}")
+    for id, entry in config.methods.items():
+        if entry.command is None:
+            name = entry.method or id
+            if name not in SETTINGS:
+                raise InputError(f"{where}: methods.{id}: {unknown('method', name, SETTINGS)}, or give a command")
+            try:
+                config.method_settings(id)
+            except ValidationError as error:
+                raise InputError(f"{where}: methods.{id}.settings.{_first(error, SETTINGS[name])}") from None
+
+
+def _first(error: ValidationError, model: type[BaseModel]) -> str:
+    """The first problem as `path: what (value), expected ...`, with the nearest valid key for an unknown one."""
+    problem = error.errors()[0]
+    place = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"{place}: {unknown('key', str(problem['loc'][-1]), _keys_at(model, problem['loc'][:-1]))}"
+    message = problem["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    value = problem["input"]
+    shown = "" if isinstance(value, dict | list) else f", got {value!r}"
+    return f"{place or 'top level'}: {message}{shown}"
+
+
+def _keys_at(model: Any, loc: tuple[Any, ...]) -> list[str]:
+    """Field names of the settings model that lies at `loc` inside `model`."""
+    found = _models(model)
+    for part in loc:
+        below: list[type[BaseModel]] = []
+        for m in found:
+            if part in m.model_fields:
+                below += _models(m.model_fields[part].annotation)
+        found = below or found
+    return sorted({name for m in found for name in m.model_fields})
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """Every settings model inside an annotation."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [m for arg in getattr(annotation, "__args__", ()) for m in _models(arg)]

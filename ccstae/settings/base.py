@@ -1,0 +1,17 @@
+"""What all settings share: unknown keys are errors, values never change after reading, ids are safe in paths."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, StringConstraints
+
+# Ids become file names, table rows and Snakemake wildcards, so they hold nothing a shell or a path could mistake.
+ID_PATTERN = r"[A-Za-z][A-Za-z0-9_-]*"
+Id = Annotated[str, StringConstraints(pattern=f"^{ID_PATTERN}$", max_length=64)]
+
+
+class Settings(BaseModel):
+    """Base of every settings model."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=True, use_attribute_docstrings=True)

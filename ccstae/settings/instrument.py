@@ -1,0 +1,62 @@
+"""Microscope, simulation and materials."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from ccstae.settings.base import Settings
+
+
+class Microscope(Settings):
+    """Beam and detector. The detector is square, with the direct beam at the centre of pixel n // 2."""
+
+    energy_keV: float = Field(80.0, ge=10, le=1000)
+    semiangle_mrad: float = Field(3.0, gt=0, le=30)
+    """Convergence semiangle of the probe-forming aperture."""
+    aperture_edge_mrad: float = Field(0.1, gt=0, le=2)
+    """Standard deviation of the error-function edge of the aperture's amplitude."""
+    pixel_size_inv_A: float = Field(0.013, gt=0, le=0.2)
+    detector_px: int = Field(128, ge=32, le=1024, multiple_of=2)
+    point_spread_px: float = Field(0.5, ge=0, le=4)
+    """Standard deviation of the detector's Gaussian point spread, in pixels."""
+
+
+class Simulation(Settings):
+    """Numerical settings of the simulator; results must not depend on them (docs/physics.md shows how far they do)."""
+
+    potential_sampling_A: float = Field(0.1, gt=0, le=0.3)
+    window_per_px: int = Field(2, ge=1, le=8)
+    """The simulated window is this many times 1 / pixel_size_inv_A wide: so many samples span one detector pixel."""
+    tile_A: float = Field(400.0, ge=50, le=4000)
+    """Edge of the tiles in which the potential is built; bounds memory, not results."""
+
+
+class Material(Settings):
+    """A crystal seen along its zone axis: a prototype with species and lattice parameters, or a structure file."""
+
+    prototype: Literal["mx2-2h", "graphene", "hbn", "square"] | None = None
+    species: tuple[str, ...] = ()
+    a_A: float | None = Field(None, gt=0.5, le=50)
+    """In-plane lattice parameter."""
+    thickness_A: float = Field(0.0, ge=0, le=50)
+    """Distance of the outer atomic planes (X-X in an MX2 layer)."""
+    structure: Path | None = None
+    """Any structure file that ASE reads; `zone_axis` then lies along the beam."""
+    zone_axis: tuple[int, int, int] = (0, 0, 1)
+    source: str = ""
+    """Where the numbers come from."""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        if (self.prototype is None) == (self.structure is None):
+            raise ValueError("give exactly one of prototype and structure")
+        if self.prototype is not None:
+            needed = {"mx2-2h": 2, "graphene": 1, "hbn": 2, "square": 1}[self.prototype]
+            if len(self.species) != needed:
+                raise ValueError(f"prototype {self.prototype} takes {needed} species, got {len(self.species)}")
+            if self.a_A is None:
+                raise ValueError(f"prototype {self.prototype} needs a_A, the in-plane lattice parameter in Angstrom")
+        return self
