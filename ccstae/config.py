@@ -147,8 +147,11 @@ def parse(data: Any, where: str = "config") -> Config:
 
 def dump(config: Config) -> str:
     """The whole config, defaults filled in, as YAML that `load` reads back."""
-    data = config.model_dump(mode="json", exclude_none=True)
-    data["noise"] = {k: {"background": list(v.background), "electrons": list(v.electrons)} for k, v in config.noise.items()}
+    data = config.model_dump(mode="json")
+    for id in config.methods:
+        settings = config.method_settings(id)
+        if settings is not None:
+            data["methods"][id]["settings"] = settings.model_dump(mode="json")
     return yaml.safe_dump(data, sort_keys=False)
 
 
@@ -183,18 +186,18 @@ def _first(error: ValidationError, model: type[BaseModel]) -> str:
 
 def _keys_at(model: Any, loc: tuple[Any, ...]) -> list[str]:
     """Field names of the settings model that lies at `loc` inside `model`."""
-    found = _models(model)
+    found = models(model)
     for part in loc:
         below: list[type[BaseModel]] = []
         for m in found:
             if part in m.model_fields:
-                below += _models(m.model_fields[part].annotation)
+                below += models(m.model_fields[part].annotation)
         found = below or found
     return sorted({name for m in found for name in m.model_fields})
 
 
-def _models(annotation: Any) -> list[type[BaseModel]]:
+def models(annotation: Any) -> list[type[BaseModel]]:
     """Every settings model inside an annotation."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [m for arg in getattr(annotation, "__args__", ()) for m in _models(arg)]
+    return [m for arg in getattr(annotation, "__args__", ()) for m in models(arg)]

@@ -72,6 +72,7 @@ class Map:
     covariance: NDArray[np.float64] | None = None  # (Ry, Rx, 4, 4) of exx, eyy, exy, theta
     label: NDArray[np.int8] | None = None
     centre_px: NDArray[np.float64] | None = None  # (Ry, Rx, 2)
+    dictionary: NDArray[np.float32] | None = None  # (entries, Ky, Kx), averaged patterns over the whole detector, however fine
 
 
 @contextmanager
@@ -155,6 +156,13 @@ def read_calibration(file: h5py.File) -> Calibration:
     )
 
 
+def read_patterns(path: Path | str, positions: list[tuple[int, int]]) -> tuple[NDArray[np.float32], Calibration]:
+    """Patterns (n, Qy, Qx) of a scene at some (row, column) of its scan, with the calibration."""
+    with opened(path) as file:
+        patterns = dataset(file, "patterns", 4, "f")
+        return np.stack([patterns[row, column] for row, column in positions]), read_calibration(file)
+
+
 def read_counts(path: Path | str) -> Counts:
     """Read and check a counts file."""
     with opened(path) as file:
@@ -169,15 +177,15 @@ def write_map(path: Path | str, answer: Map) -> None:
     """Write a method's answer."""
     with atomic(path) as temporary, h5py.File(temporary, "w") as file:
         file["F"] = np.asarray(answer.F, np.float64)
-        for name in ("covariance", "label", "centre_px"):
+        for name in ("covariance", "label", "centre_px", "dictionary"):
             if getattr(answer, name) is not None:
                 file[name] = getattr(answer, name)
         for key, value in answer.attributes.items():
             file.attrs[key] = json.dumps(value) if isinstance(value, dict | list) else value
 
 
-def read_map(path: Path | str, shape: tuple[int, int] | None = None) -> Map:
-    """Read and check a map file; `shape` is that of the scan, where it is known."""
+def read_map(path: Path | str, shape: tuple[int, ...] | None = None, complete: bool = True) -> Map:
+    """Read and check a map file; `shape` is that of the scan, where it is known. A map that is not `complete` may lack attributes."""
     with opened(path) as file:
         F = dataset(file, "F", 4, "f")[...].astype(np.float64)
         if F.shape[2:] != (2, 2) or (shape is not None and F.shape[:2] != shape):
@@ -192,9 +200,11 @@ def read_map(path: Path | str, shape: tuple[int, int] | None = None) -> Map:
                 if data.shape != F.shape[:2] + trailing:
                     raise InputError(f"{path}: /{name} has shape {data.shape}; expected {F.shape[:2] + trailing}")
                 extra[name] = data
+        if "dictionary" in file:
+            extra["dictionary"] = dataset(file, "dictionary", 3, "f")[...]
         attributes = {k: v.item() if isinstance(v, np.generic) else v for k, v in file.attrs.items()}
         for name in ("method", "settings", "seconds", "device"):
-            if name not in attributes:
+            if complete and name not in attributes:
                 raise InputError(f"{path}: no attribute {name}; expected method, settings (JSON), seconds and device")
         return Map(F, attributes, **extra)
 

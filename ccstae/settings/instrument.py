@@ -16,7 +16,7 @@ class Microscope(Settings):
     energy_keV: float = Field(80.0, ge=10, le=1000)
     semiangle_mrad: float = Field(3.0, gt=0, le=30)
     """Convergence semiangle of the probe-forming aperture."""
-    aperture_edge_mrad: float = Field(0.1, gt=0, le=2)
+    aperture_edge_mrad: float = Field(0.2, gt=0, le=2)
     """Standard deviation of the error-function edge of the aperture's amplitude."""
     pixel_size_inv_A: float = Field(0.013, gt=0, le=0.2)
     detector_px: int = Field(128, ge=32, le=1024, multiple_of=2)
@@ -30,7 +30,7 @@ class Simulation(Settings):
     potential_sampling_A: float = Field(0.1, gt=0, le=0.3)
     window_per_px: int = Field(2, ge=1, le=8)
     """The simulated window is this many times 1 / pixel_size_inv_A wide: so many samples span one detector pixel."""
-    tile_A: float = Field(400.0, ge=50, le=4000)
+    tile_A: float = Field(520.0, ge=50, le=4000)
     """Edge of the tiles in which the potential is built; bounds memory, not results."""
 
 

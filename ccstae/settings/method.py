@@ -21,29 +21,43 @@ class ZeroSettings(MethodSettings):
 
 
 class ComSettings(MethodSettings):
-    """Centre of mass of each disk in a round window."""
+    """Centre of mass of each disk in a round window that follows the fitted lattice."""
 
-    window_radii: float = Field(1.4, gt=0.5, le=3)
+    window_radii: float = Field(1.4, ge=1, le=2.5)
     """Window radius over the disk radius."""
     iterations: int = Field(4, ge=1, le=50)
-    background: Literal["none", "ring", "median"] = "ring"
-    """What is subtracted before the centre of mass: nothing, the mean of a ring round the window, or the median pattern level."""
+    """How often windows are placed anew on the fitted lattice."""
+    background: Literal["none", "ring", "median", "radial"] = "radial"
+    """What is subtracted before the centre of mass: nothing, the mean or the median of a 2 px ring round the window, or the mean between the
+    disks at the same distance from the direct beam."""
     threshold: float = Field(0.0, ge=0, lt=1)
-    """Pixels below this fraction of the window's maximum are set to zero."""
+    """Pixels below this fraction of their window's maximum are set to zero."""
 
 
 class TemplateSettings(MethodSettings):
     """Cross-correlation with a probe template, as in py4DSTEM."""
 
     kernel: Literal["flat", "gaussian", "sigmoid"] = "sigmoid"
+    """The trench round the probe: none, a Gaussian under it, or an annulus with soft edges."""
+    trench_radii: float = Field(2.0, gt=1, le=6)
+    """Outer radius of the trench over the disk radius."""
     correlation_power: float = Field(1.0, ge=0, le=1)
     """1 cross-correlation, 0 phase correlation, between them hybrid."""
     subpixel: Literal["none", "parabolic", "dft"] = "dft"
-    upsample: int = Field(16, ge=1, le=128)
-    search_px: float = Field(4.0, gt=0.5)
-    """Peaks are sought this far from the predicted site."""
+    upsample: int = Field(16, ge=2, le=128)
+    """Grid points per pixel of the upsampled DFT."""
+    search: Literal["predicted", "free"] = "predicted"
+    """Peaks near predicted sites, or the highest anywhere, indexed afterwards."""
+    search_px: float = Field(4.0, gt=0.5, le=50)
+    """Peaks count when they lie this close to the predicted site; half as much after each fit, down to 1.5 px."""
+    most_peaks: int = Field(70, ge=4, le=1000)
+    """How many peaks a free search keeps."""
+    iterations: int = Field(2, ge=1, le=10)
+    """Rounds of peaks and lattice fit; each predicts the sites of the next."""
     weights: Literal["intensity", "information", "none"] = "intensity"
+    """Weights of the lattice fit: peak height, height squared over the Poisson variance of its slope, or none."""
     reject_outliers: bool = True
+    """Leave out peaks beyond 3.5 robust standard deviations of the fit."""
 
 
 class CcstaeSettings(MethodSettings):

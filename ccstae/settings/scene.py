@@ -57,7 +57,7 @@ class HeterostructureSettings(SceneSettings):
     edge_offset_A: float | None = 430.0
     """Distance of the flake's straight edge from the origin, along the edge normal; none: the flake fills the field."""
     edge_normal_deg: float = 90.0
-    reference_A: tuple[float, float, float, float] = (-500.0, -500.0, -340.0, 380.0)
+    reference_A: tuple[float, float, float, float] = (-520.0, -520.0, -390.0, 390.0)
     """Strain-free reference region of the scan: x0, y0, x1, y1."""
     interior_gradient_per_A: float = Field(1.5e-4, gt=0)
     """Largest strain gradient that still counts as interior."""

@@ -1,0 +1,252 @@
+"""The command line: one subcommand a stage, each of use without the workflow, and a few to look around.
+
+CONFIG is a YAML file, or `-` for the same on standard input. Bad input ends with one line and exit code 2.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, NoReturn, get_args
+
+import typer
+import yaml
+from pydantic import BaseModel
+
+from ccstae import __version__
+from ccstae.config import Config, dump, load, models, parse
+from ccstae.errors import InputError, unknown
+from ccstae.settings.method import SETTINGS
+from ccstae.settings.scene import AnyScene
+
+# The stages' modules are imported where they run: torch and abTEM take seconds, and `--help` should not.
+
+app = typer.Typer(
+    help="Strain mapping from noisy 4D-STEM, benchmarked against exact truth and the physical limit.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+config_app = typer.Typer(help="Check, complete and describe configs.", no_args_is_help=True)
+app.add_typer(config_app, name="config")
+
+ConfigPath = Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML config file; - reads standard input.")]
+Out = Annotated[Path, typer.Option(help="Where the product goes.")]
+RunDir = Annotated[Path, typer.Option("--run", help="The run's folder, results/<name>.")]
+
+
+@app.callback(invoke_without_command=True)
+def options(
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads for numerics; as many as there are cores where left out.")] = None,
+    log: Annotated[Path | None, typer.Option(help="Also write messages to this file.")] = None,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+    if threads is not None:
+        # Read by numpy, scipy and torch when they are first imported.
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
+            os.environ[name] = str(threads)
+    if log is not None:
+        from ccstae.progress import copy_stderr
+
+        copy_stderr(log)
+
+
+@app.command()
+def simulate(config: ConfigPath, scene: str, out: Out, optics: Annotated[Path, typer.Option(help="Truth and gradients, for `limit`.")]) -> None:
+    """Simulate the clean patterns of a scene."""
+    run = read(config)
+    known("scene", scene, run.scenes)
+    from ccstae import simulate
+
+    simulate.simulate(run, scene, out, optics)
+
+
+@app.command()
+def limit(
+    config: ConfigPath,
+    scene: str,
+    out: Out,
+    clean: Annotated[Path, typer.Option("--scene", help="The clean patterns.")],
+    optics: Annotated[Path, typer.Option(help="Truth and gradients from `simulate`.")],
+) -> None:
+    """Write a scene's truth file, with the Cramer-Rao bound of every noise level."""
+    run = read(config)
+    known("scene", scene, run.scenes)
+    from ccstae import limit
+
+    limit.write_limits(run, scene, clean, optics, out)
+
+
+@app.command()
+def noise(
+    config: ConfigPath, scene: str, level: str, seed: int, out: Out, clean: Annotated[Path, typer.Option("--scene", help="The clean patterns.")]
+) -> None:
+    """Draw the noisy counts of a scene at a noise level."""
+    run = read(config)
+    known("scene", scene, run.scenes)
+    run.level(level)
+    from ccstae import noise
+
+    noise.draw(run, scene, level, seed, clean, out)
+
+
+@app.command("map")
+def map_strain(config: ConfigPath, method: str, out: Out, counts: Annotated[Path, typer.Option(help="The noisy counts.")]) -> None:
+    """Map strain with a method."""
+    run = read(config)
+    known("method", method, run.methods)
+    from ccstae.methods import run as methods
+
+    methods.run(run, method, counts, out)
+
+
+@app.command()
+def score(config: ConfigPath, run_dir: RunDir, out: Out) -> None:
+    """Hold the maps of a run against truth."""
+    from ccstae import score
+
+    score.score(read(config), run_dir, out)
+
+
+@app.command()
+def tables(config: ConfigPath, metrics: Annotated[Path, typer.Option(help="The scores.")], out: Out) -> None:
+    """Write the tables of a run."""
+    from ccstae import tables
+
+    tables.write(read(config), metrics, out)
+
+
+@app.command()
+def figures(config: ConfigPath, run_dir: RunDir, out: Out) -> None:
+    """Draw the figures of a run."""
+    from ccstae import figures
+
+    figures.write(read(config), run_dir, out)
+
+
+@app.command()
+def report(config: ConfigPath, run_dir: RunDir, out: Out) -> None:
+    """Write the report of a run: one HTML file that opens offline."""
+    from ccstae import report
+
+    report.write(read(config), run_dir, out)
+
+
+@app.command()
+def provenance(config: ConfigPath, run_dir: RunDir, out: Out) -> None:
+    """Write what made a run: versions, commit, machine, seeds, cost of every rule."""
+    from ccstae import provenance
+
+    provenance.write(read(config), run_dir, out)
+
+
+@app.command()
+def summary(config: ConfigPath) -> None:
+    """Print where a finished run's report is, and its main results."""
+    from ccstae import tables
+
+    run_dir = Path("results") / read(config).name
+    print(f"\n{tables.summary(run_dir / 'metrics.csv')}\n\nreport: {run_dir / 'report.html'}")
+
+
+@app.command("check-map")
+def check_map(file: Path) -> None:
+    """Say whether a map file fits the contract, and what is wrong if it does not."""
+    import numpy as np
+
+    from ccstae.store import read_map
+
+    answer = read_map(file)
+    rows, columns = answer.F.shape[:2]
+    failed = int(np.isnan(answer.F).any((-1, -2)).sum())
+    extra = [name for name in ("covariance", "label", "centre_px") if getattr(answer, name) is not None]
+    print(f"{file}: a map of {rows} x {columns} positions by {answer.attributes['method']}, {failed} without an answer; also {extra or 'nothing'}")
+
+
+@app.command()
+def methods() -> None:
+    """List the methods and their settings."""
+    for id, settings in SETTINGS.items():
+        describe(id, settings)
+
+
+@app.command()
+def scenes() -> None:
+    """List the kinds of scene and their settings."""
+    for settings in models(AnyScene):
+        if "kind" in settings.model_fields:
+            describe(get_args(settings.model_fields["kind"].annotation)[0], settings)
+
+
+@config_app.command()
+def check(config: ConfigPath) -> None:
+    """Check a config and say what a run of it would hold."""
+    run = read(config)
+    maps = len(run.scenes) * len(run.levels) * len(run.seeds.test) * len(run.methods)
+    print(f"{config}: good: {len(run.scenes)} scenes, {len(run.levels)} noise levels, {len(run.methods)} methods, {maps} maps")
+
+
+@config_app.command()
+def resolve(config: ConfigPath, out: Annotated[Path | None, typer.Option(help="A file instead of standard output.")] = None) -> None:
+    """Print a config with every default filled in."""
+    text = dump(read(config))
+    if out is None:
+        print(text, end="")
+    else:
+        from ccstae.store import write_text
+
+        write_text(out, text)
+
+
+@config_app.command()
+def schema() -> None:
+    """Print the JSON schema of configs."""
+    print(json.dumps(Config.model_json_schema(), indent=2))
+
+
+def read(config: str) -> Config:
+    """The config named on the command line."""
+    if config != "-":
+        return load(config)
+    try:
+        return parse(yaml.safe_load(sys.stdin))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"config on standard input: not valid YAML: {getattr(error, 'problem', error)}") from None
+
+
+def known(what: str, id: str, ids: Iterable[str]) -> None:
+    """InputError for an id that the config does not have."""
+    if id not in ids:
+        raise InputError(unknown(what, id, ids))
+
+
+def describe(id: str, settings: type[BaseModel]) -> None:
+    """Print a settings model: its first line, then every setting with its default and what it means."""
+    print(f"{id}: {(settings.__doc__ or '').strip().splitlines()[0]}")
+    for name, field in settings.model_fields.items():
+        default = "required" if field.is_required() else f"default {field.default!r}"
+        meaning = " ".join((field.description or "").split())
+        print(f"    {name} ({default}){': ' if meaning else ''}{meaning}")
+
+
+def main() -> None:
+    """Run the command line; bad input and a system that refuses end with one line and exit code 2."""
+    try:
+        app()
+    except InputError as error:
+        fail(str(error))
+    except OSError as error:
+        fail(f"{error.filename or 'input or output'}: {error.strerror or error}")
+
+
+def fail(message: str) -> NoReturn:
+    """Print one line and exit with code 2."""
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    sys.exit(2)

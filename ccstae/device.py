@@ -1,0 +1,23 @@
+"""Which device a method runs on."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from ccstae.errors import InputError
+
+
+def resolve(device: Literal["auto", "cpu", "gpu"]) -> Literal["cpu", "cuda"]:
+    """Torch's name of the device a setting asks for; `auto` is the GPU where torch sees one.
+
+    InputError where a GPU is asked for by name and torch sees none.
+    """
+    if device == "cpu":
+        return "cpu"
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if device == "gpu":
+        raise InputError(f"device: gpu was asked for, but torch {torch.__version__} sees none; expected a CUDA GPU, or device: auto or cpu")
+    return "cpu"

@@ -1,0 +1,82 @@
+"""Centre of mass: the oldest way to find a disk, in round windows that follow the lattice.
+
+For each pattern: direct beam, rough lattice (`sites`), then, a few times over, the centre of mass of every disk inside a round
+window, background taken off, and a weighted fit of a lattice to those positions, which also places the next windows.
+
+A pattern without an answer (NaN) is one whose evidence for any lattice stays below 20 to 1 (`sites.EVIDENCE`), or whose disks do not
+determine a lattice within 12 % of where it was first seen.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ccstae import geometry
+from ccstae.methods import lattice_fit, windows
+from ccstae.methods.background import radial
+from ccstae.methods.base import Answer
+from ccstae.methods.lattice_fit import LatticeFit
+from ccstae.methods.sites import Located, SiteFinder, nodes, track
+from ccstae.settings.method import ComSettings
+from ccstae.store import Counts
+
+# Half width of the ring, outside the window, that background "ring" and "median" use.
+RING_PX = 2.0
+# Soft edge of a disk, outside its radius, that is kept out of the radial background.
+EDGE_PX = 2.5
+
+
+def map_strain(counts: Counts, settings: ComSettings, device: str) -> Answer:
+    """F from the centres of mass of the Bragg disks; NaN for patterns without a lattice (module docstring)."""
+    finder = SiteFinder.learn(counts, device)
+    hk = nodes(counts.calibration, counts.counts.shape).to(device)
+    scan, shape = counts.counts.shape[:2], counts.counts.shape[2:]
+    centre = np.empty((math.prod(scan), 2))
+    G = np.empty((math.prod(scan), 2, 2))
+    for where, patterns in windows.chunks(counts.counts.reshape(-1, *shape), device):
+        found = refine(patterns, finder.locate(patterns), hk, finder.radius, settings)
+        centre[where], G[where] = found.centre.cpu().numpy(), found.G.cpu().numpy()
+    F = geometry.deformation_from_reciprocal(G * counts.calibration.pixel_size_inv_A, counts.calibration.lattice_inv_A)
+    return Answer(F=F.reshape(*scan, 2, 2), centre_px=centre.reshape(*scan, 2))
+
+
+def refine(patterns: Tensor, rough: Located, hk: Tensor, radius: float, settings: ComSettings) -> LatticeFit:
+    """Lattices of patterns (B, Qy, Qx) from the centres of mass of disks of `radius` px at the nodes `hk` (S, 2)."""
+    hk = torch.cat([torch.zeros_like(hk[:1]), hk])  # the direct beam is a node too; it carries the centre
+    found, lost = LatticeFit(rough.centre.double(), rough.G.double()), ~rough.found
+    clean = patterns
+    for turn in range(settings.iterations):
+        at = found.positions(hk)
+        if settings.background == "radial" and turn < 2:  # once between the rough sites, once between the fitted ones
+            clean = patterns - radial(patterns, found.centre.to(patterns.dtype), at.to(patterns.dtype), radius + EDGE_PX)
+        shift, mass = _centre_of_mass(clean, at.to(patterns.dtype), settings, radius)
+        usable = windows.inside(at, radius + 1, patterns.shape)
+        found, lost = track(lattice_fit.fit(at + shift, torch.where(usable, mass.clamp_min(0), 0), hk), rough, lost)
+    return found.without(lost)
+
+
+def _centre_of_mass(patterns: Tensor, at: Tensor, settings: ComSettings, radius: float) -> tuple[Tensor, Tensor]:
+    """Centre of mass relative to `at` (B, S, 2), and mass (B, S)."""
+    reach = settings.window_radii * radius
+    ring = settings.background in ("ring", "median")
+    values, dx, dy = windows.cut(patterns, at, math.ceil(reach + (RING_PX if ring else 0.5)) + 1)
+    r = (dx**2 + dy**2).sqrt()
+    # A window with a soft rim, one pixel wide, does not jump when its centre moves by a fraction of a pixel.
+    window = (reach + 0.5 - r).clamp(0, 1)
+    if ring:
+        rim = (r > reach + 0.5) & (r <= reach + 0.5 + RING_PX)
+        masked = torch.where(rim, values, torch.nan).flatten(-2)
+        level = masked.nanmean(-1) if settings.background == "ring" else masked.nanmedian(-1).values
+        values = values - level[..., None, None]
+    if settings.threshold > 0:
+        values = torch.where(values < settings.threshold * values.amax((-1, -2), keepdim=True), 0, values)
+    weight = values * window
+    mass = weight.sum((-1, -2))
+    safe = torch.where(mass > 0, mass, torch.inf)
+    shift = torch.stack([(weight * dx).sum((-1, -2)) / safe, (weight * dy).sum((-1, -2)) / safe], -1)
+    # Noise can put the ratio of two small sums anywhere; a disk's centre lies inside its window.
+    return shift.clamp(-reach, reach), mass

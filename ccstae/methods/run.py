@@ -1,0 +1,97 @@
+"""Run one method on one counts file: settings, device, time, memory, and the map file."""
+
+from __future__ import annotations
+
+import json
+import platform
+import resource
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+
+import ccstae
+from ccstae import store
+from ccstae.config import Config
+from ccstae.device import resolve
+from ccstae.errors import InputError, unknown
+from ccstae.methods import base, external
+from ccstae.settings.method import MethodSettings
+
+
+def run(config: Config, method_id: str, counts_path: Path | str, map_path: Path | str) -> None:
+    """Map strain in `counts_path` by the config's method `method_id` and write `map_path`.
+
+    The map's attributes say method, settings (defaults filled in), seconds of the mapping alone, device, threads, peak memory
+    and versions. InputError for an unknown method, unreadable counts, a missing device, or an answer that breaks the contract.
+    """
+    if method_id not in config.methods:
+        raise InputError(unknown("method", method_id, config.methods))
+    entry = config.methods[method_id]
+    if entry.command is not None:
+        external.run(method_id, entry, counts_path, map_path)
+        return
+    name = entry.method or method_id
+    map_strain = base.load(name)
+    settings = config.method_settings(method_id)
+    assert isinstance(settings, MethodSettings)
+    device = resolve(settings.device or config.device)
+    counts = store.read_counts(counts_path)
+    begun = time.perf_counter()
+    answer = map_strain(counts, settings, device)
+    seconds = time.perf_counter() - begun
+    _check(answer, counts.counts.shape[:2], name)
+    attributes = {
+        "method": name,
+        "settings": json.dumps(settings.model_dump(mode="json")),
+        "found": json.dumps(answer.found),
+        "seconds": seconds,
+        "device": device,
+        "threads": _threads(),
+        "peak_memory_bytes": peak_memory_bytes(device),
+        "versions": json.dumps(versions()),
+    }
+    store.write_map(map_path, store.Map(answer.F, attributes, answer.covariance, answer.label, answer.centre_px))
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    return {
+        "ccstae": ccstae.__version__,
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in ("numpy", "torch")},
+    }
+
+
+def peak_memory_bytes(device: str) -> int:
+    """Largest resident memory of this process so far, with the largest that torch held on the GPU added to it."""
+    unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts kibibytes on Linux, bytes on macOS
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    if device == "cuda":
+        import torch
+
+        peak += torch.cuda.max_memory_allocated()
+    return int(peak)
+
+
+def _threads() -> int:
+    import torch
+
+    return torch.get_num_threads()
+
+
+def _check(answer: base.Answer, scan: tuple[int, ...], name: str) -> None:
+    """A method's answer has the shapes, the kinds and the finiteness of the contract."""
+    expected = {"F": ((2, 2), "f"), "covariance": ((4, 4), "f"), "label": ((), "i"), "centre_px": ((2,), "f")}
+    for field, (trailing, kind) in expected.items():
+        value = getattr(answer, field)
+        if value is None:
+            continue
+        if value.shape != scan + trailing or value.dtype.kind != kind:
+            raise InputError(
+                f"method {name}: {field} is {value.dtype} of shape {value.shape}; expected kind {kind!r} of shape {scan + trailing}"
+            )
+        if kind == "f" and np.isinf(value).any():
+            raise InputError(f"method {name}: {field} holds infinities; expected finite numbers, or NaN where it gives up")

@@ -1,0 +1,196 @@
+"""Where the disks of a pattern are, to a fraction of a disk radius: centre, in-plane orientation and rough scale.
+
+`SiteFinder.learn` looks at a sample of the scan and fits a mixture by expectation maximisation: a pattern either holds no
+lattice, or the nominal lattice turned by phi and scaled by s, on a grid over one symmetry period and +-6 %. Box sums n of a disk's
+area are Poisson with mean b + I on a site and b beside it, b and I shared by a ring of sites, so that orientation k scores
+
+    L_k = sum_sites n log(1 + I / b) - I        (no lattice: L = 0).
+
+The mixture's weights, the orientations that the scan does hold, steady the patterns that hold too few electrons to say by themselves.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ccstae import geometry
+from ccstae.methods import windows
+from ccstae.methods.lattice_fit import LatticeFit
+from ccstae.store import Calibration, Counts
+
+# Scales searched, as the largest change of lattice parameter; per-pattern strain rides on top, within a disk's reach.
+SCALE_RANGE = 0.06
+# Patterns that teach the mixture, evenly spread over the scan.
+SAMPLE = 512
+ROUNDS = 8
+# log of the odds, lattice against none, below which a pattern has no answer (20 to 1: "strong" evidence of Jeffreys' scale).
+EVIDENCE = 3.0
+# A fit that ends this far from the rough lattice, relative to it, has lost the disks.
+RUNAWAY = 0.12
+
+
+@dataclass(frozen=True)
+class Located:
+    """Rough lattices of B patterns."""
+
+    centre: Tensor  # (B, 2), direct beam, x and y in pixels, sub-pixel
+    G: Tensor  # (B, 2, 2), columns g1 and g2 in pixels, to about a quarter of a disk radius at the outermost site
+    found: Tensor  # (B,) bool: the evidence for a lattice exceeds 20 to 1
+
+
+def disk_radius_px(calibration: Calibration) -> float:
+    """Radius of the disks in pixels: semiangle / wavelength / pixel size."""
+    return calibration.semiangle_mrad * 1e-3 / geometry.wavelength_A(calibration.energy_keV) / calibration.pixel_size_inv_A
+
+
+def nodes(calibration: Calibration, shape: tuple[int, ...]) -> Tensor:
+    """Integer (h, k), (S, 2), of all nodes but (0, 0) that lie on a (Qy, Qx) detector in some orientation."""
+    G = calibration.lattice_inv_A / calibration.pixel_size_inv_A
+    reach = math.hypot(shape[-1], shape[-2]) / 2 - disk_radius_px(calibration)
+    return torch.from_numpy(geometry.lattice_nodes(G, reach)[1:])
+
+
+def rings(calibration: Calibration, hk: Tensor) -> Tensor:
+    """Index (S,) of the ring that each node lies on: nodes of one length, shortest first."""
+    length = np.linalg.norm(hk.numpy() @ calibration.lattice_inv_A.T, axis=-1)
+    return torch.from_numpy(np.unique(np.round(length / length.min(), 3), return_inverse=True)[1])
+
+
+def direct_beam(patterns: Tensor, sums: Tensor, radius: float, iterations: int = 3) -> Tensor:
+    """Centre (B, 2) of the direct beam: the brightest of the box sums, then centre of mass in a round window of 1.5 radii, iterated."""
+    B, _, width = patterns.shape
+    brightest = sums.reshape(B, -1).argmax(-1)
+    centre = torch.stack([brightest % width, brightest // width], -1).to(patterns.dtype)
+    for _ in range(iterations):
+        values, dx, dy = windows.cut(patterns, centre[:, None], math.ceil(1.5 * radius) + 1)
+        weight = values * (1.5 * radius + 0.5 - (dx**2 + dy**2).sqrt()).clamp(0, 1)
+        mass = weight.sum((-1, -2)).clamp_min(torch.finfo(weight.dtype).tiny)
+        centre = centre + torch.cat([(weight * dx).sum((-1, -2)) / mass, (weight * dy).sum((-1, -2)) / mass], -1)
+    return centre
+
+
+def box_sums(patterns: Tensor, radius: float) -> Tensor:
+    """Sums over the odd square box nearest in area to a disk, centred on each pixel; zero outside the detector; (B, Qy, Qx)."""
+    half = round((radius * math.sqrt(math.pi) - 1) / 2)
+    for axis in (-1, -2):
+        pad = (half + 1, half) if axis == -1 else (0, 0, half + 1, half)
+        running = torch.nn.functional.pad(patterns, pad).cumsum(axis)
+        n = patterns.shape[axis]
+        patterns = running.narrow(axis, 2 * half + 1, n) - running.narrow(axis, 0, n)
+    return patterns
+
+
+@dataclass(frozen=True)
+class SiteFinder:
+    """A learned mixture of orientations and scales."""
+
+    radius: float
+    G: Tensor  # (K, 2, 2), candidate lattices in pixels
+    hk: Tensor  # (S, 2), the sites that score
+    ring: Tensor  # (S, R), one-hot
+    scales: int  # candidates of one orientation lie together, in order of scale
+    excess: Tensor  # (K, R), log(1 + I / b)
+    intensity: Tensor  # (R,), I in counts
+    log_prior: Tensor  # (K,), of the candidates, normalised
+
+    @classmethod
+    def learn(cls, counts: Counts, device: str) -> Self:
+        """Fit the mixture to a sample of the scan's patterns."""
+        calibration = counts.calibration
+        shape = counts.counts.shape
+        patterns = counts.counts.reshape(-1, *shape[2:])
+        radius = disk_radius_px(calibration)
+        hk = nodes(calibration, shape)
+        nominal = torch.from_numpy(calibration.lattice_inv_A / calibration.pixel_size_inv_A).float()
+        length = torch.linalg.vector_norm(hk.float() @ nominal.T, dim=-1)
+        whole = length + radius <= min(shape[2:]) / 2  # rings that stay on the detector whichever way they turn
+        hk = hk[whole] if whole.any() else hk[length < length.min() * 1.01]
+        ring = torch.nn.functional.one_hot(rings(calibration, hk)).float()
+        reach = float(torch.linalg.vector_norm(hk.float() @ nominal.T, dim=-1).max())
+        G, scales = _candidates(nominal, calibration.rotational_symmetry, radius, reach)
+        nothing = torch.zeros(1, device=device)
+        finder = cls(radius, G.to(device), hk.to(device), ring.to(device), scales, nothing, nothing, nothing)
+        step = max(1, len(patterns) // SAMPLE)
+        on, sites = zip(*(finder._sums(chunk)[1:] for _, chunk in windows.chunks(patterns[::step], device)), strict=True)
+        return finder._maximise(torch.cat(on), torch.cat(sites))
+
+    def locate(self, patterns: Tensor) -> Located:
+        """Centre and most probable lattice of patterns (B, Qy, Qx)."""
+        centre, on, sites = self._sums(patterns)
+        odds = self._log_likelihood(on, sites) + self.log_prior
+        return Located(centre, self.G[odds.argmax(-1)], odds.logsumexp(-1) > EVIDENCE)
+
+    def _sums(self, patterns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Centres (B, 2), counts on each candidate's sites by ring (B, K, R), and how many of those sites are on the detector."""
+        B, height, width = patterns.shape
+        sums = box_sums(patterns, self.radius)
+        centre = direct_beam(patterns, sums, self.radius)
+        offset = torch.einsum("kij,sj->ksi", self.G, self.hk.to(self.G.dtype))
+        at = (centre[:, None, None] + offset).round().long()  # (B, K, S, 2)
+        on_detector = windows.inside(at, self.radius, patterns.shape).float()
+        flat = at[..., 1].clamp(0, height - 1) * width + at[..., 0].clamp(0, width - 1)
+        n = sums.reshape(B, -1).gather(1, flat.reshape(B, -1)).reshape(flat.shape)
+        return centre, (n * on_detector) @ self.ring, on_detector @ self.ring
+
+    def _log_likelihood(self, on: Tensor, sites: Tensor) -> Tensor:
+        return (on * self.excess).sum(-1) - sites @ self.intensity
+
+    def _maximise(self, on: Tensor, sites: Tensor) -> Self:
+        """Expectation maximisation over the sample: orientations held, share without lattice, I and b of each ring."""
+        N, K, R = on.shape
+        # The mean over orientations at each scale: what lies at that distance from the beam, on and between the disks.
+        by_scale = (N, K // self.scales, self.scales, R)
+        around = on.reshape(by_scale).sum(1) / sites.reshape(by_scale).sum(1).clamp_min(1)  # (N, scales, R)
+        # The share of a ring's circumference that its disks cover, and so of I that `around` holds.
+        circumference = 2 * math.pi * torch.linalg.vector_norm(self.hk.to(self.G.dtype) @ self.G[0].T, dim=-1)
+        cover = ((2 * self.radius / circumference)[:, None] * self.ring).sum(0)
+        log_prior = torch.full((K,), -math.log(K), device=on.device)
+        none = 0.0  # share of patterns without a lattice; let in once I and b are roughly known
+        background = around.mean(0)
+        intensity = background[self.scales // 2]
+        finder = self
+        for turn in range(ROUNDS):
+            floor = 1e-3 * intensity + torch.finfo(on.dtype).tiny
+            excess = torch.log1p(intensity / torch.maximum(background, floor)).repeat(K // self.scales, 1)
+            finder = replace(self, excess=excess, intensity=intensity, log_prior=log_prior)
+            odds = finder._log_likelihood(on, sites) + log_prior
+            if turn >= ROUNDS // 2:
+                odds = torch.cat([odds + math.log1p(-none), odds.new_full((N, 1), math.log(none))], 1)
+            share = odds.softmax(1)[:, :K]
+            lattice = share.sum(1)
+            mean = torch.einsum("n,nsr->sr", lattice, around) / lattice.sum().clamp_min(1e-6)
+            above = on - sites * mean.repeat(K // self.scales, 1)
+            intensity = torch.einsum("nk,nkr->r", share, above) / torch.einsum("nk,nkr->r", share, sites).clamp_min(1e-6)
+            intensity = (intensity / (1 - cover).clamp_min(0.1)).clamp_min(0)
+            background = (mean - cover * intensity).clamp_min(0)
+            # One pattern's worth of weight is spread evenly: an orientation that the sample lacks stays possible.
+            prior = share.sum(0) + 1 / K
+            log_prior = (prior / prior.sum()).log()
+            none = min(max(1 - float(lattice.mean()), 0.01), 0.99)
+        return finder
+
+
+def track(found: LatticeFit, rough: Located, lost: Tensor) -> tuple[LatticeFit, Tensor]:
+    """Bring fits that have lost their disks back to the rough lattice, and say which have: no solution, or 12 % from where they began."""
+    away = (found.G - rough.G).norm(dim=(-2, -1)) / rough.G.norm(dim=(-2, -1))
+    lost = lost | ~(away < RUNAWAY)
+    return LatticeFit(
+        torch.where(lost[:, None], rough.centre.double(), found.centre), torch.where(lost[:, None, None], rough.G.double(), found.G)
+    ), lost
+
+
+def _candidates(nominal: Tensor, symmetry: int, radius: float, reach: float) -> tuple[Tensor, int]:
+    """Lattices (K, 2, 2) and how many scales each turn has; the outermost site moves by a quarter of a radius from one to the next."""
+    step = radius / 4 / reach
+    turns = max(1, round(2 * math.pi / symmetry / step))
+    scales = 2 * max(1, math.ceil(SCALE_RANGE / step)) + 1
+    phi = (torch.arange(turns) - turns // 2) * (2 * math.pi / symmetry / turns)
+    scale = 1 / (1 + torch.linspace(-SCALE_RANGE, SCALE_RANGE, scales))
+    turn = torch.from_numpy(geometry.rotation_matrix(phi.numpy())).float()
+    return (turn[:, None] * scale[None, :, None, None] @ nominal).reshape(-1, 2, 2), scales

@@ -1,0 +1,110 @@
+"""Template matching: cross-correlation with a probe template, peaks to a fraction of a pixel, and a lattice through them.
+
+The procedure of py4DSTEM (Savitzky et al., Microsc. Microanal. 27, 712 (2021)), batched: one FFT and one inverse FFT a pattern, and
+small windows round the predicted sites from then on.
+
+A pattern without an answer (NaN) is one whose evidence for any lattice stays below 20 to 1 (`sites.EVIDENCE`), or whose peaks do not
+determine a lattice within 12 % of where it was first seen.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ccstae import geometry
+from ccstae.methods import kernels, lattice_fit, peaks, windows
+from ccstae.methods.base import Answer
+from ccstae.methods.lattice_fit import LatticeFit
+from ccstae.methods.sites import Located, SiteFinder, nodes, rings, track
+from ccstae.settings.method import TemplateSettings
+from ccstae.store import Counts
+
+
+class Matcher:
+    """A template, made once, and the lattices it finds in patterns."""
+
+    def __init__(self, probe: Tensor, hk: Tensor, ring: Tensor, radius: float, settings: TemplateSettings) -> None:
+        self.hk = torch.cat([torch.zeros_like(hk[:1]), hk])  # the direct beam is a node too; it carries the centre
+        self.ring = torch.nn.functional.one_hot(torch.cat([torch.zeros_like(ring[:1]), ring + 1])).to(probe)  # (S, R)
+        self.radius = radius
+        self.settings = settings
+        self.n = kernels.padded(max(probe.shape), settings.trench_radii * radius)
+        wide = torch.nn.functional.pad(probe, (0, self.n - probe.shape[1], 0, self.n - probe.shape[0]))
+        kernel = kernels.template(wide, radius, settings.kernel, settings.trench_radii)
+        self.spectrum = torch.fft.rfft2(kernel)
+        half = math.ceil(radius) + 3
+        slope = ((kernel.roll(-1, 0) - kernel.roll(1, 0)) ** 2 + (kernel.roll(-1, 1) - kernel.roll(1, 1)) ** 2) / 8
+        self.slope = slope.roll((half, half), (0, 1))[: 2 * half + 1, : 2 * half + 1]
+        disk = kernels.template(wide, radius, "flat", 1)
+        self.least = float((disk * slope).sum() / (disk * kernel).sum())  # v / h of a disk without background
+
+    def refine(self, patterns: Tensor, rough: Located) -> LatticeFit:
+        """Lattices of patterns (B, Qy, Qx), from rough ones."""
+        settings = self.settings
+        shape = patterns.shape
+        spectrum = kernels.spectrum(patterns, self.n)
+        maps = kernels.correlate(spectrum, self.spectrum, settings.correlation_power, shape)
+        free = None
+        if settings.search == "free":
+            free = peaks.subpixel(maps, peaks.everywhere(maps, self.radius, settings.most_peaks), settings.subpixel, settings.upsample)
+        found, lost = LatticeFit(rough.centre.double(), rough.G.double()), ~rough.found
+        reach = settings.search_px
+        for _ in range(settings.iterations):
+            at = found.positions(self.hk)
+            usable = windows.inside(at, self.radius + 1, shape)
+            seen = usable.any(0)
+            at, usable, hk, ring = at[:, seen].to(maps.dtype), usable[:, seen], self.hk[seen], self.ring[seen]
+            if free is None:
+                pixel = peaks.near(maps, at, reach)
+                measured, height = peaks.subpixel(maps, pixel, settings.subpixel, settings.upsample)
+            else:
+                measured, height = _index(*free, at)
+            usable &= torch.linalg.vector_norm(measured - at, dim=-1) <= reach
+            height = torch.where(usable, height.clamp_min(0), 0)
+            if settings.weights == "information":
+                weights = self._information(patterns, measured, height, ring)
+            else:
+                weights = height if settings.weights == "intensity" else (height > 0).to(height.dtype)
+            found, lost = track(lattice_fit.fit(measured, weights, hk, settings.reject_outliers), rough, lost)
+            reach = max(reach / 2, 1.5)
+        return found.without(lost)
+
+    def _information(self, patterns: Tensor, at: Tensor, height: Tensor, ring: Tensor) -> Tensor:
+        """Inverse variances (B, S), up to a factor, of peaks of `height`; zero where that is zero.
+
+        A peak of height h bends in proportion to h, and Poisson noise moves its slope by v, the sum of counts times the kernel's slope
+        squared, so the variance of its position goes as v / h^2. Both are averaged over the pattern's rings, and v is no less than for
+        the disk alone: weights that follow the noise of a single disk would bias the fit.
+        """
+        values, _, _ = windows.cut(patterns, at, len(self.slope) // 2)
+        used = (height > 0).to(height.dtype)
+        number = (used @ ring).clamp_min(1)
+        h = (height @ ring) / number
+        v = (used * (values * self.slope).sum((-1, -2))) @ ring / number
+        v = torch.maximum(v, self.least * h).clamp_min(torch.finfo(v.dtype).tiny)
+        return used * ((h**2 / v) @ ring.T)
+
+
+def map_strain(counts: Counts, settings: TemplateSettings, device: str) -> Answer:
+    """F from the correlation peaks of the Bragg disks; NaN for patterns without a lattice (module docstring)."""
+    finder = SiteFinder.learn(counts, device)
+    hk = nodes(counts.calibration, counts.counts.shape).to(device)
+    matcher = Matcher(torch.from_numpy(counts.probe).to(device), hk, rings(counts.calibration, hk.cpu()).to(device), finder.radius, settings)
+    scan, shape = counts.counts.shape[:2], counts.counts.shape[2:]
+    centre = np.empty((math.prod(scan), 2))
+    G = np.empty((math.prod(scan), 2, 2))
+    for where, patterns in windows.chunks(counts.counts.reshape(-1, *shape), device):
+        found = matcher.refine(patterns, finder.locate(patterns))
+        centre[where], G[where] = found.centre.cpu().numpy(), found.G.cpu().numpy()
+    F = geometry.deformation_from_reciprocal(G * counts.calibration.pixel_size_inv_A, counts.calibration.lattice_inv_A)
+    return Answer(F=F.reshape(*scan, 2, 2), centre_px=centre.reshape(*scan, 2))
+
+
+def _index(position: Tensor, height: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
+    """The peak (B, S, 2), of those found anywhere (B, P, 2), that lies nearest to each site `at` (B, S, 2), and its height (B, S)."""
+    nearest = torch.cdist(at, position).argmin(-1)
+    return position.gather(1, nearest[..., None].expand(*nearest.shape, 2)), height.gather(1, nearest)

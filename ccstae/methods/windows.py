@@ -1,0 +1,49 @@
+"""Pattern tensors in bounded memory, and the small square windows cut from them round the disks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+# Bytes of float32 patterns held at a time; the windows cut from them take a small multiple of it.
+CHUNK_BYTES = 16 * 2**20
+
+
+def chunk_size(shape: tuple[int, ...]) -> int:
+    """Patterns of `shape` (Qy, Qx) to take at a time."""
+    return max(1, CHUNK_BYTES // (4 * shape[-1] * shape[-2]))
+
+
+def chunks(counts: NDArray[np.unsignedinteger], device: str) -> Iterator[tuple[slice, Tensor]]:
+    """Patterns of (N, Qy, Qx) in order, as slices of N and float32 tensors (B, Qy, Qx)."""
+    size = chunk_size(counts.shape)
+    for start in range(0, len(counts), size):
+        where = slice(start, min(start + size, len(counts)))
+        yield where, torch.from_numpy(counts[where].astype(np.float32)).to(device)
+
+
+def cut(patterns: Tensor, at: Tensor, half: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Windows of side 2 half + 1 round the pixels nearest to `at` (B, S, 2), from patterns (B, Qy, Qx).
+
+    Returns the values (B, S, n, n) and the x (B, S, 1, n) and y (B, S, n, 1) of their pixels relative to `at`, in pixels.
+    Pixels outside the pattern repeat those of its border.
+    """
+    B, height, width = patterns.shape
+    offset = torch.arange(-half, half + 1, device=patterns.device)
+    nearest = torch.nan_to_num(at).round().long()
+    x = nearest[..., 0, None] + offset  # (B, S, n)
+    y = nearest[..., 1, None] + offset
+    flat = y.clamp(0, height - 1)[..., :, None] * width + x.clamp(0, width - 1)[..., None, :]
+    values = patterns.reshape(B, -1).gather(1, flat.reshape(B, -1)).reshape(flat.shape)
+    to = patterns.dtype
+    return values, (x - at[..., 0, None]).to(to)[..., None, :], (y - at[..., 1, None]).to(to)[..., :, None]
+
+
+def inside(at: Tensor, margin: float, shape: tuple[int, ...]) -> Tensor:
+    """Which positions (..., 2) lie at least `margin` pixels inside the outermost pixel centres of (Qy, Qx)."""
+    x, y = at[..., 0], at[..., 1]
+    return (x >= margin) & (y >= margin) & (x <= shape[-1] - 1 - margin) & (y <= shape[-2] - 1 - margin)

@@ -1,0 +1,14 @@
+"""The control: no strain anywhere. A method that does not beat it has measured nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ccstae.methods.base import Answer
+from ccstae.settings.method import ZeroSettings
+from ccstae.store import Counts
+
+
+def map_strain(counts: Counts, settings: ZeroSettings, device: str) -> Answer:
+    """F = I at every position."""
+    return Answer(F=np.broadcast_to(np.eye(2), (*counts.counts.shape[:2], 2, 2)).copy())

@@ -1,0 +1,108 @@
+"""The probe-forming optics and the detector: aperture, probe, and the response of a pixel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.fft import next_fast_len
+from scipy.special import erf, erfc
+
+from ccstae import geometry
+from ccstae.settings.instrument import Microscope, Simulation
+
+Array = NDArray[np.float64]
+
+_GUARD_PX = 3.0  # the point spread brings in what falls this far outside the detector
+
+
+@dataclass(frozen=True)
+class Window:
+    """The real-space window that one pattern is simulated in, and its reciprocal grid.
+
+    The window is `per_px` / pixel_size wide, so `per_px` reciprocal samples span a detector pixel. The grid is just fine
+    enough that no frequency of probe x transmission function that reaches the detector is aliased.
+    """
+
+    width_A: float
+    samples: int
+    per_px: int
+
+    @property
+    def sampling_A(self) -> float:
+        return self.width_A / self.samples
+
+    @property
+    def frequencies(self) -> Array:
+        """Reciprocal samples in 1/Angstrom, FFT order."""
+        return np.fft.fftfreq(self.samples, self.sampling_A)
+
+
+def window(microscope: Microscope, simulation: Simulation) -> Window:
+    """The window for these settings."""
+    width = simulation.window_per_px / microscope.pixel_size_inv_A
+    reach = (microscope.detector_px / 2 + _GUARD_PX) * microscope.pixel_size_inv_A + aperture_radius_inv_A(microscope) * 1.5
+    samples = next_fast_len(int(np.ceil(2 * reach * width)))
+    while samples % 2:
+        samples = next_fast_len(samples + 1)
+    return Window(width, samples, simulation.window_per_px)
+
+
+def aperture_radius_inv_A(microscope: Microscope) -> float:
+    """Radius of the aperture and so of every disk, alpha / lambda."""
+    return microscope.semiangle_mrad * 1e-3 / geometry.wavelength_A(microscope.energy_keV)
+
+
+def aperture(microscope: Microscope, q: Array) -> Array:
+    """Amplitude of the aperture at |q| (1/Angstrom): erfc((|q| - alpha / lambda) / (sqrt 2 s)) / 2.
+
+    The edge s keeps the probe's tail finite: with a perfectly sharp edge the tail falls as r^-3/2 and no window holds it.
+    """
+    edge = microscope.aperture_edge_mrad * 1e-3 / geometry.wavelength_A(microscope.energy_keV)
+    return np.asarray(0.5 * erfc((q - aperture_radius_inv_A(microscope)) / (np.sqrt(2) * edge)))
+
+
+def probe_fourier(microscope: Microscope, win: Window) -> Array:
+    """Aperture on the window's reciprocal grid (n, n), rows y, normalised to unit total intensity."""
+    q = win.frequencies
+    amplitude = aperture(microscope, np.hypot(q[:, None], q[None, :]))
+    return np.asarray(amplitude / np.sqrt((amplitude**2).sum()))
+
+
+def pixel_response(microscope: Microscope, win: Window) -> tuple[Array, Array]:
+    """Response of the detector's pixels to the window's reciprocal samples, and its slope, both (detector_px, n), FFT order.
+
+    A sample at u (pixels) counts in the pixel at j with R(u - j), the Gaussian point spread s integrated over the pixel:
+    R(v) = [erf((v + 1/2) / (sqrt 2 s)) - erf((v - 1/2) / (sqrt 2 s))] / 2. The slope dR/du is what a shift of the sample changes.
+    """
+    u = win.frequencies / microscope.pixel_size_inv_A
+    v = u[None, :] - (np.arange(microscope.detector_px) - microscope.detector_px // 2)[:, None]
+    s = microscope.point_spread_px
+    if s == 0:
+        inside = (np.abs(v) < 0.5 - 1e-9) + 0.5 * (np.abs(np.abs(v) - 0.5) <= 1e-9)
+        return inside.astype(float), np.zeros_like(v)
+    response = 0.5 * (erf((v + 0.5) / (np.sqrt(2) * s)) - erf((v - 0.5) / (np.sqrt(2) * s)))
+    slope = (np.exp(-((v + 0.5) ** 2) / (2 * s**2)) - np.exp(-((v - 0.5) ** 2) / (2 * s**2))) / (np.sqrt(2 * np.pi) * s)
+    return response, slope
+
+
+def probe_shells(microscope: Microscope, win: Window, shells: int = 14, angles: int = 16) -> tuple[Array, Array]:
+    """Quadrature of the probe's intensity: points (shells * angles, 2) in Angstrom and weights that sum to 1.
+
+    The probe is round, so shells of equal intensity at their root mean square radius, with equally spaced angles, integrate
+    exactly any field that is quadratic across the probe.
+    """
+    amplitude = np.fft.fftshift(np.fft.ifft2(probe_fourier(microscope, win)))
+    x = (np.arange(win.samples) - win.samples // 2) * win.sampling_A
+    r2 = (x[:, None] ** 2 + x[None, :] ** 2).ravel()
+    intensity = (np.abs(amplitude) ** 2).ravel()
+    inside = r2 <= (win.width_A / 2) ** 2
+    order = np.argsort(r2[inside], kind="stable")
+    r2, intensity = r2[inside][order], intensity[inside][order] / intensity[inside].sum()
+    shell = np.minimum((np.cumsum(intensity) * shells).astype(int), shells - 1)
+    weight = np.bincount(shell, intensity, shells)
+    radius = np.sqrt(np.bincount(shell, intensity * r2, shells) / weight)
+    turn = 2 * np.pi * (np.arange(angles)[None, :] / angles + (np.arange(shells)[:, None] % 2) / (2 * angles))
+    points = radius[:, None, None] * np.stack([np.cos(turn), np.sin(turn)], -1)
+    return points.reshape(-1, 2), np.repeat(weight / angles, angles)

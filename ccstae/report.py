@@ -1,0 +1,132 @@
+"""The report of a run: one HTML file with everything in it, readable offline and on paper."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import markupsafe
+
+from ccstae import display, figures, score, store, tables
+from ccstae.config import Config, dump
+from ccstae.errors import InputError
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure with its bytes."""
+
+    entry: figures.Entry
+    data: str
+    """PNG as base64."""
+
+
+@dataclass(frozen=True)
+class Used:
+    """What a method ran with, over all its maps."""
+
+    method: str
+    settings: dict[str, str]
+    """Settings as JSON text; the key says for which levels, empty for all."""
+    devices: list[str]
+    versions: str
+
+
+def write(config: Config, run_dir: Path, report_path: Path) -> None:
+    """Write the report from a run's scores, maps, figures and provenance. InputError names what is missing."""
+    run_dir = Path(run_dir)
+    metrics = score.read(run_dir / "metrics.csv")
+    made = {table.name: table for table in tables.make(config, metrics)}
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters["prose"] = prose
+    text = environment.get_template("report.html.j2").render(
+        config=config,
+        facts=facts(config),
+        tables=made,
+        pictures=pictures(config, run_dir / "figures"),
+        shown=display.level(*score.shown_level(metrics)),
+        used=[_used(config, run_dir, method) for method in config.methods],
+        resolved=dump(config),
+        provenance=_provenance(run_dir / "provenance.json"),
+    )
+    store.write_text(report_path, text)
+
+
+def prose(text: str) -> markupsafe.Markup:
+    """Text with what stands between backticks set as code, all of it escaped."""
+    parts = [markupsafe.escape(part) for part in text.split("`")]
+    return markupsafe.Markup("").join(markupsafe.Markup("<code>{}</code>").format(p) if i % 2 else p for i, p in enumerate(parts))
+
+
+def facts(config: Config) -> dict[str, str]:
+    """The run in a few lines."""
+    m = config.microscope
+    backgrounds = sorted({one.background for one in config.levels})
+    doses = sorted({one.electrons for one in config.levels if math.isfinite(one.electrons)}, reverse=True)
+    scenes = (f"{name}: {' and '.join(s.materials)}, {s.scan.shape[0]} × {s.scan.shape[1]} positions" for name, s in config.scenes.items())
+    noise = [f"w from {backgrounds[0]:g} to {backgrounds[-1]:g}"] if len(backgrounds) > 1 else [f"w = {backgrounds[0]:g}"]
+    noise += [f"{', '.join(map(display.power, doses))} electrons per pattern"] if doses else []
+    noise += ["noise-free"] if any(math.isinf(one.electrons) for one in config.levels) else []
+    return {
+        "Scenes": "; ".join(scenes),
+        "Microscope": f"{m.energy_keV:g} kV, {m.semiangle_mrad:g} mrad, {m.detector_px} × {m.detector_px} pixels of {m.pixel_size_inv_A:g} 1/Å",
+        "Noise levels": f"{len(config.levels)}: {', '.join(noise)}",
+        "Seeds": ", ".join(map(str, config.seeds.test)),
+        "Methods": ", ".join(config.methods),
+    }
+
+
+def pictures(config: Config, folder: Path) -> dict[str, list[Picture]]:
+    """The figures that a run has, by scene, in the order to be read. InputError where there is none at all."""
+    found: dict[str, list[Picture]] = {scene: [] for scene in config.scenes}
+    for entry in figures.catalogue(config):
+        path = folder / f"{entry.name}.png"
+        if path.is_file():
+            found[entry.scene].append(Picture(entry, base64.b64encode(path.read_bytes()).decode()))
+    for scene, shown in found.items():
+        if not shown:
+            raise InputError(f"{folder}: no figure of scene {scene!r}; expected PNG files named {scene}_<kind>.png")
+    return found
+
+
+def _used(config: Config, run_dir: Path, method: str) -> Used:
+    """Settings, devices and versions written in the maps of a method."""
+    by_settings: dict[str, list[str]] = {}
+    devices: set[str] = set()
+    versions = "{}"
+    for scene in config.scenes:
+        for level in config.levels:
+            for seed in config.seeds.test:
+                attributes = store.read_map(score.map_path(run_dir, scene, level, seed, method)).attributes
+                text = json.dumps(json.loads(attributes["settings"]), indent=1)
+                name = display.level(level.background, level.electrons)
+                levels = by_settings.setdefault(text, [])
+                if name not in levels:
+                    levels.append(name)
+                devices.add(str(attributes["device"]))
+                versions = str(attributes.get("versions", versions))
+    same = len(by_settings) == 1
+    settings = {"" if same else "; ".join(levels): text for text, levels in by_settings.items()}
+    return Used(method, settings, sorted(devices), ", ".join(f"{k} {v}" for k, v in sorted(json.loads(versions).items())))
+
+
+def _provenance(path: Path) -> list[tuple[str, Any]]:
+    """Entries of the provenance, nested ones as text; none where a run was made without the workflow."""
+    if not path.is_file():
+        return []
+    try:
+        data = json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"{path}: not valid JSON: {error}") from None
+    if not isinstance(data, dict):
+        raise InputError(f"{path}: holds a {type(data).__name__}; expected an object")
+    return list(data.items())

@@ -1,0 +1,105 @@
+"""What each stage of a run depends on: the settings it uses, and the source files behind it.
+
+The workflow runs a job anew when either changes and leaves it alone otherwise. A job gets its narrowed config and nothing
+else, so it cannot use a setting that the workflow does not watch.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+import shlex
+from functools import cache
+from pathlib import Path
+
+import yaml
+
+from ccstae.config import Config, Method, Noise, Seeds, dump
+from ccstae.methods.base import REGISTRY
+
+_PACKAGE = Path(__file__).parent
+# How settings are read and messages shown does not change what a stage computes: the values of its settings are watched instead.
+_PLUMBING = {"ccstae", *(f"ccstae.{name}" for name in ("cli", "config", "device", "errors", "progress", "settings", "stages"))}
+# What a narrowed config says where the job has no use for the setting.
+_UNUSED = {
+    "noise": {"clean": Noise(electrons=(math.inf,))},
+    "seeds": Seeds(test=(0,), tune=()),
+    "methods": {"zero": Method()},
+    "device": "auto",
+}
+
+
+def narrow(
+    config: Config, stage: str, scene: str | None = None, level: str | None = None, seed: int | None = None, method: str | None = None
+) -> Config:
+    """The config of one job, with only the settings that the job uses.
+
+    `simulate` and `limit` are for one scene (the limit for every level), `noise` for one scene, level and seed, `map` for one method as well;
+    the stages after them see every scene and so the whole config.
+    """
+    entries: dict[str, object] = {"keep_counts": False}
+    if scene is not None:
+        settings = config.scenes[scene]
+        # Where a material's numbers come from is for people.
+        materials = {name: config.materials[name].model_copy(update={"source": ""}) for name in settings.materials}
+        entries |= _UNUSED | {"scenes": {scene: settings}, "materials": materials}
+    if stage == "limit":
+        entries["noise"] = config.noise
+    if level is not None:
+        found = config.level(level)
+        entries["noise"] = {"level": Noise(background=(found.background,), electrons=(found.electrons,))}
+    if seed is not None:
+        entries["seeds"] = Seeds(test=(seed,), tune=())
+    if method is not None:
+        entries |= {"methods": {method: config.methods[method]}, "device": config.device}
+    return config.model_copy(update=entries)
+
+
+def one_line(config: Config) -> str:
+    """A config as one line of YAML, every default filled in."""
+    return yaml.safe_dump(yaml.safe_load(dump(config)), default_flow_style=True, sort_keys=False, width=math.inf).strip()
+
+
+def sources(config: Config, stage: str, method: str | None = None) -> list[str]:
+    """The source files behind a stage: its module, what that imports from this package, and so on.
+
+    For `map` the files behind `method`; for a method from outside, the files that its command names.
+    """
+    if method is None:
+        return files(f"ccstae.{stage}")
+    entry = config.methods[method]
+    if entry.command is None:
+        return files("ccstae.methods.run", REGISTRY[entry.method or method])
+    return files("ccstae.methods.run") + [word for word in shlex.split(entry.command) if Path(word).is_file()]
+
+
+def files(*modules: str) -> list[str]:
+    """Paths of modules of this package and of everything of it that they import, in a fixed order."""
+    found: set[str] = set()
+    ahead = list(modules)
+    while ahead:
+        module = ahead.pop()
+        if module not in found and module not in _PLUMBING and not module.startswith("ccstae.settings."):
+            found.add(module)
+            ahead += imports(module)
+    return sorted(str(path(module)) for module in found)
+
+
+@cache
+def imports(module: str) -> tuple[str, ...]:
+    """The modules of this package that a module imports, wherever in its text, with the packages they lie in."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path(module).read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            start = str(node.module)
+            names |= {start, *(f"{start}.{alias.name}" for alias in node.names)}
+    whole = {".".join(name.split(".")[:n]) for name in names for n in range(1, name.count(".") + 2)}
+    return tuple(sorted(name for name in whole if name.split(".")[0] == "ccstae" and path(name).is_file()))
+
+
+def path(module: str) -> Path:
+    """The file of a module of this package."""
+    place = _PACKAGE.joinpath(*module.split(".")[1:])
+    return place / "__init__.py" if place.is_dir() else place.with_suffix(".py")

@@ -1,0 +1,58 @@
+# The checked config, and what the jobs of each stage depend on.
+import sys
+
+import ccstae.config
+from ccstae import stages
+from ccstae.errors import InputError
+from ccstae.settings.base import ID_PATTERN
+
+try:
+    RUN = ccstae.config.parse(config, ", ".join(str(path) for path in workflow.configfiles))
+except InputError as error:
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(2)
+
+CONFIG_LINE = stages.one_line(RUN)
+LEVELS = {level.name: level for level in RUN.levels}
+
+
+pathvars:
+    results=f"results/{RUN.name}",
+    logs=f"results/{RUN.name}/logs",
+    benchmarks=f"results/{RUN.name}/benchmarks",
+
+
+wildcard_constraints:
+    scene=ID_PATTERN,
+    level="clean|w[0-9.]+_n[0-9.e+]+",
+    seed="[0-9]+",
+    method=ID_PATTERN,
+
+
+def settings(stage, *names):
+    """The params function of a stage: its config narrowed by these wildcards, as one line."""
+
+    def narrowed(wildcards):
+        given = {name: int(wildcards[name]) if name == "seed" else wildcards[name] for name in names}
+        return stages.one_line(stages.narrow(RUN, stage, **given))
+
+    return narrowed
+
+
+def disposable(path):
+    """A large product that only later jobs need: it goes after them, unless the config keeps it."""
+    return path if RUN.keep_counts else temp(path)
+
+
+def truths():
+    return expand("<results>/scenes/{scene}.truth.h5", scene=RUN.scenes)
+
+
+def scenes():
+    return expand("<results>/scenes/{scene}.h5", scene=RUN.scenes)
+
+
+def maps():
+    return expand(
+        "<results>/maps/{scene}/{level}.{seed}/{method}.h5", scene=RUN.scenes, level=LEVELS, seed=RUN.seeds.test, method=RUN.methods
+    )

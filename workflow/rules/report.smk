@@ -1,0 +1,23 @@
+# The report: one file that opens offline.
+rule report:
+    input:
+        metrics="<results>/metrics.csv",
+        tables="<results>/tables",
+        figures="<results>/figures",
+        sources=stages.sources(RUN, "report"),
+    output:
+        report="<results>/report.html",
+    log:
+        "<logs>/report.log",
+    benchmark:
+        "<benchmarks>/report.tsv"
+    conda:
+        "../../envs/ccstae.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+    params:
+        run=f"results/{RUN.name}",
+        config=settings("report"),
+    shell:
+        "ccstae --threads {threads} --log {log:q} report - --run {params.run:q} --out {output.report:q} <<< {params.config:q}"

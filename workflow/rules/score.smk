@@ -1,0 +1,22 @@
+# Errors of every map against truth.
+rule score:
+    input:
+        truths=truths(),
+        maps=maps(),
+        sources=stages.sources(RUN, "score"),
+    output:
+        metrics="<results>/metrics.csv",
+    log:
+        "<logs>/score.log",
+    benchmark:
+        "<benchmarks>/score.tsv"
+    conda:
+        "../../envs/ccstae.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+    params:
+        run=f"results/{RUN.name}",
+        config=settings("score"),
+    shell:
+        "ccstae --threads {threads} --log {log:q} score - --run {params.run:q} --out {output.metrics:q} <<< {params.config:q}"

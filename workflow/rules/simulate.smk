@@ -1,0 +1,21 @@
+# Clean patterns of a scene.
+rule simulate:
+    input:
+        sources=stages.sources(RUN, "simulate"),
+    output:
+        scene="<results>/scenes/{scene}.h5",
+        optics=disposable("<results>/scenes/{scene}/optics.h5"),
+    log:
+        "<logs>/simulate/{scene}.log",
+    benchmark:
+        "<benchmarks>/simulate/{scene}.tsv"
+    conda:
+        "../../envs/ccstae.yaml"
+    threads: workflow.cores
+    resources:
+        mem_mb=6000,
+    params:
+        config=settings("simulate", "scene"),
+    shell:
+        "ccstae --threads {threads} --log {log:q} simulate - {wildcards.scene:q}"
+        " --out {output.scene:q} --optics {output.optics:q} <<< {params.config:q}"
