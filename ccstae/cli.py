@@ -59,7 +59,9 @@ def options(
 
 
 @app.command()
-def simulate(config: ConfigPath, scene: str, out: Out, optics: Annotated[Path, typer.Option(help="Truth and gradients, for `limit`.")]) -> None:
+def simulate(
+    config: ConfigPath, scene: str, out: Out, optics: Annotated[Path, typer.Option(help="Truth and gradients, for `limit`.")]
+) -> None:
     """Simulate the clean patterns of a scene."""
     run = read(config)
     known("scene", scene, run.scenes)
@@ -86,7 +88,12 @@ def limit(
 
 @app.command()
 def noise(
-    config: ConfigPath, scene: str, level: str, seed: int, out: Out, clean: Annotated[Path, typer.Option("--scene", help="The clean patterns.")]
+    config: ConfigPath,
+    scene: str,
+    level: str,
+    seed: int,
+    out: Out,
+    clean: Annotated[Path, typer.Option("--scene", help="The clean patterns.")],
 ) -> None:
     """Draw the noisy counts of a scene at a noise level."""
     run = read(config)
@@ -167,7 +174,9 @@ def check_map(file: Path) -> None:
     rows, columns = answer.F.shape[:2]
     failed = int(np.isnan(answer.F).any((-1, -2)).sum())
     extra = [name for name in ("covariance", "label", "centre_px") if getattr(answer, name) is not None]
-    print(f"{file}: a map of {rows} x {columns} positions by {answer.attributes['method']}, {failed} without an answer; also {extra or 'nothing'}")
+    print(
+        f"{file}: a map of {rows} x {columns} positions by {answer.attributes['method']}, {failed} without an answer; also {extra or 'nothing'}"
+    )
 
 
 @app.command()

@@ -51,16 +51,9 @@ def spread(values: Iterable[float]) -> str:
     median = 0.5 * (finite[(n - 1) // 2] + finite[n // 2])
     if finite[0] == finite[-1]:
         return number(median)
-    decimals = _decimals(median)
-    return f"{median:.{decimals}f} ± {0.5 * (finite[-1] - finite[0]):.{decimals}f}"
-
-
-def si(value: float, unit: str) -> str:
-    """A number with a decimal prefix: 1530000 B as `1.53 MB`."""
-    for factor, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= factor:
-            return f"{number(value / factor)} {prefix}{unit}"
-    return f"{number(value)} {unit}"
+    half_range = 0.5 * (finite[-1] - finite[0])
+    decimals = _decimals(max(abs(median), half_range))
+    return f"{median:.{decimals}f} ± {half_range:.{decimals}f}"
 
 
 def _decimals(value: float) -> int:

@@ -13,10 +13,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ccstae import store
+from ccstae import __version__, store
 from ccstae.config import Config
 
-PACKAGES = ("ccstae", "abtem", "ase", "h5py", "matplotlib", "numpy", "pandas", "pydantic", "scipy", "snakemake", "torch")
+PACKAGES = ("abtem", "ase", "h5py", "matplotlib", "numpy", "pandas", "pydantic", "scipy", "snakemake", "torch")
 
 
 def write(config: Config, run_dir: Path, path: Path) -> None:
@@ -32,7 +32,7 @@ def collect(config: Config, run_dir: Path) -> dict[str, Any]:
         **commit(),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "versions": {name: metadata.version(name) for name in PACKAGES},
+        "versions": {"ccstae": __version__} | {name: metadata.version(name) for name in PACKAGES},
         "cpu": {"model": cpu_model(), "cores": cores()},
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "gpu": gpus(),

@@ -7,12 +7,11 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jinja2
 import markupsafe
 
-from ccstae import display, figures, score, store, tables
+from ccstae import display, figures, provenance, score, store, tables
 from ccstae.config import Config, dump
 from ccstae.errors import InputError
 
@@ -40,7 +39,7 @@ class Used:
 
 
 def write(config: Config, run_dir: Path, report_path: Path) -> None:
-    """Write the report from a run's scores, maps, figures and provenance. InputError names what is missing."""
+    """Write the report from a run's scores, maps, figures and benchmarks. InputError names what is missing."""
     run_dir = Path(run_dir)
     metrics = score.read(run_dir / "metrics.csv")
     made = {table.name: table for table in tables.make(config, metrics)}
@@ -48,6 +47,7 @@ def write(config: Config, run_dir: Path, report_path: Path) -> None:
         loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     environment.filters["prose"] = prose
+    made_by = provenance.collect(config, run_dir)
     text = environment.get_template("report.html.j2").render(
         config=config,
         facts=facts(config),
@@ -56,7 +56,8 @@ def write(config: Config, run_dir: Path, report_path: Path) -> None:
         shown=display.level(*score.shown_level(metrics)),
         used=[_used(config, run_dir, method) for method in config.methods],
         resolved=dump(config),
-        provenance=_provenance(run_dir / "provenance.json"),
+        provenance={key: value for key, value in made_by.items() if key != "rules"},
+        rules=made_by["rules"],
     )
     store.write_text(report_path, text)
 
@@ -70,15 +71,16 @@ def prose(text: str) -> markupsafe.Markup:
 def facts(config: Config) -> dict[str, str]:
     """The run in a few lines."""
     m = config.microscope
+    pixels = f"{m.detector_px} x {m.detector_px}"
     backgrounds = sorted({one.background for one in config.levels})
     doses = sorted({one.electrons for one in config.levels if math.isfinite(one.electrons)}, reverse=True)
-    scenes = (f"{name}: {' and '.join(s.materials)}, {s.scan.shape[0]} × {s.scan.shape[1]} positions" for name, s in config.scenes.items())
+    scenes = (f"{name}: {' and '.join(s.materials)}, {s.scan.shape[0]} x {s.scan.shape[1]} positions" for name, s in config.scenes.items())
     noise = [f"w from {backgrounds[0]:g} to {backgrounds[-1]:g}"] if len(backgrounds) > 1 else [f"w = {backgrounds[0]:g}"]
     noise += [f"{', '.join(map(display.power, doses))} electrons per pattern"] if doses else []
     noise += ["noise-free"] if any(math.isinf(one.electrons) for one in config.levels) else []
     return {
         "Scenes": "; ".join(scenes),
-        "Microscope": f"{m.energy_keV:g} kV, {m.semiangle_mrad:g} mrad, {m.detector_px} × {m.detector_px} pixels of {m.pixel_size_inv_A:g} 1/Å",
+        "Microscope": f"{m.energy_keV:g} kV, {m.semiangle_mrad:g} mrad, {pixels} pixels of {m.pixel_size_inv_A:g} 1/Å",
         "Noise levels": f"{len(config.levels)}: {', '.join(noise)}",
         "Seeds": ", ".join(map(str, config.seeds.test)),
         "Methods": ", ".join(config.methods),
@@ -117,16 +119,3 @@ def _used(config: Config, run_dir: Path, method: str) -> Used:
     same = len(by_settings) == 1
     settings = {"" if same else "; ".join(levels): text for text, levels in by_settings.items()}
     return Used(method, settings, sorted(devices), ", ".join(f"{k} {v}" for k, v in sorted(json.loads(versions).items())))
-
-
-def _provenance(path: Path) -> list[tuple[str, Any]]:
-    """Entries of the provenance, nested ones as text; none where a run was made without the workflow."""
-    if not path.is_file():
-        return []
-    try:
-        data = json.loads(path.read_text())
-    except ValueError as error:
-        raise InputError(f"{path}: not valid JSON: {error}") from None
-    if not isinstance(data, dict):
-        raise InputError(f"{path}: holds a {type(data).__name__}; expected an object")
-    return list(data.items())

@@ -94,7 +94,7 @@ def regions(truth: store.Truth) -> dict[str, Mask]:
 
 
 def robust_std(values: Array) -> float:
-    """1.4826 times the median absolute deviation from the median; nan for no finite input."""
+    """1.4826 times the median absolute deviation from the median."""
     return float(MAD_TO_STD * np.median(np.abs(values - np.median(values))))
 
 

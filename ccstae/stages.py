@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import math
-import shlex
+import os
 from functools import cache
 from pathlib import Path
 
@@ -70,11 +70,11 @@ def sources(config: Config, stage: str, method: str | None = None) -> list[str]:
     entry = config.methods[method]
     if entry.command is None:
         return files("ccstae.methods.run", REGISTRY[entry.method or method])
-    return files("ccstae.methods.run") + [word for word in shlex.split(entry.command) if Path(word).is_file()]
+    return files("ccstae.methods.run") + [word for word in entry.command.split() if Path(word).is_file()]
 
 
 def files(*modules: str) -> list[str]:
-    """Paths of modules of this package and of everything of it that they import, in a fixed order."""
+    """Paths of modules of this package and of everything of it that they import, from here, in a fixed order."""
     found: set[str] = set()
     ahead = list(modules)
     while ahead:
@@ -82,7 +82,7 @@ def files(*modules: str) -> list[str]:
         if module not in found and module not in _PLUMBING and not module.startswith("ccstae.settings."):
             found.add(module)
             ahead += imports(module)
-    return sorted(str(path(module)) for module in found)
+    return sorted(os.path.relpath(path(module)) for module in found)
 
 
 @cache

@@ -73,10 +73,10 @@ def make(config: Config, metrics: pd.DataFrame) -> list[Table]:
         _table(
             "bias",
             "Bias",
-            f"Mean error in the interior, in units of 1e-4 (theta: 1e-4 rad). {everywhere}",
-            _components(inside, "bias"),
+            f"Mean error in the interior, in units of 1e-4 (theta: 1e-4 rad), beside the Cramer-Rao bound. {everywhere}",
+            _with_bound(inside, "bias"),
             by_level,
-            methods,
+            [BOUND, *methods],
             unit,
         ),
         _table(
@@ -148,7 +148,8 @@ def _cost(metrics: pd.DataFrame) -> pd.DataFrame:
 def _table(
     name: str, title: str, caption: str, frame: pd.DataFrame, keys: list[str], columns: list[str], unit: float = 1.0, best: str = ""
 ) -> Table:
-    """One row an entry of `keys`, one column a method; `best` marks the `low`est or `high`est method of each row."""
+    """One row an entry of `keys`, one column a method that has any value; `best` marks the `low`est or `high`est of each row."""
+    columns = [name for name in columns if name in set(frame["method"])]
     frame = frame.assign(level=[display.level(w, n) for w, n in zip(frame["background"], frame["electrons"], strict=True)])
     cells = {key: values.to_numpy() for key, values in frame.groupby([*keys, "method"], sort=False)["value"]}
     rank = [{value: i for i, value in enumerate(frame[key].unique())} for key in keys]

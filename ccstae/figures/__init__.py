@@ -21,12 +21,12 @@ _CAPTIONS = {
     "error_background": (
         "Error against background",
         "Root mean square error in the interior against the share w of the electrons that the background holds. Lines are medians over the "
-        f"seeds, bands their range. Black is the Cramér–Rao bound, grey the control that answers no strain everywhere. {_NO_ANSWER}",
+        f"seeds, bands their range. Black is the Cramér-Rao bound, grey the control that answers no strain everywhere. {_NO_ANSWER}",
     ),
     "error_dose": (
         "Error against dose",
         "Root mean square error in the interior against the electrons per pattern. Lines are medians over the seeds, bands their range. "
-        f"Black is the Cramér–Rao bound, grey the control that answers no strain everywhere. {_NO_ANSWER}",
+        f"Black is the Cramér-Rao bound, grey the control that answers no strain everywhere. {_NO_ANSWER}",
     ),
     "maps": (
         "Maps and residuals",

@@ -16,12 +16,13 @@ from ccstae.geometry import COMPONENTS
 def series(metrics: pd.DataFrame, axis: str) -> pd.DataFrame:
     """The scores along `axis` (background or electrons) at the value of the other that has the most noisy levels on it."""
     other = "electrons" if axis == "background" else "background"
-    noisy = metrics[np.isfinite(metrics["electrons"])]
+    noisy: pd.DataFrame = metrics[np.isfinite(metrics["electrons"])]
     levels = noisy[[axis, other]].drop_duplicates().groupby(other)[axis].count()
     if levels.empty:
         return noisy
     longest = levels[levels == levels.max()].index
-    return noisy[noisy[other] == (longest.max() if other == "electrons" else longest.min())]
+    chosen: pd.DataFrame = noisy[noisy[other] == (longest.max() if other == "electrons" else longest.min())]
+    return chosen
 
 
 def draw(metrics: pd.DataFrame, methods: list[str], axis: str) -> Figure:
@@ -33,14 +34,16 @@ def draw(metrics: pd.DataFrame, methods: list[str], axis: str) -> Figure:
     for panel, component in zip(panels.flat, COMPONENTS, strict=True):
         of = inside[inside["quantity"] == component]
         bound = of[of["metric"] == "limit"].groupby(axis)["value"].median() / display.STRAIN_UNIT
-        panel.plot(bound.index, bound, color=style.BOUND_COLOUR, lw=1.8, label="Cramér–Rao bound", zorder=4)
+        panel.plot(bound.index, bound, color=style.BOUND_COLOUR, lw=1.8, label="Cramér-Rao bound", zorder=4)
         for method in methods:
             of_method = of[(of["metric"] == "rmse") & (of["method"] == method)].groupby(axis)["value"]
             median, low, high = (getattr(of_method, how)() / display.STRAIN_UNIT for how in ("median", "min", "max"))
             line = lines[method]
             panel.fill_between(median.index, low, high, color=line.colour, alpha=0.2, lw=0)
             label = "no strain (zero)" if method == "zero" else method
-            panel.plot(median.index, median, line.style, color=line.colour, marker=line.marker, ms=5, lw=1.3, mec="white", mew=0.5, label=label)
+            panel.plot(
+                median.index, median, line.style, color=line.colour, marker=line.marker, ms=5, lw=1.3, mec="white", mew=0.5, label=label
+            )
         unit = "$10^{-4}$ rad" if component == "theta" else "$10^{-4}$"
         panel.set(title=display.SYMBOLS[component], ylabel=f"rmse ({unit})", yscale="log")
         _decades(panel)

@@ -41,7 +41,9 @@ def draw(
         left.set_ylabel(display.SYMBOLS[component], fontsize=11)
         scale, rest_unit = (1e4, "$10^{-4}$ rad") if component == "theta" else (1e4, "$10^{-4}$")
         errors = {m: answer.error[..., c] for m, answer in answers.items()}
-        bound = _rms(limit[interior, c]) if limit is not None else _end(np.abs(np.stack(list(errors.values()))[:, interior])) / _RESIDUAL_BOUNDS
+        bound = (
+            _rms(limit[interior, c]) if limit is not None else _end(np.abs(np.stack(list(errors.values()))[:, interior])) / _RESIDUAL_BOUNDS
+        )
         rest = scale * _RESIDUAL_BOUNDS * bound
         values = np.zeros(vacuum.shape) if limit is None else limit[..., c]
         shown_rest = style.image(lower[0], scale * values, step_nm, rest, vacuum=vacuum)
@@ -54,7 +56,7 @@ def draw(
         drawn.colorbar(shown, ax=list(upper), pad=0.01, aspect=12, extend="both", label=unit)
         drawn.colorbar(shown_rest, ax=list(lower), pad=0.01, aspect=12, extend="both", label=rest_unit)
     for panel, name in zip(panels[0], ["truth", *answers], strict=True):
-        panel.set_title(name, fontweight="bold")
+        panel.set_title(name, fontweight="bold", fontsize=9 if len(name) < 16 else 7)
     style.scale_bar(panels[-1, 0], columns * step_nm)
     return drawn
 

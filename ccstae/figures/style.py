@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -22,7 +24,7 @@ FAILED_COLOUR = "#000000"
 STRAIN_CMAP = "RdBu_r"
 PATTERN_CMAP = "magma"
 
-RC = {
+RC: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.titlesize": 9,
@@ -60,7 +62,14 @@ _KNOWN = {
     "ccstae-2023": Line("#cc79a7", "v"),
     "ccstae-pooled": Line("#009e73", "D"),
 }
-_OTHERS = (Line("#56b4e9", "P"), Line("#b3a800", "X"), Line("#332288", "<"), Line("#8c510a", ">"), Line("#009e73", "h"), Line("#cc79a7", "p"))
+_OTHERS = (
+    Line("#56b4e9", "P"),
+    Line("#b3a800", "X"),
+    Line("#332288", "<"),
+    Line("#8c510a", ">"),
+    Line("#009e73", "h"),
+    Line("#cc79a7", "p"),
+)
 
 
 def lines(methods: Iterable[str]) -> dict[str, Line]:
@@ -86,9 +95,9 @@ def save(drawn: Figure, stem: Path, dpi: int = 160) -> None:
             drawn.savefig(temporary, format=kind, dpi=dpi, metadata=metadata)
 
 
-def styled() -> mpl.RcParams:
+def styled() -> AbstractContextManager[None]:
     """Context in which every figure is drawn."""
-    return mpl.rc_context(RC)  # type: ignore[return-value]
+    return mpl.rc_context(RC)
 
 
 def cmap(name: str, bad: str) -> Colormap:
@@ -97,7 +106,13 @@ def cmap(name: str, bad: str) -> Colormap:
 
 
 def image(
-    axes: Axes, values: NDArray[np.float64], step_nm: float, limit: float, *, vacuum: NDArray[np.bool_], failed: NDArray[np.bool_] | None = None
+    axes: Axes,
+    values: NDArray[np.float64],
+    step_nm: float,
+    limit: float,
+    *,
+    vacuum: NDArray[np.bool_],
+    failed: NDArray[np.bool_] | None = None,
 ) -> AxesImage:
     """A map on a scale symmetric about zero, vacuum in grey, positions without an answer in black."""
     shown = np.ma.masked_array(values, vacuum | ~np.isfinite(values))

@@ -22,7 +22,7 @@ REGISTRY = {
     "zero": "ccstae.methods.zero",
     "com": "ccstae.methods.com",
     "template": "ccstae.methods.template",
-    "ccstae": "ccstae.model",
+    "ccstae": "ccstae.methods.ccstae",
 }
 
 

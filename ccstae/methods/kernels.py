@@ -40,18 +40,30 @@ def template(probe: Tensor, radius: float, kind: Literal["flat", "gaussian", "si
     return shift(kernel, -cx, -cy)
 
 
+def smooth(image: Tensor, sigma: float) -> Tensor:
+    """The periodic image (Qy, Qx) under a Gaussian of standard deviation `sigma` pixels."""
+    fy, fx = _frequencies(image)
+    smoothed: Tensor = torch.fft.irfft2(torch.fft.rfft2(image) * torch.exp(-2 * (torch.pi * sigma) ** 2 * (fx**2 + fy**2)), s=image.shape)
+    return smoothed
+
+
 def shift(image: Tensor, dx: float, dy: float) -> Tensor:
     """The periodic image (Qy, Qx) moved by (dx, dy) pixels, exactly, in Fourier space."""
-    height, width = image.shape
-    fy, fx = torch.fft.fftfreq(height).to(image)[:, None], torch.fft.rfftfreq(width).to(image)[None]
-    phase = torch.exp(-2j * torch.pi * (fx * dx + fy * dy))
-    moved: Tensor = torch.fft.irfft2(torch.fft.rfft2(image) * phase, s=(height, width))
+    fy, fx = _frequencies(image)
+    moved: Tensor = torch.fft.irfft2(torch.fft.rfft2(image) * torch.exp(-2j * torch.pi * (fx * dx + fy * dy)), s=image.shape)
     return moved
+
+
+def _frequencies(image: Tensor) -> tuple[Tensor, Tensor]:
+    """Frequencies of rfft2 in cycles per pixel: along y (Qy, 1) and along x (1, Qx // 2 + 1)."""
+    return torch.fft.fftfreq(image.shape[0]).to(image)[:, None], torch.fft.rfftfreq(image.shape[1]).to(image)[None]
 
 
 def spectrum(patterns: Tensor, n: int) -> Tensor:
     """rfft2 (B, n, n // 2 + 1) of patterns (B, Qy, Qx) on n x n pixels; the added pixels hold the mean of the pattern's border."""
-    border = torch.cat([patterns[:, :2].flatten(1), patterns[:, -2:].flatten(1), patterns[..., :2].flatten(1), patterns[..., -2:].flatten(1)], 1)
+    border = torch.cat(
+        [patterns[:, :2].flatten(1), patterns[:, -2:].flatten(1), patterns[..., :2].flatten(1), patterns[..., -2:].flatten(1)], 1
+    )
     found: Tensor = torch.fft.rfft2(patterns - border.mean(1)[:, None, None], s=(n, n))
     return found
 

@@ -1,10 +1,14 @@
 """Where the disks of a pattern are, to a fraction of a disk radius: centre, in-plane orientation and rough scale.
 
 `SiteFinder.learn` looks at a sample of the scan and fits a mixture by expectation maximisation: a pattern either holds no
-lattice, or the nominal lattice turned by phi and scaled by s, on a grid over one symmetry period and +-6 %. Box sums n of a disk's
-area are Poisson with mean b + I on a site and b beside it, b and I shared by a ring of sites, so that orientation k scores
+lattice, or the nominal lattice turned by phi and scaled by s, on a grid over one symmetry period and +-6 %. Counts in a box of a
+disk's area are Poisson with mean b + I on a site and b beside it, b and I shared by a ring of m sites that cover the share c of its
+circumference. Given how many electrons the ring holds in all, m a / c with a the mean box sum round it, the log odds of orientation k
+with n_k counts on its sites against none at all are
 
-    L_k = sum_sites n log(1 + I / b) - I        (no lattice: L = 0).
+    L_k = sum_rings n_k log(1 + I / b) - (m a / c) log(1 + c I / b),
+
+which asks where the electrons lie, not how many there are: neither vacuum nor a diffuse background looks like a lattice.
 
 The mixture's weights, the orientations that the scan does hold, steady the patterns that hold too few electrons to say by themselves.
 """
@@ -95,8 +99,8 @@ class SiteFinder:
     hk: Tensor  # (S, 2), the sites that score
     ring: Tensor  # (S, R), one-hot
     scales: int  # candidates of one orientation lie together, in order of scale
-    excess: Tensor  # (K, R), log(1 + I / b)
-    intensity: Tensor  # (R,), I in counts
+    on_gain: Tensor  # (K, R), log(1 + I / b)
+    ring_gain: Tensor  # (K, R), -log(1 + c I / b) / c
     log_prior: Tensor  # (K,), of the candidates, normalised
 
     @classmethod
@@ -123,8 +127,10 @@ class SiteFinder:
     def locate(self, patterns: Tensor) -> Located:
         """Centre and most probable lattice of patterns (B, Qy, Qx)."""
         centre, on, sites = self._sums(patterns)
-        odds = self._log_likelihood(on, sites) + self.log_prior
-        return Located(centre, self.G[odds.argmax(-1)], odds.logsumexp(-1) > EVIDENCE)
+        odds = self._log_odds(on, sites)
+        # Evidence under even odds of all orientations: a mixture learned from a scan of vacuum has learned its noise.
+        evidence = odds.logsumexp(-1) - math.log(len(self.G))
+        return Located(centre, self.G[(odds + self.log_prior).argmax(-1)], evidence > EVIDENCE)
 
     def _sums(self, patterns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Centres (B, 2), counts on each candidate's sites by ring (B, K, R), and how many of those sites are on the detector."""
@@ -138,28 +144,34 @@ class SiteFinder:
         n = sums.reshape(B, -1).gather(1, flat.reshape(B, -1)).reshape(flat.shape)
         return centre, (n * on_detector) @ self.ring, on_detector @ self.ring
 
-    def _log_likelihood(self, on: Tensor, sites: Tensor) -> Tensor:
-        return (on * self.excess).sum(-1) - sites @ self.intensity
+    def _around(self, on: Tensor, sites: Tensor) -> Tensor:
+        """Mean box sum (B, scales, R) over all orientations at each scale: what lies at that distance from the beam."""
+        by_scale = (len(on), -1, self.scales, on.shape[-1])
+        return on.reshape(by_scale).sum(1) / sites.reshape(by_scale).sum(1).clamp_min(1)
+
+    def _log_odds(self, on: Tensor, sites: Tensor) -> Tensor:
+        """L_k, (B, K)."""
+        around = self._around(on, sites).repeat(1, len(self.G) // self.scales, 1)
+        return (on * self.on_gain + sites * around * self.ring_gain).sum(-1)
 
     def _maximise(self, on: Tensor, sites: Tensor) -> Self:
         """Expectation maximisation over the sample: orientations held, share without lattice, I and b of each ring."""
-        N, K, R = on.shape
-        # The mean over orientations at each scale: what lies at that distance from the beam, on and between the disks.
-        by_scale = (N, K // self.scales, self.scales, R)
-        around = on.reshape(by_scale).sum(1) / sites.reshape(by_scale).sum(1).clamp_min(1)  # (N, scales, R)
-        # The share of a ring's circumference that its disks cover, and so of I that `around` holds.
+        N, K, _ = on.shape
+        around = self._around(on, sites)
+        # The share c of a ring's circumference that its disks cover, and so of I that `around` holds.
         circumference = 2 * math.pi * torch.linalg.vector_norm(self.hk.to(self.G.dtype) @ self.G[0].T, dim=-1)
-        cover = ((2 * self.radius / circumference)[:, None] * self.ring).sum(0)
+        cover = ((2 * self.radius / circumference)[:, None] * self.ring).sum(0).clamp(max=0.9)
         log_prior = torch.full((K,), -math.log(K), device=on.device)
         none = 0.0  # share of patterns without a lattice; let in once I and b are roughly known
         background = around.mean(0)
         intensity = background[self.scales // 2]
         finder = self
         for turn in range(ROUNDS):
-            floor = 1e-3 * intensity + torch.finfo(on.dtype).tiny
-            excess = torch.log1p(intensity / torch.maximum(background, floor)).repeat(K // self.scales, 1)
-            finder = replace(self, excess=excess, intensity=intensity, log_prior=log_prior)
-            odds = finder._log_likelihood(on, sites) + log_prior
+            contrast = intensity / torch.maximum(background, 1e-3 * intensity + torch.finfo(on.dtype).tiny)  # (scales, R)
+            on_gain, ring_gain = torch.log1p(contrast), -torch.log1p(cover * contrast) / cover
+            on_gain, ring_gain = (gain.repeat(K // self.scales, 1) for gain in (on_gain, ring_gain))
+            finder = replace(self, on_gain=on_gain, ring_gain=ring_gain, log_prior=log_prior)
+            odds = finder._log_odds(on, sites) + log_prior
             if turn >= ROUNDS // 2:
                 odds = torch.cat([odds + math.log1p(-none), odds.new_full((N, 1), math.log(none))], 1)
             share = odds.softmax(1)[:, :K]
@@ -167,7 +179,7 @@ class SiteFinder:
             mean = torch.einsum("n,nsr->sr", lattice, around) / lattice.sum().clamp_min(1e-6)
             above = on - sites * mean.repeat(K // self.scales, 1)
             intensity = torch.einsum("nk,nkr->r", share, above) / torch.einsum("nk,nkr->r", share, sites).clamp_min(1e-6)
-            intensity = (intensity / (1 - cover).clamp_min(0.1)).clamp_min(0)
+            intensity = (intensity / (1 - cover)).clamp_min(0)
             background = (mean - cover * intensity).clamp_min(0)
             # One pattern's worth of weight is spread evenly: an orientation that the sample lacks stays possible.
             prior = share.sum(0) + 1 / K

@@ -34,7 +34,7 @@ class Matcher:
         self.settings = settings
         self.n = kernels.padded(max(probe.shape), settings.trench_radii * radius)
         wide = torch.nn.functional.pad(probe, (0, self.n - probe.shape[1], 0, self.n - probe.shape[0]))
-        kernel = kernels.template(wide, radius, settings.kernel, settings.trench_radii)
+        kernel = kernels.smooth(kernels.template(wide, radius, settings.kernel, settings.trench_radii), settings.smoothing_px)
         self.spectrum = torch.fft.rfft2(kernel)
         half = math.ceil(radius) + 3
         slope = ((kernel.roll(-1, 0) - kernel.roll(1, 0)) ** 2 + (kernel.roll(-1, 1) - kernel.roll(1, 1)) ** 2) / 8
@@ -93,7 +93,9 @@ def map_strain(counts: Counts, settings: TemplateSettings, device: str) -> Answe
     """F from the correlation peaks of the Bragg disks; NaN for patterns without a lattice (module docstring)."""
     finder = SiteFinder.learn(counts, device)
     hk = nodes(counts.calibration, counts.counts.shape).to(device)
-    matcher = Matcher(torch.from_numpy(counts.probe).to(device), hk, rings(counts.calibration, hk.cpu()).to(device), finder.radius, settings)
+    matcher = Matcher(
+        torch.from_numpy(counts.probe).to(device), hk, rings(counts.calibration, hk.cpu()).to(device), finder.radius, settings
+    )
     scan, shape = counts.counts.shape[:2], counts.counts.shape[2:]
     centre = np.empty((math.prod(scan), 2))
     G = np.empty((math.prod(scan), 2, 2))

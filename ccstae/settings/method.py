@@ -28,8 +28,8 @@ class ComSettings(MethodSettings):
     iterations: int = Field(4, ge=1, le=50)
     """How often windows are placed anew on the fitted lattice."""
     background: Literal["none", "ring", "median", "radial"] = "radial"
-    """What is subtracted before the centre of mass: nothing, the mean or the median of a 2 px ring round the window, or the mean between the
-    disks at the same distance from the direct beam."""
+    """What is subtracted before the centre of mass: nothing, the mean or the median of a 2 px ring round the window, or the mean
+    between the disks at the same distance from the direct beam."""
     threshold: float = Field(0.0, ge=0, lt=1)
     """Pixels below this fraction of their window's maximum are set to zero."""
 
@@ -41,6 +41,8 @@ class TemplateSettings(MethodSettings):
     """The trench round the probe: none, a Gaussian under it, or an annulus with soft edges."""
     trench_radii: float = Field(2.0, gt=1, le=6)
     """Outer radius of the trench over the disk radius."""
+    smoothing_px: float = Field(0.0, ge=0, le=10)
+    """Standard deviation of the Gaussian that smooths the correlation."""
     correlation_power: float = Field(1.0, ge=0, le=1)
     """1 cross-correlation, 0 phase correlation, between them hybrid."""
     subpixel: Literal["none", "parabolic", "dft"] = "dft"
@@ -56,7 +58,7 @@ class TemplateSettings(MethodSettings):
     """Rounds of peaks and lattice fit; each predicts the sites of the next."""
     weights: Literal["intensity", "information", "none"] = "intensity"
     """Weights of the lattice fit: peak height, height squared over the Poisson variance of its slope, or none."""
-    reject_outliers: bool = True
+    reject_outliers: bool = False
     """Leave out peaks beyond 3.5 robust standard deviations of the fit."""
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
-from ccstae import config, geometry, score, store
+from ccstae import config, figures, geometry, score, store
 from ccstae.config import Level
 
 SHAPE = (12, 16)
@@ -118,3 +120,25 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory, make_run: Callable[[Path],
     score.score(made, folder, folder / "metrics.csv")
     store.write_text(folder / "config.resolved.yaml", config.dump(made))
     return folder
+
+
+@pytest.fixture(scope="session")
+def drawn_run(run_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The made run with a scene file, a learned dictionary and its figures. Read only."""
+    folder = tmp_path_factory.mktemp("drawn") / "made"
+    shutil.copytree(run_dir, folder)
+    _add_scene(folder)
+    figures.write(made_config(), folder, folder / "figures")
+    return folder
+
+
+def _add_scene(folder: Path) -> None:
+    y, x = np.mgrid[:24, :24] - 12
+    pattern = (np.hypot(x, y) < 4) + 1e-3 * (np.abs(np.hypot(x, y) - 9) < 1)
+    lattice = geometry.reciprocal(3.153 * np.array([[1, -0.5], [0, np.sqrt(0.75)]]))
+    with h5py.File(folder / "scenes" / "pair.h5", "w") as file:
+        file["patterns"] = np.broadcast_to(pattern / pattern.sum(), (*SHAPE, 24, 24)).astype(np.float32)
+        store.write_calibration(file, store.Calibration(80, 3, 0.05, 32, (12, 12), lattice, 6), pattern)
+    level = Level(background=0.25, electrons=1e5)
+    found = np.stack([pattern, 0.5 * pattern]).astype(np.float32)
+    store.write_map(score.map_path(folder, "pair", level, 1, "ccstae"), made_map("ccstae", made_truth().F_probe, dictionary=found))

@@ -69,9 +69,10 @@ def test_failures_are_in_percent(made: dict[str, tables.Table], run_dir: Path):
     assert float(found["zero"].split(" ")[0]) == 0
 
 
-def test_labels_only_where_a_method_gives_them(made: dict[str, tables.Table]):
-    assert row(made["labels"], "clean")["com"] == "-"
+def test_labels_and_coverage_only_of_methods_that_give_them(made: dict[str, tables.Table]):
+    assert made["labels"].head == ["level", "ccstae"]
     assert row(made["labels"], "clean")["ccstae"] == "100"
+    assert made["coverage"].head == ["quantity", "level", "ccstae"]
 
 
 def test_cost(made: dict[str, tables.Table]):
@@ -130,3 +131,4 @@ def test_spread():
     assert display.spread([1.0, 3.0, 2.0]) == "2.00 ± 1.00"
     assert display.spread([4.0, 4.0]) == "4.00"
     assert display.spread([math.nan]) == "-"
+    assert display.spread([-12.0, 12.2]) == "0.1 ± 12.1"

@@ -20,5 +20,7 @@ rule figures:
     params:
         run=f"results/{RUN.name}",
         config=settings("figures"),
+    message:
+        "draw the figures"
     shell:
         "ccstae --threads {threads} --log {log:q} figures - --run {params.run:q} --out {output.figures:q} <<< {params.config:q}"

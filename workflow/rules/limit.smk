@@ -17,6 +17,8 @@ rule limit:
         mem_mb=4000,
     params:
         config=settings("limit", "scene"),
+    message:
+        "truth and limit of {wildcards.scene}"
     shell:
         "ccstae --threads {threads} --log {log:q} limit - {wildcards.scene:q}"
         " --scene {input.scene:q} --optics {input.optics:q} --out {output.truth:q} <<< {params.config:q}"

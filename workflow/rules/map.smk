@@ -17,6 +17,8 @@ rule map:
         gpu=lambda wildcards: 0 if RUN.device == "cpu" else 1,
     params:
         config=settings("map", "scene", "level", "seed", "method"),
+    message:
+        "map {wildcards.scene} at {wildcards.level}, seed {wildcards.seed}, with {wildcards.method}"
     shell:
         "ccstae --threads {threads} --log {log:q} map - {wildcards.method:q}"
         " --counts {input.counts:q} --out {output.strain:q} <<< {params.config:q}"

@@ -16,6 +16,8 @@ rule noise:
         mem_mb=2000,
     params:
         config=settings("noise", "scene", "level", "seed"),
+    message:
+        "draw {wildcards.scene} at {wildcards.level}, seed {wildcards.seed}"
     shell:
         "ccstae --threads {threads} --log {log:q} noise - {wildcards.scene:q} {wildcards.level:q} {wildcards.seed:q}"
         " --scene {input.scene:q} --out {output.counts:q} <<< {params.config:q}"

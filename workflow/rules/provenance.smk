@@ -18,5 +18,7 @@ rule provenance:
     params:
         run=f"results/{RUN.name}",
         config=settings("provenance"),
+    message:
+        "write the provenance"
     shell:
         "ccstae --threads {threads} --log {log:q} provenance - --run {params.run:q} --out {output.provenance:q} <<< {params.config:q}"

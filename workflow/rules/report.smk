@@ -19,5 +19,7 @@ rule report:
     params:
         run=f"results/{RUN.name}",
         config=settings("report"),
+    message:
+        "write the report"
     shell:
         "ccstae --threads {threads} --log {log:q} report - --run {params.run:q} --out {output.report:q} <<< {params.config:q}"

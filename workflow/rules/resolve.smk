@@ -12,5 +12,7 @@ rule resolve:
         mem_mb=500,
     params:
         config=CONFIG_LINE,
+    message:
+        "complete the config"
     shell:
         "ccstae --log {log:q} config resolve - --out {output.config:q} <<< {params.config:q}"

@@ -18,5 +18,7 @@ rule score:
     params:
         run=f"results/{RUN.name}",
         config=settings("score"),
+    message:
+        "score the maps"
     shell:
         "ccstae --threads {threads} --log {log:q} score - --run {params.run:q} --out {output.metrics:q} <<< {params.config:q}"

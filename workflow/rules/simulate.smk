@@ -16,6 +16,8 @@ rule simulate:
         mem_mb=6000,
     params:
         config=settings("simulate", "scene"),
+    message:
+        "simulate {wildcards.scene}"
     shell:
         "ccstae --threads {threads} --log {log:q} simulate - {wildcards.scene:q}"
         " --out {output.scene:q} --optics {output.optics:q} <<< {params.config:q}"

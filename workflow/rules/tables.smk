@@ -16,5 +16,7 @@ rule tables:
         mem_mb=1000,
     params:
         config=settings("tables"),
+    message:
+        "write the tables"
     shell:
         "ccstae --threads {threads} --log {log:q} tables - --metrics {input.metrics:q} --out {output.tables:q} <<< {params.config:q}"

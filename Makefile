@@ -1,0 +1,66 @@
+# `make` sets up and runs the main job; `make test` sets up and runs every check. `make help` tells the rest.
+CONFIG ?= config/default.yaml
+CORES ?= all
+PYTHON ?= python3
+VENV := .venv
+READY := $(VENV)/.ready
+SHELL := /bin/bash
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+# A machine's own Python settings must not leak into the environment.
+unexport PYTHONPATH PYTHONHOME
+
+.DEFAULT_GOAL := run
+.PHONY: run setup test lint format unit dry ci lock clean help
+
+run: setup ## run $(CONFIG), then say where the report is and what it found
+	@ccstae config check "$(CONFIG)"
+	@snakemake --cores "$(CORES)" --configfile "$(CONFIG)" --no-hooks
+	@ccstae summary "$(CONFIG)"
+
+setup: $(READY) ## make .venv with the pinned packages
+
+$(READY): envs/ccstae.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "error: Python %d.%d; expected 3.11 or newer: make PYTHON=python3.x" % sys.version_info[:2])'
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --requirement envs/ccstae.lock
+	$(VENV)/bin/python -m pip install --quiet --no-deps --editable .
+	@touch $@
+
+test: setup lint unit dry ci ## everything that continuous integration checks
+
+lint: setup ## format, lint and types
+	ruff format --check .
+	ruff check .
+	snakefmt --check Snakefile workflow
+	snakemake --lint
+	mypy
+
+format: setup ## rewrite the sources in the project's format
+	ruff format .
+	ruff check --fix .
+	snakefmt Snakefile workflow
+
+unit: setup ## the tests of the package and of the workflow
+	OMP_NUM_THREADS=1 pytest --numprocesses auto --maxprocesses 4 --dist loadgroup
+
+dry: setup ## plan a run of every config
+	@set -e; for config in config/*.yaml; do echo "dry run: $$config"; snakemake --cores 2 --dry-run --quiet all --configfile "$$config"; done
+
+ci: setup ## config/ci.yaml from nothing to its report, then again: the second run must find nothing to do
+	rm -rf results/ci
+	$(MAKE) run CONFIG=config/ci.yaml
+	snakemake --cores "$(CORES)" --configfile config/ci.yaml 2>&1 | tee /dev/stderr | grep --quiet "Nothing to be done"
+
+lock: setup ## pin the newest packages that fit pyproject.toml
+	pip-compile --quiet --upgrade --extra dev --strip-extras --no-header --no-annotate --no-emit-options --no-emit-index-url \
+		--no-emit-find-links --no-emit-trusted-host --upgrade-package torch==2.13.0 --output-file $(VENV)/lock pyproject.toml
+	{ sed -n '/^#/p' envs/ccstae.lock; sed -E '/^(#|$$|nvidia-|cuda-|triton)/d; s/^(torch==[0-9.]+)\+.*/\1/' $(VENV)/lock; } > $(VENV)/lock.new
+	mv $(VENV)/lock.new envs/ccstae.lock
+
+clean: ## remove the environment, caches and results
+	rm -rf $(VENV) .snakemake .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+	find results -mindepth 1 ! -name README.md -delete
+
+help: ## this list
+	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' Makefile | while IFS=$$'\t' read -r name text; do printf '  make %-7s %s\n' "$$name" "$$text"; done
+	@echo '  CONFIG=config/default.yaml CORES=all PYTHON=python3 are settings: make CONFIG=config/ci.yaml'

@@ -1,0 +1,159 @@
+"""CC-ST-AE: cycle-consistent spatial transforming autoencoder.
+
+An encoder gives each pattern a sparse code over a dictionary of averaged patterns and a deformation; a lattice-rigid transformer renders
+the pattern back. The cycle closes both ways: renderings of known deformations must encode to them (training, in parameter
+space), and patterns, brought back by their deformations, must agree with the dictionary (learning the dictionary).
+The encoder's answer is then refined on the Poisson likelihood of the counts, which also says how sure it is.
+
+Nothing is told to it but counts, calibration, the vacuum probe and the nominal lattice, and one setting serves all noise levels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ccstae import geometry
+from ccstae.methods.base import Answer
+from ccstae.methods.sites import SiteFinder, disk_radius_px
+from ccstae.model import dictionary as dictionaries
+from ccstae.model import encoder as encoders
+from ccstae.model import learn, transformer
+from ccstae.model.dictionary import Dictionary
+from ccstae.model.refine import Evaluation, State, refine
+from ccstae.settings.method import CcstaeSettings
+from ccstae.store import Counts
+
+_BATCH = 128
+_TEACHERS = 512  # patterns that teach the dictionary, spread over the scan
+_WORST_STRAIN = 0.05  # a standard deviation beyond this is no answer
+
+
+def map_strain(counts: Counts, settings: CcstaeSettings, device: str) -> Answer:
+    """Deformation, covariance and class of every pattern; NaN where the data determine no lattice.
+
+    That is: no lattice is found (odds below 20 to 1), or the standard deviation of a strain component exceeds 0.05.
+    """
+    scan, shape = counts.counts.shape[:2], (counts.counts.shape[2], counts.counts.shape[3])
+    patterns = counts.counts.reshape(-1, *shape)
+    total = len(patterns)
+    finder = SiteFinder.learn(counts, device)
+
+    def batches(rows: np.ndarray) -> list[np.ndarray]:
+        return [rows[i : i + _BATCH] for i in range(0, len(rows), _BATCH)]
+
+    def load(rows: np.ndarray) -> Tensor:
+        return torch.from_numpy(patterns[rows].astype(np.float32)).to(device)
+
+    nominal = torch.from_numpy(counts.calibration.lattice_inv_A / counts.calibration.pixel_size_inv_A).float().to(device)
+    rough = [finder.locate(load(rows)) for rows in batches(np.arange(total))]
+    found = torch.cat([r.found for r in rough])
+    M = torch.cat([r.G for r in rough]) @ torch.linalg.inv(nominal)
+    centre = torch.cat([r.centre for r in rough])
+    F = np.full((total, 2, 2), np.nan)
+    covariance = np.full((total, 4, 4), np.nan)
+    label = np.zeros(total, np.int8)
+    on_sample = found.nonzero()[:, 0].cpu().numpy()
+    if len(on_sample) == 0:
+        return Answer(F.reshape(*scan, 2, 2), covariance.reshape(*scan, 4, 4), label.reshape(scan))
+
+    teachers = on_sample[:: max(1, len(on_sample) // _TEACHERS)]
+    dictionary = start(counts, load(teachers), M[teachers], centre[teachers], nominal, device)
+    encoder = encoders.train(dictionary, M[teachers], centre[teachers], shape, settings.seed)
+    dictionary = learned(dictionary, encoder, load, batches(teachers), M, centre)
+
+    answers = []
+    for rows in batches(on_sample):
+        data = load(rows)
+        first = encoders.encode(encoder, dictionary, data, M[rows], centre[rows])
+        answers.append(solve(dictionary, data, first, 2))
+    state = State(**{k: torch.cat([getattr(s, k) for s, _ in answers]) for k in vars(answers[0][0])})
+    normal = torch.cat([e.normal for _, e in answers])
+    variance = torch.cat([1 / e.own for _, e in answers]).float()
+    F[on_sample], covariance[on_sample] = deformation(state, normal)
+    label[on_sample] = learn.entries(state.intensity[:, 1:], variance[:, 1:])[1].cpu().numpy() + 1
+    lost = ~(np.sqrt(np.diagonal(covariance, axis1=1, axis2=2)[:, :3]).max(1, initial=0.0) < _WORST_STRAIN)
+    F[lost] = covariance[lost] = np.nan
+    middle = centre.clone()
+    middle[on_sample] = state.centre
+    return Answer(
+        F.reshape(*scan, 2, 2),
+        covariance.reshape(*scan, 4, 4),
+        label.reshape(scan),
+        middle.cpu().double().numpy().reshape(*scan, 2),
+        {"entries": len(dictionary.intensity), "patterns_on_sample": len(on_sample)},
+    )
+
+
+def start(counts: Counts, teachers: Tensor, M: Tensor, centre: Tensor, nominal: Tensor, device: str) -> Dictionary:
+    """A first dictionary: the vacuum probe at the nominal lattice, mean intensities, radial background."""
+    shape = (teachers.shape[1], teachers.shape[2])
+    radius = disk_radius_px(counts.calibration)
+    profile = dictionaries.from_probe(torch.from_numpy(counts.probe).to(device), counts.calibration.centre_px, radius)
+    reach = min(shape) / 2
+    hk = geometry.lattice_nodes(nominal.cpu().numpy().astype(float), 1.5 * reach)
+    g = torch.from_numpy(hk).float().to(device) @ nominal.T
+    # A disk counts when its centre lies on the detector for most of the scan.
+    position = transformer.positions(M, centre, g)
+    on = ((position > 0) & (position < torch.tensor([shape[1] - 1, shape[0] - 1], device=device))).all(-1).float().mean(0) > 0.5
+    g, position = g[on], position[:, on]
+    total, area = learn.diffuse(teachers, position, radius, counts.calibration.centre_px)
+    background = learn.background(total, area, shape, counts.calibration.centre_px)
+    pixels = dictionaries.patch_pixels(radius)
+    patch = transformer.patches(position, pixels, shape)
+    intensity = (patch.cut(teachers) - patch.cut(background)).sum((-1, -2)) / patch.inside.mean((-1, -2)).clamp_min(0.2)
+    mean = intensity.mean(0)
+    mean = mean.clamp_min(1e-3 * float(mean[1:].mean()))
+    floor = 1e-13 * float(teachers.sum((1, 2)).mean())
+    return Dictionary(g, profile, profile, mean[None], background, torch.full_like(mean, 0.5), pixels, floor)
+
+
+def solve(dictionary: Dictionary, data: Tensor, first: encoders.Encoded, rounds: int) -> tuple[State, Evaluation]:
+    """Refine the encoder's answers on the likelihood, the code's expectation of the intensities brought up to date in between."""
+    n = len(data)
+    prior = dictionary.intensity.mean(0).expand(n, -1)
+    state = State(first.M, first.centre, prior.clone(), torch.ones(n, device=data.device), prior)
+    for _ in range(rounds):
+        state, at = refine(data, dictionary, state)
+        state = replace(state, prior=expectation(dictionary, state, 1 / at.own))
+    return state, at
+
+
+def expectation(dictionary: Dictionary, state: State, variance: Tensor) -> Tensor:
+    """Intensities that the nearest entry expects, scaled to the pattern's diffracted counts, (n, K)."""
+    total = state.intensity[:, 1:].sum(1, keepdim=True)
+    shares = dictionary.intensity[:, 1:] / dictionary.intensity[:, 1:].sum(1, keepdim=True)
+    expected = total[:, None] * shares  # (n, E, K - 1)
+    spread = variance[:, None, 1:].float() + (dictionary.spread[1:] * expected) ** 2
+    distance = ((state.intensity[:, None, 1:] - expected) ** 2 / spread + spread.log()).sum(-1)
+    nearest = expected[torch.arange(len(total), device=total.device), distance.argmin(1)]
+    return torch.cat([state.intensity[:, :1], nearest], 1)
+
+
+def learned(dictionary: Dictionary, encoder: encoders.Encoder, load, batches: list[np.ndarray], M: Tensor, centre: Tensor) -> Dictionary:  # type: ignore[no-untyped-def]
+    """The dictionary after the teachers, encoded and refined, have been brought back to it."""
+    solved = []
+    for rows in batches:
+        data = load(rows)
+        solved.append((rows, *solve(dictionary, data, encoders.encode(encoder, dictionary, data, M[rows], centre[rows]), 1)))
+    state = State(**{k: torch.cat([getattr(s, k) for _, s, _ in solved]) for k in vars(solved[0][1])})
+    variance = torch.cat([1 / e.own for *_, e in solved]).float()
+    dictionary, state, _ = learn.code(dictionary, state, variance)
+    data = torch.cat([load(rows) for rows in batches])
+    return learn.shape(dictionary, data, state, 3)
+
+
+def deformation(state: State, normal: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """F (n, 2, 2) = M^-T and the covariance (n, 4, 4) of (exx, eyy, exy, theta), from the information of M, centre and level."""
+    M = state.M.double().cpu().numpy()
+    F = geometry.inverse_transpose(M)
+    scale = torch.diagonal(normal, dim1=1, dim2=2).clamp_min(1e-30).rsqrt()
+    inverse = torch.linalg.inv(normal * scale[:, :, None] * scale[:, None, :]) * scale[:, :, None] * scale[:, None, :]
+    of_M = inverse[:, :4, :4].cpu().numpy()
+    # F = M^-T: dF = -M^-T dM^T M^-T, so dF_ij / dM_kl = -F_il F_kj.
+    change = -np.einsum("nil,nkj->nijkl", F, F).reshape(-1, 4, 4)
+    jacobian = geometry.components_jacobian(F) @ change
+    return F, jacobian @ of_M @ np.swapaxes(jacobian, 1, 2)

@@ -1,0 +1,1 @@
+"""The CC-ST-AE model: dictionary, transformer, encoder, learning and refinement."""

@@ -1,0 +1,105 @@
+"""The dictionary: what patterns look like before they are deformed and counted.
+
+It holds the shape of the disks (sampled finer than the detector), the intensities of each entry's disks, and the diffuse background.
+A sparse code picks one entry for each pattern. All of it is learned from the counts; it starts from the vacuum probe.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from ccstae.model import spline
+
+
+@dataclass(frozen=True)
+class Dictionary:
+    """Averaged patterns of the reference lattice."""
+
+    g: Tensor  # (K, 2), reference nodes in pixels; the first is the direct beam
+    direct: Tensor  # (S, S), profile of the direct beam, sums to its samples per pixel squared
+    disk: Tensor  # (S, S), profile of the diffracted disks
+    intensity: Tensor  # (E, K), counts in each disk of each entry
+    background: Tensor  # (Qy, Qx), diffuse counts of a pattern, fixed to the detector
+    spread: Tensor  # (K,), relative spread of the intensities about their entry
+    pixels: int  # edge of a patch, odd
+    floor: float  # counts that any pixel may hold; keeps the model positive
+
+    @cached_property
+    def local_background(self) -> Tensor:
+        """Diffuse counts per pixel near each reference node, (K,): the mean over the node's distance from the centre."""
+        height, width = self.background.shape
+        x = (self.g[:, 0] + width // 2).round().long().clamp(0, width - 1)
+        y = (self.g[:, 1] + height // 2).round().long().clamp(0, height - 1)
+        return self.background[y, x]
+
+    @cached_property
+    def tables(self) -> tuple[spline.Table, spline.Table]:
+        """Rendered direct beam and diffracted disk at every sub-pixel phase."""
+        return spline.Table(self.direct, self.pixels), spline.Table(self.disk, self.pixels)
+
+    def render(self, shift: Tensor) -> tuple[Tensor, ...]:
+        """Unit patches (n, K, P * P) at shifts (n, K, 2), and their derivatives with the shift along x and y."""
+        n, K = shift.shape[:2]
+        direct, disk = self.tables
+        first, other = direct(shift[:, 0]), disk(shift[:, 1:].reshape(-1, 2))
+        return tuple(torch.cat([a[:, None], b.reshape(n, K - 1, -1)], 1) for a, b in zip(first, other, strict=True))
+
+
+def patch_pixels(radius_px: float) -> int:
+    """Edge of the patch round a disk: the disk, its soft edge and a rim of background."""
+    return 2 * math.ceil(radius_px + 2.75) + 1
+
+
+def from_probe(probe: Tensor, centre: tuple[float, float], radius_px: float, iterations: int = 60) -> Tensor:
+    """Profile (S, S) of a disk from the vacuum probe (Qy, Qx): Richardson-Lucy from a round start.
+
+    The start is the probe's own radial mean, which many pixels at many distances from the centre sample finer than one pixel.
+    """
+    pixels = patch_pixels(radius_px)
+    samples = spline.OVERSAMPLING * pixels + 4
+    half = pixels // 2
+    cx, cy = round(centre[0]), round(centre[1])
+    patch = probe[cy - half : cy + half + 1, cx - half : cx + half + 1]
+    shift = torch.tensor([[centre[0] - cx, centre[1] - cy]], dtype=probe.dtype, device=probe.device)
+    at = (torch.arange(samples, device=probe.device) - samples // 2) / spline.OVERSAMPLING
+    r = torch.hypot(at[:, None], at[None, :])
+    steps = torch.arange(pixels, device=probe.device) - half
+    distance = torch.hypot(steps[:, None] - shift[0, 1], steps[None, :] - shift[0, 0])
+    order = distance.reshape(-1).argsort()
+    profile = _interpolate(r, distance.reshape(-1)[order], patch.reshape(-1)[order])
+    for _ in range(iterations):
+        model = spline.render(profile, shift, pixels)[0]
+        profile = profile * spline.adjoint((patch / model.clamp_min(1e-12))[None], shift, samples)
+        profile = profile / spline.adjoint(torch.ones_like(patch)[None], shift, samples).clamp_min(1e-6)
+    return normalised(profile)
+
+
+def normalised(profile: Tensor) -> Tensor:
+    """The profile scaled so that its patch sums to 1."""
+    return profile / profile.sum() * spline.OVERSAMPLING**2
+
+
+def _interpolate(x: Tensor, known: Tensor, values: Tensor) -> Tensor:
+    """Linear interpolation of (known, values), running mean of neighbours, at x."""
+    width = 5
+    kernel = torch.ones(1, 1, width, dtype=values.dtype, device=values.device) / width
+    pad = width // 2
+    smooth = [torch.nn.functional.conv1d(torch.nn.functional.pad(v[None, None], (pad, pad), mode="replicate"), kernel)[0, 0] for v in (known, values)]
+    index = torch.searchsorted(smooth[0].contiguous(), x.contiguous()).clamp(1, len(known) - 1)
+    x0, x1 = smooth[0][index - 1], smooth[0][index]
+    t = ((x - x0) / (x1 - x0).clamp_min(1e-9)).clamp(0, 1)
+    return torch.lerp(smooth[1][index - 1], smooth[1][index], t)
+
+
+def improve(dictionary: Dictionary, patches: Tensor, models: Tensor, intensity: Tensor, shift: Tensor) -> Dictionary:
+    """One expectation-maximisation update of the disk profile from patches, models (n, K, P, P), intensities (n, K), shifts (n, K, 2)."""
+    samples = dictionary.disk.shape[-1]
+    flat = (patches / models * intensity[..., None, None]).reshape(-1, dictionary.pixels, dictionary.pixels)
+    gain = spline.adjoint(flat, shift.reshape(-1, 2), samples)
+    norm = spline.adjoint(intensity.reshape(-1, 1, 1).expand_as(flat), shift.reshape(-1, 2), samples)
+    return replace(dictionary, disk=normalised(dictionary.disk * gain / norm.clamp_min(1e-9)))

@@ -1,0 +1,135 @@
+"""What the dictionary learns from the counts: background, intensities and entries, and the shape of the disks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ccstae.model import transformer
+from ccstae.model.dictionary import Dictionary, improve
+from ccstae.model.refine import State
+
+_LARGEST_ENTRIES = 4
+_LEAST_SPREAD = 0.02  # relative; what strain alone does to the intensities
+
+
+def diffuse(counts: Tensor, position: Tensor, radius_px: float, centre: tuple[float, float]) -> tuple[Tensor, Tensor]:
+    """Sums over patterns, (rings,), of counts and of pixels that lie outside every disk, by whole-pixel distance from the centre."""
+    n, height, width = counts.shape
+    patch = transformer.patches(position, 2 * int(radius_px + 2.5) + 1, (height, width))
+    steps = torch.arange(patch.pixels, device=counts.device, dtype=counts.dtype) - patch.pixels // 2
+    shift = patch.shift(position)
+    near = torch.hypot(steps[:, None] - shift[..., 1, None, None], steps[None, :] - shift[..., 0, None, None]) < radius_px + 2
+    keep = torch.ones(n, height * width, device=counts.device)
+    # Several patches may share a clamped index; any that is near wins.
+    keep.scatter_reduce_(1, patch.index.reshape(n, -1), 1.0 - (near & (patch.inside > 0)).reshape(n, -1).to(keep.dtype), "amin")
+    ring = distance(height, width, centre, counts.device).reshape(-1).long()
+    rings = int(ring.max()) + 1
+    total = torch.zeros(rings, device=counts.device).index_add_(0, ring, (keep * counts.reshape(n, -1)).sum(0))
+    area = torch.zeros(rings, device=counts.device).index_add_(0, ring, keep.sum(0))
+    return total, area
+
+
+def distance(height: int, width: int, centre: tuple[float, float], device: torch.device) -> Tensor:
+    """Distance of each pixel from the centre (x, y), (Qy, Qx)."""
+    y = torch.arange(height, device=device) - centre[1]
+    x = torch.arange(width, device=device) - centre[0]
+    return torch.hypot(y[:, None], x[None, :])
+
+
+def background(total: Tensor, area: Tensor, shape: tuple[int, int], centre: tuple[float, float]) -> Tensor:
+    """Diffuse counts of a mean pattern, (Qy, Qx): the radial profile of what lies between the disks, interpolated over them.
+
+    A ring with few counts borrows from its neighbours: the window widens until it holds 100 counts or 9 rings.
+    """
+    rings = len(total)
+    value = total.new_zeros(rings)
+    for r in range(rings):
+        for half in range(1, 10):
+            low, high = max(0, r - half), r + half + 1
+            counts, pixels = total[low:high].sum(), area[low:high].sum()
+            if counts >= 100 or half == 9:
+                break
+        # Half a count where none fell: the rate is small, not zero.
+        value[r] = (counts + 0.5) / pixels.clamp_min(1.0) if pixels > 0 else torch.nan
+    known = value.isfinite().nonzero()[:, 0]
+    first = int(known[0]) if len(known) else 0
+    value[:first] = value[first]
+    value = torch.nan_to_num(value, nan=float(value[known[-1]]) if len(known) else 0.0)
+    r = distance(*shape, centre, total.device)
+    # Ring r gathers distances r to r + 1.
+    t = (r - 0.5 - (r - 0.5).floor()).clamp(0, 1)
+    index = (r - 0.5).floor().long()
+    a, b = value[index.clamp(0, rings - 1)], value[(index + 1).clamp(0, rings - 1)]
+    return torch.exp(torch.lerp(a.log(), b.log(), t))
+
+
+def entries(intensity: Tensor, variance: Tensor, spread: float = 0.05) -> tuple[Tensor, Tensor]:
+    """Sparse code over disk intensities (n, K) with variances (n, K): entries (E, K) and each pattern's entry (n,).
+
+    A mixture of E normal clusters of relative intensities, whose variance is that of the counts plus a relative spread, is fitted by
+    expectation maximisation for E = 1, 2, ...; the number with the lowest Bayesian information criterion is taken
+    (G. Schwarz, Ann. Stat. 6, 461 (1978)).
+    """
+    total = intensity.sum(1, keepdim=True).clamp_min(1e-9)
+    x, v = (intensity / total).double(), (variance / total**2).double()
+    n, K = x.shape
+    best, score = None, float("inf")
+    order = torch.argsort(_main_axis(x, v))
+    for E in range(1, _LARGEST_ENTRIES + 1):
+        if n < 20 * E:
+            break
+        share = torch.zeros(n, E, dtype=x.dtype, device=x.device)
+        share[order, torch.arange(n, device=x.device) * E // n] = 1.0
+        for _ in range(60):
+            weight = share.sum(0).clamp_min(1e-9)
+            centre = x.mean(0).expand(E, K)
+            for _ in range(2):
+                precision = 1 / (v[:, None] + (spread * centre.clamp_min(0.2 * centre.mean())) ** 2)  # (n, E, K)
+                centre = (share[..., None] * precision * x[:, None]).sum(0) / (share[..., None] * precision).sum(0).clamp_min(1e-30)
+            z2 = (x[:, None] - centre) ** 2 * precision
+            # Bounded: one odd disk must not decide.
+            logp = -0.5 * (9 * torch.log1p(z2 / 9)).sum(2) + 0.5 * precision.log().sum(2) + (weight / n).log()
+            new = logp.softmax(1)
+            if (new - share).abs().max() < 1e-3:
+                break
+            share = new
+        bic = -2 * float(logp.logsumexp(1).sum()) + (E * K + E - 1) * float(torch.tensor(float(n)).log())
+        if bic < score:
+            score, best = bic, (centre.to(intensity.dtype), share.argmax(1))
+    assert best is not None
+    return best
+
+
+def _main_axis(x: Tensor, v: Tensor) -> Tensor:
+    """Projection (n,) of whitened intensities on their first principal axis: where clusters lie apart, if any do."""
+    white = (x - x.mean(0)) / (v.mean(0) + 1e-12).sqrt()
+    return white @ torch.linalg.eigh(white.T @ white)[1][:, -1]
+
+
+def code(dictionary: Dictionary, state: State, variance: Tensor) -> tuple[Dictionary, State, Tensor]:
+    """Learn entries and the spread about them; returns dictionary, states with the code's expectation as prior, and labels (n,) from 0."""
+    centre, label = entries(state.intensity[:, 1:], variance[:, 1:])
+    total = state.intensity[:, 1:].sum(1, keepdim=True)
+    prior = torch.cat([state.intensity[:, :1], total * centre[label]], 1)
+    relative = (state.intensity / prior.clamp_min(1e-6) - 1) ** 2 - variance / prior.clamp_min(1e-6) ** 2
+    spread = relative.median(0).values.clamp_min(_LEAST_SPREAD**2).sqrt().clamp_max(0.5) * 1.5
+    spread[0] = 0.5
+    mean = torch.stack([(state.intensity[label == e]).mean(0) for e in range(len(centre))])
+    return replace(dictionary, intensity=mean, spread=spread), replace(state, prior=prior), label
+
+
+def shape(dictionary: Dictionary, counts: Tensor, state: State, rounds: int) -> Dictionary:
+    """Learn the disks' shape from aligned patterns."""
+    for _ in range(rounds):
+        position = transformer.positions(state.M, state.centre, dictionary.g)
+        patch = transformer.patches(position, dictionary.pixels, (counts.shape[-2], counts.shape[-1]))
+        shift = patch.shift(position)
+        n, K = state.intensity.shape
+        unit = dictionary.render(shift)[0].reshape(patch.index.shape)
+        model = state.intensity[..., None, None] * unit + state.level[:, None, None, None] * patch.cut(dictionary.background) + dictionary.floor
+        seen = patch.inside.amin((-1, -2))  # a disk cut by the border would teach its border
+        dictionary = improve(dictionary, (patch.cut(counts))[:, 1:], model[:, 1:], (state.intensity * seen)[:, 1:], shift[:, 1:])
+    return dictionary

@@ -1,0 +1,144 @@
+"""Fisher scoring on the Poisson likelihood, batched over patterns.
+
+Expected counts in the patch of disk k are m = A_k T(q - s_k) + b beta(q), with s_k = c + M g_k. Free in every pattern are M (4),
+the centre c (2), the background's level b and the disks' intensities A_k; the A_k are eliminated disk by disk (Schur complement), so
+each step solves a 7 x 7 system. Steps are damped (Levenberg-Marquardt) and taken only where they raise the likelihood.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ccstae.model import spline, transformer
+from ccstae.model.dictionary import Dictionary
+
+STEPS = 12
+_CONVERGED = 1e-3  # gain in deviance: a step of 0.03 standard deviations
+_LARGEST_STEP_PX = 1.5
+
+
+@dataclass(frozen=True)
+class State:
+    """Parameters of n patterns."""
+
+    M: Tensor  # (n, 2, 2), F^-T
+    centre: Tensor  # (n, 2), pixels
+    intensity: Tensor  # (n, K), counts in each disk, the direct beam first
+    level: Tensor  # (n,), background in units of the dictionary's
+    prior: Tensor  # (n, K), what the dictionary's code expects of the intensities
+
+    def where(self, mask: Tensor, other: State) -> State:
+        """This state where the mask (n,) holds, the other elsewhere."""
+        pick = {k: torch.where(mask.reshape(-1, *[1] * (v.ndim - 1)), v, getattr(other, k)) for k, v in vars(self).items()}
+        return State(**pick)
+
+    def __getitem__(self, rows: slice | Tensor) -> State:
+        return State(**{k: v[rows] for k, v in vars(self).items()})
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Likelihood and its local quadratic model."""
+
+    deviance: Tensor  # (n,)
+    normal: Tensor  # (n, 7, 7), Fisher information of M (xx, xy, yx, yy), c (x, y) and b, intensities eliminated
+    slope: Tensor  # (n, 7)
+    pull: Tensor  # (n, K), score of the intensities
+    own: Tensor  # (n, K), their information
+    cross: Tensor  # (n, K, 3), mixed information of intensity with (s_x, s_y, b)
+
+
+def evaluate(counts: Tensor, dictionary: Dictionary, state: State) -> Evaluation:
+    """Deviance, score and Fisher information of patterns (n, Qy, Qx) at a state."""
+    n, K = state.intensity.shape
+    position = transformer.positions(state.M, state.centre, dictionary.g)
+    patch = transformer.patches(position, dictionary.pixels, (counts.shape[-2], counts.shape[-1]))
+    d = patch.cut(counts).reshape(n, K, -1)
+    beta = patch.cut(dictionary.background).reshape(n, K, -1)
+    T, Tx, Ty = dictionary.render(patch.shift(position))
+    A = state.intensity[..., None]
+    inside = patch.inside.reshape(n, K, -1)
+    m = A * T + state.level[:, None, None] * beta + dictionary.floor
+    ratio = d / m
+    w = inside / m
+    # d log(d / m) - (d - m), which is zero for d = m and keeps its digits at high counts.
+    deviance = 2 * (inside * (torch.xlogy(d, ratio) - d + m)).sum((1, 2))
+    basis = torch.stack([T, A * Tx, A * Ty, beta], 2)  # (n, K, 4, P * P)
+    weighted = basis * w[:, :, None]
+    gram = (weighted @ basis.transpose(2, 3)).double()
+    score = (weighted @ (d - m)[..., None])[..., 0].double()
+    # Prior on the intensities: the dictionary's code, within the spread that it has learned.
+    stiffness = 1 / (dictionary.spread * state.prior.clamp_min(1e-3)).double() ** 2
+    own = gram[:, :, 0, 0] + stiffness
+    pull = score[:, :, 0] - stiffness * (state.intensity - state.prior).double()
+    deviance = deviance.double() + (stiffness * (state.intensity - state.prior).double() ** 2).sum(1)
+    cross = gram[:, :, 0, 1:]
+    rest = gram[:, :, 1:, 1:] - cross[..., :, None] * cross[..., None, :] / own[..., None, None]
+    slope = score[:, :, 1:] - cross * (pull / own)[..., None]
+    g = torch.cat([dictionary.g, torch.ones_like(dictionary.g[:, :1])], 1).double()  # (K, 3): g_x, g_y, 1
+    moves = torch.einsum("nkab,ki,kj->naibj", rest[:, :, :2, :2], g, g)  # (n, 2, 3, 2, 3)
+    order = [0, 1, 3, 4, 2, 5]  # (x: gx, gy, 1; y: gx, gy, 1) -> Mxx, Mxy, Myx, Myy, cx, cy
+    normal = rest.new_zeros(n, 7, 7)
+    normal[:, :6, :6] = moves.reshape(n, 6, 6)[:, order][:, :, order]
+    mixed = torch.einsum("nka,ki->nai", rest[:, :, :2, 2], g).reshape(n, 6)[:, order]
+    normal[:, :6, 6] = normal[:, 6, :6] = mixed
+    # The level is held to the dictionary's within a factor of about two: at low dose its pixels are nearly empty.
+    normal[:, 6, 6] = rest[:, :, 2, 2].sum(1) + 1.0
+    total = torch.cat([torch.einsum("nka,ki->nai", slope[:, :, :2], g).reshape(n, 6)[:, order], slope[:, :, 2].sum(1, keepdim=True)], 1)
+    total[:, 6] -= (state.level - 1).double()
+    deviance = deviance + (state.level - 1).double() ** 2
+    return Evaluation(deviance, normal, total, pull, own, cross)
+
+
+def step(state: State, at: Evaluation, damping: Tensor, g: Tensor) -> tuple[State, Tensor]:
+    """One damped step, and the gain in deviance that it promises (n,)."""
+    scale = torch.diagonal(at.normal, dim1=1, dim2=2).clamp_min(1e-30)
+    lhs = at.normal + torch.diag_embed(damping[:, None] * scale)
+    root = scale.rsqrt()
+    solution = root * torch.linalg.solve(lhs * root[:, :, None] * root[:, None, :], root * at.slope)
+    dM, dc, db = solution[:, :4].reshape(-1, 2, 2), solution[:, 4:6], solution[:, 6]
+    moved = transformer.positions(dM, dc, g.double())
+    largest = moved.norm(dim=-1).amax(1)
+    short = (_LARGEST_STEP_PX / largest.clamp_min(1e-12)).clamp_max(1.0)
+    dM, dc, moved = dM * short[:, None, None], dc * short[:, None], moved * short[:, None, None]
+    dA = (at.pull - at.cross[..., 0] * moved[..., 0] - at.cross[..., 1] * moved[..., 1] - at.cross[..., 2] * db[:, None]) / at.own
+    dtype = state.M.dtype
+    new = replace(
+        state,
+        M=state.M + dM.to(dtype),
+        centre=state.centre + dc.to(dtype),
+        # Intensities stay positive: never below a tenth of what they were.
+        intensity=torch.maximum(state.intensity + dA.to(dtype), 0.1 * state.intensity),
+        level=torch.maximum(state.level + db.to(dtype), 0.1 * state.level),
+    )
+    return new, (solution * at.slope).sum(1) + (at.pull**2 / at.own).sum(1)
+
+
+def refine(counts: Tensor, dictionary: Dictionary, state: State, steps: int = STEPS) -> tuple[State, Evaluation]:
+    """Climb to the maximum of the likelihood; returns the state and its evaluation."""
+    best = evaluate(counts, dictionary, state)
+    damping = torch.full_like(best.deviance, 1e-3)
+    active = torch.ones_like(best.deviance, dtype=torch.bool)
+    for _ in range(steps):
+        rows = active.nonzero()[:, 0]
+        if len(rows) == 0:
+            break
+        local = Evaluation(**{k: v[rows] for k, v in vars(best).items()})
+        trial, gain = step(state[rows], local, damping[rows], dictionary.g)
+        found = evaluate(counts[rows], dictionary, trial)
+        better = found.deviance < local.deviance
+        kept = trial.where(better, state[rows])
+        state = State(**{k: v.index_copy(0, rows, getattr(kept, k)) for k, v in vars(state).items()})
+        chosen = {}
+        for k, v in vars(best).items():
+            mask = better.reshape(-1, *[1] * (v.ndim - 1))
+            chosen[k] = v.index_copy(0, rows, torch.where(mask, getattr(found, k), getattr(local, k)))
+        best = Evaluation(**chosen)
+        damping[rows] = torch.where(better, damping[rows] / 10, damping[rows] * 10)
+        # Counts of noise-free data are so high that rounding hides the last gains.
+        done = (gain < _CONVERGED) | (~better & (gain < 1e-4 * local.deviance)) | (damping[rows] > 1e3)
+        active[rows[done]] = False
+    return state, best

@@ -1,0 +1,143 @@
+"""A run does again just what an edit touches."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from checkout import ROOT, Checkout, copy
+
+CI = ("--configfile", "config/ci.yaml")
+READ = {"tables": 1, "figures": 1, "report": 1, "provenance": 1}  # what people read, made anew with the scores
+SCORED = {"score": 1, **READ}
+DATA_SETS = 3 * 2  # levels and seeds of config/ci.yaml
+
+# One worker runs them all: they share one finished run.
+pytestmark = pytest.mark.xdist_group("reruns")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """A checkout after a run of config/ci.yaml; only for plans."""
+    checkout = copy(tmp_path_factory.mktemp("finished") / "checkout")
+    done = checkout.snakemake("--configfile", "config/ci.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return checkout
+
+
+@pytest.fixture
+def checkout(finished: Checkout, tmp_path: Path) -> Checkout:
+    """A copy of the finished checkout, times and records included, to edit."""
+    shutil.copytree(finished.path, tmp_path / "checkout", symlinks=True)
+    return Checkout(tmp_path / "checkout")
+
+
+def comment(text: str) -> str:
+    return text + "\n# another comment\n"
+
+
+def replace(old: str, new: str) -> Callable[[str], str]:
+    def change(text: str) -> str:
+        assert old in text
+        return text.replace(old, new)
+
+    return change
+
+
+EDITS = {
+    "a figure": ("ccstae/figures/error.py", comment, {"figures": 1, "report": 1, "provenance": 1}),
+    "a table": ("ccstae/tables.py", comment, {"tables": 1, "report": 1, "provenance": 1}),
+    "the report": ("ccstae/report.py", comment, {"report": 1, "provenance": 1}),
+    "a method": ("ccstae/methods/com.py", comment, {"map": DATA_SETS, **SCORED}),
+    "the model": ("ccstae/model/__init__.py", comment, {"map": DATA_SETS, **SCORED}),
+    "the bound": ("ccstae/limit.py", comment, {"limit": 1, **SCORED}),
+    "the simulator": ("ccstae/simulate.py", comment, {"simulate": 1, "limit": 1, "noise": DATA_SETS, "map": 4 * DATA_SETS, **SCORED}),
+    "how settings are written": ("ccstae/settings/method.py", comment, {}),
+    "a default": (
+        "ccstae/settings/method.py",
+        replace("iterations: int = Field(4,", "iterations: int = Field(5,"),
+        {"resolve": 1, "map": DATA_SETS, **SCORED},
+    ),
+    "a setting of a method": (
+        "config/ci.yaml",
+        replace("  com:", "  com: {settings: {iterations: 7}}"),
+        {"resolve": 1, "map": DATA_SETS, **SCORED},
+    ),
+    "a new method": ("config/ci.yaml", replace("  zero:", "  zero:\n  none: {method: zero}"), {"resolve": 1, "map": DATA_SETS, **SCORED}),
+    "a new level": (
+        "config/ci.yaml",
+        replace("[0, 0.5]", "[0, 0.5, 0.7]"),
+        {"resolve": 1, "limit": 1, "noise": 2, "map": 4 * 2, **SCORED},
+    ),
+    "where a number comes from": ("config/ci.yaml", replace("Schutte", "W. J. Schutte"), {"resolve": 1, **SCORED}),
+    "how a config is laid out": ("config/ci.yaml", comment, {}),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_an_edit_reruns_just_what_it_touches(checkout: Checkout, edit: str) -> None:
+    name, change, expected = EDITS[edit]
+    checkout.edit(name, change)
+    assert checkout.plan(*CI) == expected
+
+
+def test_a_second_run_and_new_times_rerun_nothing(checkout: Checkout) -> None:
+    assert checkout.plan(*CI) == {}
+    for path in [*checkout.path.rglob("*.py"), *checkout.path.rglob("*.yaml"), *checkout.path.rglob("*.smk")]:
+        path.touch()
+    assert checkout.plan(*CI) == {}
+
+
+def test_the_run_is_exactly_the_given_file(finished: Checkout) -> None:
+    small: dict[str, object] = {"name": "small", "noise": {"one": {"electrons": 100}}, "seeds": {"test": [3]}, "methods": {"zero": None}}
+    material = {"prototype": "mx2-2h", "species": ["W", "S"], "a_A": 3.153}
+    small |= {"materials": {"A": material, "B": material}, "scenes": {"one": {"kind": "heterostructure", "materials": ["A", "B"]}}}
+    path = finished.path / "small.yaml"
+    path.write_text(json.dumps(small))
+    expected = {"resolve": 1, "simulate": 1, "limit": 1, "noise": 1, "map": 1, **SCORED}
+    assert finished.plan("--configfile", str(path)) == expected
+
+
+def test_without_a_config_the_main_job_runs(finished: Checkout) -> None:
+    assert finished.plan() == finished.plan("--configfile", "config/default.yaml")
+    assert finished.plan()["map"] > DATA_SETS
+
+
+def test_counts_go_after_use_unless_kept(checkout: Checkout) -> None:
+    assert len(list(checkout.path.glob("results/ci/counts/heterostructure/*.h5"))) == DATA_SETS
+    checkout.edit("config/ci.yaml", lambda text: text.replace("name: ci", "name: gone").replace("keep_counts: true", "keep_counts: false"))
+    done = checkout.snakemake(*CI)
+    assert done.returncode == 0, done.stderr
+    assert not list(checkout.path.glob("results/gone/counts/**/*.h5"))
+    assert not list(checkout.path.glob("results/gone/scenes/**/optics.h5"))
+    assert len(list(checkout.path.glob("results/gone/maps/**/*.h5"))) == 4 * DATA_SETS
+    assert checkout.plan(*CI) == {}
+
+
+def test_every_job_has_a_log_and_a_benchmark(finished: Checkout) -> None:
+    jobs = 1 + 1 + 1 + DATA_SETS + 4 * DATA_SETS + 5
+    assert len(list(finished.path.glob("results/ci/benchmarks/**/*.tsv"))) == jobs
+    rules = [path.read_text() for path in (ROOT / "workflow" / "rules").glob("*.smk")]
+    made = [text for text in rules if re.search(r"^rule ", text, re.MULTILINE)]
+    assert all("log:" in text and "benchmark:" in text for text in made)
+
+
+@pytest.mark.parametrize("config", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_config_can_be_planned(finished: Checkout, config: Path) -> None:
+    assert set(finished.plan("--configfile", str(config))) <= {"resolve", "simulate", "limit", "noise", "map", *SCORED}
+
+
+def test_a_bad_config_ends_with_one_line_and_code_2(checkout: Checkout) -> None:
+    checkout.edit("config/ci.yaml", replace("energy_keV", "energie_keV"))
+    done = checkout.snakemake("--dry-run", *CI)
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert done.returncode == 2
+    assert len(errors) == 1
+    assert "config/ci.yaml" in errors[0]
+    assert "energy_keV" in errors[0]
+    assert "Traceback" not in done.stderr
