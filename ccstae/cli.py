@@ -170,13 +170,11 @@ def check_map(file: Path) -> None:
 
     from ccstae.store import read_map
 
-    answer = read_map(file)
+    answer = read_map(file, complete=False)
     rows, columns = answer.F.shape[:2]
     failed = int(np.isnan(answer.F).any((-1, -2)).sum())
     extra = [name for name in ("covariance", "label", "centre_px") if getattr(answer, name) is not None]
-    print(
-        f"{file}: a map of {rows} x {columns} positions by {answer.attributes['method']}, {failed} without an answer; also {extra or 'nothing'}"
-    )
+    print(f"{file}: good: {rows} x {columns} positions, {failed} without an answer; also holds: {', '.join(extra) or 'nothing else'}")
 
 
 @app.command()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from ccstae.errors import InputError, unknown
 from ccstae.settings.base import Id, Settings
@@ -29,19 +29,21 @@ class Level(Settings):
         return "clean" if math.isinf(self.electrons) else f"w{self.background:.2f}_n{self.electrons:g}"
 
 
+Share = Annotated[float, Field(ge=0, lt=1)]
+Dose = Annotated[float, Field(gt=0)]
+
+
+def _one_is_a_list(kind: Any) -> BeforeValidator:
+    """Takes a single value for a list of one."""
+    return BeforeValidator(lambda v: v if isinstance(v, list | tuple) else (v,), json_schema_input_type=kind | tuple[kind, ...])
+
+
 class Noise(Settings):
     """A series of noise levels: every combination of its backgrounds and doses."""
 
-    background: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = (0.0,)
-    electrons: tuple[Annotated[float, Field(gt=0)], ...]
+    background: Annotated[tuple[Share, ...], _one_is_a_list(Share)] = (0.0,)
+    electrons: Annotated[tuple[Dose, ...], _one_is_a_list(Dose)]
     """Electrons per pattern; .inf gives the noise-free level."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _one_is_a_list(cls, data: Any) -> Any:
-        if isinstance(data, dict):
-            return {k: [v] if k in ("background", "electrons") and not isinstance(v, list | tuple) else v for k, v in data.items()}
-        return data
 
     @model_validator(mode="after")
     def _clean_has_no_background(self) -> Self:
@@ -74,8 +76,12 @@ class Method(Settings):
     """Which method runs; without it, the entry's id."""
     command: str | None = None
     """A program that reads a counts file and writes a map file. It runs without a shell, as trusted code."""
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = Field({})
     time_limit_s: float = Field(3600.0, gt=0)
+
+
+# `zero:` with nothing behind it is an entry with every default.
+AnyMethod = Annotated[Method, BeforeValidator(lambda v: {} if v is None else v, json_schema_input_type=Method | None)]
 
 
 class Config(Settings):
@@ -89,17 +95,9 @@ class Config(Settings):
     scenes: dict[Id, AnyScene] = Field(min_length=1)
     noise: dict[Id, Noise] = Field(min_length=1)
     seeds: Seeds = Seeds()
-    methods: dict[Id, Method] = Field(min_length=1)
+    methods: dict[Id, AnyMethod] = Field(min_length=1)
     keep_counts: bool = False
     """Keep the noisy counts after the maps are made."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _empty_entries(cls, data: Any) -> Any:
-        """`zero:` with nothing behind it is an entry with every default."""
-        if isinstance(data, dict) and isinstance(data.get("methods"), dict):
-            data = {**data, "methods": {k: {} if v is None else v for k, v in data["methods"].items()}}
-        return data
 
     @property
     def levels(self) -> list[Level]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from pathlib import Path
 from typing import TextIO, TypeVar
 
@@ -44,7 +44,7 @@ def progress(iterable: Iterable[Item], total: int | None = None, label: str = ""
     `total` is the number of items (found with `len` where left out). A log gets one line every `interval_s`
     seconds and one at the end, so that its size does not depend on the number of items.
     """
-    if total is None and hasattr(iterable, "__len__"):
+    if total is None and isinstance(iterable, Sized):
         total = len(iterable)
     stderr, log = (sys.stderr.stderr, sys.stderr.log) if isinstance(sys.stderr, Copy) else (sys.stderr, None)
     console = Console(file=stderr)

@@ -34,8 +34,8 @@ def narrow(
 ) -> Config:
     """The config of one job, with only the settings that the job uses.
 
-    `simulate` and `limit` are for one scene (the limit for every level), `noise` for one scene, level and seed, `map` for one method as well;
-    the stages after them see every scene and so the whole config.
+    `simulate` and `limit` are for one scene (the limit for every level), `noise` for one scene, level and seed, `map` for one
+    method as well; the stages after them see every scene and so the whole config.
     """
     entries: dict[str, object] = {"keep_counts": False}
     if scene is not None:
@@ -66,7 +66,8 @@ def sources(config: Config, stage: str, method: str | None = None) -> list[str]:
     For `map` the files behind `method`; for a method from outside, the files that its command names.
     """
     if method is None:
-        return files(f"ccstae.{stage}")
+        templates = (_PACKAGE / "templates").iterdir() if stage == "report" else ()
+        return files(f"ccstae.{stage}") + sorted(map(os.path.relpath, templates))
     entry = config.methods[method]
     if entry.command is None:
         return files("ccstae.methods.run", REGISTRY[entry.method or method])

@@ -13,7 +13,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ccstae.model import spline
+from ccstae.model import spline, transformer
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,16 @@ class Dictionary:
     @cached_property
     def tables(self) -> tuple[spline.Table, spline.Table]:
         """Rendered direct beam and diffracted disk at every sub-pixel phase."""
-        return spline.Table(self.direct, self.pixels), spline.Table(self.disk, self.pixels)
+        return spline.Table(self.direct, self.pixels, self.offsets), spline.Table(self.disk, self.pixels, self.offsets)
+
+    @cached_property
+    def offsets(self) -> Tensor:
+        """Pixels (p, 2) of a round window that holds a disk wherever in its middle pixel it lies."""
+        square = transformer.square(self.pixels, self.g.device)
+        return square[square.float().norm(dim=1) <= self.pixels / 2]
 
     def render(self, shift: Tensor) -> tuple[Tensor, ...]:
-        """Unit patches (n, K, P * P) at shifts (n, K, 2), and their derivatives with the shift along x and y."""
+        """Unit disks (n, K, p) in windows of `offsets`, at shifts (n, K, 2), and their derivatives with the shift along x and y."""
         n, K = shift.shape[:2]
         direct, disk = self.tables
         first, other = direct(shift[:, 0]), disk(shift[:, 1:].reshape(-1, 2))
@@ -97,9 +103,8 @@ def _interpolate(x: Tensor, known: Tensor, values: Tensor) -> Tensor:
 
 
 def improve(dictionary: Dictionary, patches: Tensor, models: Tensor, intensity: Tensor, shift: Tensor) -> Dictionary:
-    """One expectation-maximisation update of the disk profile from patches, models (n, K, P, P), intensities (n, K), shifts (n, K, 2)."""
+    """One expectation-maximisation update of the disk profile from n patches and models (n, P, P), intensities (n,), shifts (n, 2)."""
     samples = dictionary.disk.shape[-1]
-    flat = (patches / models * intensity[..., None, None]).reshape(-1, dictionary.pixels, dictionary.pixels)
-    gain = spline.adjoint(flat, shift.reshape(-1, 2), samples)
-    norm = spline.adjoint(intensity.reshape(-1, 1, 1).expand_as(flat), shift.reshape(-1, 2), samples)
+    gain = spline.adjoint(patches / models * intensity[:, None, None], shift, samples)
+    norm = spline.adjoint(intensity[:, None, None].expand_as(models), shift, samples)
     return replace(dictionary, disk=normalised(dictionary.disk * gain / norm.clamp_min(1e-9)))

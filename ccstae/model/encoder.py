@@ -23,8 +23,8 @@ REACH = 4
 """Displacements on the map, in pixels either way."""
 _PRIOR_M = 0.03  # standard deviation of the deformation left after the rough lattice
 _PRIOR_CENTRE_PX = 0.5
-_STEPS = 120
-_BATCH = 48
+_STEPS = 100
+_BATCH = 32
 
 
 class Encoder(nn.Module):
@@ -66,8 +66,9 @@ def kernels(dictionary: Dictionary) -> Tensor:
 
 
 def score_maps(windows: Tensor, kernel: Tensor) -> Tensor:
-    """S (n, K, (2 REACH + 1)^2) of windows (n, K, P + 2 REACH, P + 2 REACH)."""
-    return nn.functional.conv2d(windows, kernel[:, None], groups=len(kernel)).flatten(2)
+    """S (n, K, (2 REACH + 1)^2) of windows (n, K, (P + 2 REACH)^2)."""
+    edge = kernel.shape[-1] + 2 * REACH
+    return nn.functional.conv2d(windows.unflatten(-1, (edge, edge)), kernel[:, None], groups=len(kernel)).flatten(2)
 
 
 @dataclass(frozen=True)
@@ -82,10 +83,11 @@ def encode(encoder: Encoder, dictionary: Dictionary, counts: Tensor, M: Tensor, 
     """Improve rough lattices M, centres (pixels) of patterns (n, Qy, Qx)."""
     kernel = kernels(dictionary)
     g = dictionary.g[1:]
+    window = transformer.square(dictionary.pixels + 2 * REACH, counts.device)
     with torch.no_grad():
         for _ in range(passes):
             position = transformer.positions(M, centre, g)
-            patch = transformer.patches(position, dictionary.pixels + 2 * REACH, (counts.shape[-2], counts.shape[-1]))
+            patch = transformer.patches(position, window, (counts.shape[-2], counts.shape[-1]))
             dM, dc = answer(encoder, score_maps(patch.cut(counts), kernel), patch.shift(position), g)
             M, centre = M + dM, centre + dc
     return Encoded(M, centre)
@@ -108,6 +110,7 @@ def train(dictionary: Dictionary, M: Tensor, centre: Tensor, shape: tuple[int, i
     kernel = kernels(dictionary)
     g = dictionary.g[1:]
     pixels = dictionary.pixels + 2 * REACH
+    window = transformer.square(pixels, M.device)
     for _ in range(_STEPS):
         pick = torch.randint(len(M), (_BATCH,), generator=generator)
         rough, middle = M[pick], centre[pick]
@@ -116,13 +119,13 @@ def train(dictionary: Dictionary, M: Tensor, centre: Tensor, shape: tuple[int, i
         dM = (size * torch.randn(_BATCH, 2, 2, generator=generator)).to(M.device)
         dc = (0.2 * torch.randn(_BATCH, 2, generator=generator)).to(M.device)
         position = transformer.positions(rough, middle, g)
-        patch = transformer.patches(position, pixels, shape)
+        patch = transformer.patches(position, window, shape)
         offset = patch.shift(position)
         moved = transformer.positions(dM, dc, g)
         with torch.no_grad():
-            unit = spline.render(dictionary.disk, (offset + moved).reshape(-1, 2), pixels).reshape(_BATCH, len(g), pixels, pixels)
+            unit = spline.render(dictionary.disk, (offset + moved).reshape(-1, 2), pixels).reshape(_BATCH, len(g), -1)
             entry = torch.randint(len(dictionary.intensity), (_BATCH,), generator=generator)
-            expected = dictionary.intensity[entry][:, 1:, None, None] * unit + patch.cut(dictionary.background)
+            expected = dictionary.intensity[entry][:, 1:, None] * unit + patch.cut(dictionary.background)
             counts = torch.poisson((expected * patch.inside).cpu().clamp(0, 1e7), generator=generator).to(M.device)
             maps = score_maps(counts, kernel)
         fM, fc = answer(encoder, maps, offset, g)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ccstae.model import transformer
+from ccstae.model import spline, transformer
 from ccstae.model.dictionary import Dictionary, improve
 from ccstae.model.refine import State
 
@@ -18,10 +18,9 @@ _LEAST_SPREAD = 0.02  # relative; what strain alone does to the intensities
 def diffuse(counts: Tensor, position: Tensor, radius_px: float, centre: tuple[float, float]) -> tuple[Tensor, Tensor]:
     """Sums over patterns, (rings,), of counts and of pixels that lie outside every disk, by whole-pixel distance from the centre."""
     n, height, width = counts.shape
-    patch = transformer.patches(position, 2 * int(radius_px + 2.5) + 1, (height, width))
-    steps = torch.arange(patch.pixels, device=counts.device, dtype=counts.dtype) - patch.pixels // 2
-    shift = patch.shift(position)
-    near = torch.hypot(steps[:, None] - shift[..., 1, None, None], steps[None, :] - shift[..., 0, None, None]) < radius_px + 2
+    offsets = transformer.square(2 * int(radius_px + 2.5) + 1, counts.device)
+    patch = transformer.patches(position, offsets, (height, width))
+    near = (offsets - patch.shift(position)[:, :, None]).norm(dim=-1) < radius_px + 2
     keep = torch.ones(n, height * width, device=counts.device)
     # Several patches may share a clamped index; any that is near wins.
     keep.scatter_reduce_(1, patch.index.reshape(n, -1), 1.0 - (near & (patch.inside > 0)).reshape(n, -1).to(keep.dtype), "amin")
@@ -125,11 +124,13 @@ def shape(dictionary: Dictionary, counts: Tensor, state: State, rounds: int) -> 
     """Learn the disks' shape from aligned patterns."""
     for _ in range(rounds):
         position = transformer.positions(state.M, state.centre, dictionary.g)
-        patch = transformer.patches(position, dictionary.pixels, (counts.shape[-2], counts.shape[-1]))
-        shift = patch.shift(position)
-        n, K = state.intensity.shape
-        unit = dictionary.render(shift)[0].reshape(patch.index.shape)
-        model = state.intensity[..., None, None] * unit + state.level[:, None, None, None] * patch.cut(dictionary.background) + dictionary.floor
-        seen = patch.inside.amin((-1, -2))  # a disk cut by the border would teach its border
-        dictionary = improve(dictionary, (patch.cut(counts))[:, 1:], model[:, 1:], (state.intensity * seen)[:, 1:], shift[:, 1:])
+        window = transformer.square(dictionary.pixels, counts.device)
+        patch = transformer.patches(position, window, (counts.shape[-2], counts.shape[-1]))
+        seen = patch.inside.amin(-1) > 0  # a disk cut by the border would teach its border
+        seen[:, 0] = False
+        shift, intensity = patch.shift(position)[seen], state.intensity[seen]
+        unit = spline.render(dictionary.disk, shift, dictionary.pixels)
+        diffuse_counts = (state.level[:, None, None] * patch.cut(dictionary.background))[seen].reshape(unit.shape)
+        model = intensity[:, None, None] * unit + diffuse_counts + dictionary.floor
+        dictionary = improve(dictionary, patch.cut(counts)[seen].reshape(unit.shape), model, intensity, shift)
     return dictionary

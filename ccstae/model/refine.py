@@ -53,20 +53,19 @@ class Evaluation:
 
 def evaluate(counts: Tensor, dictionary: Dictionary, state: State) -> Evaluation:
     """Deviance, score and Fisher information of patterns (n, Qy, Qx) at a state."""
-    n, K = state.intensity.shape
+    n = len(counts)
     position = transformer.positions(state.M, state.centre, dictionary.g)
-    patch = transformer.patches(position, dictionary.pixels, (counts.shape[-2], counts.shape[-1]))
-    d = patch.cut(counts).reshape(n, K, -1)
-    beta = patch.cut(dictionary.background).reshape(n, K, -1)
+    patch = transformer.patches(position, dictionary.offsets, (counts.shape[-2], counts.shape[-1]))
+    d = patch.cut(counts)
+    beta = patch.cut(dictionary.background)
     T, Tx, Ty = dictionary.render(patch.shift(position))
     A = state.intensity[..., None]
-    inside = patch.inside.reshape(n, K, -1)
     m = A * T + state.level[:, None, None] * beta + dictionary.floor
     ratio = d / m
-    w = inside / m
+    w = patch.inside / m
     # d log(d / m) - (d - m), which is zero for d = m and keeps its digits at high counts.
-    deviance = 2 * (inside * (torch.xlogy(d, ratio) - d + m)).sum((1, 2))
-    basis = torch.stack([T, A * Tx, A * Ty, beta], 2)  # (n, K, 4, P * P)
+    deviance = 2 * (patch.inside * (torch.xlogy(d, ratio) - d + m)).sum((1, 2))
+    basis = torch.stack([T, A * Tx, A * Ty, beta], 2)  # (n, K, 4, p)
     weighted = basis * w[:, :, None]
     gram = (weighted @ basis.transpose(2, 3)).double()
     score = (weighted @ (d - m)[..., None])[..., 0].double()

@@ -17,13 +17,17 @@ OVERSAMPLING = 3
 def cubic(u: Tensor) -> Tensor:
     """Cubic B-spline: 2/3 - u^2 + |u|^3 / 2 for |u| <= 1, (2 - |u|)^3 / 6 up to 2, else 0."""
     a = u.abs()
-    return torch.where(a < 1, 2 / 3 - a**2 + a**3 / 2, (2 - a).clamp_min(0) ** 3 / 6)
+    return torch.where(a < 1, 2 / 3 - a * a + a * a * a / 2, _cube((2 - a).clamp_min(0)) / 6)
+
+
+def _cube(u: Tensor) -> Tensor:
+    return u * u * u  # far faster than u**3
 
 
 def cubic_integral(u: Tensor) -> Tensor:
     """Integral of the cubic B-spline from minus infinity to u; 0 below -2, 1 above 2."""
     a = u.abs().clamp_max(2)
-    half = torch.where(a < 1, 2 * a / 3 - a**3 / 3 + a**4 / 8, 0.5 - (2 - a) ** 4 / 24)
+    half = torch.where(a < 1, 2 * a / 3 - _cube(a) / 3 + a * _cube(a) / 8, 0.5 - (2 - a) * _cube(2 - a) / 24)
     return 0.5 + torch.sign(u) * half
 
 
@@ -72,18 +76,19 @@ class Table:
 
     PHASES = 16
 
-    def __init__(self, profile: Tensor, pixels: int):
+    def __init__(self, profile: Tensor, pixels: int, offsets: Tensor):
         phase = torch.linspace(-0.5, 0.5, self.PHASES + 1, dtype=profile.dtype, device=profile.device)
         w, s, c = weights(phase, pixels, profile.shape[-1])
 
         def outer(y: Tensor, x: Tensor) -> Tensor:
-            return torch.einsum("apk,kl,bql->abpq", y, profile, x).reshape(len(phase) ** 2, pixels * pixels)
+            full = torch.einsum("apk,kl,bql->abpq", y, profile, x)
+            return full[:, :, offsets[:, 1] + pixels // 2, offsets[:, 0] + pixels // 2].reshape(len(phase) ** 2, -1)
 
-        # T, T_x, T_y, T_xx, T_xy, T_yy, each (phases^2, P * P)
+        # T, T_x, T_y, T_xx, T_xy, T_yy, each (phases^2, p)
         self.images = torch.stack([outer(w, w), outer(w, s), outer(s, w), outer(w, c), outer(s, s), outer(c, w)], 1)
 
     def __call__(self, shift: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """T (n, P * P), dT/dx and dT/dy at shifts (n, 2)."""
+        """T (n, p) in the pixels at `offsets`, dT/dx and dT/dy, at shifts (n, 2)."""
         cell = ((shift + 0.5) * self.PHASES).round().clamp(0, self.PHASES)
         e = shift + 0.5 - cell / self.PHASES
         index = (cell[:, 1] * (self.PHASES + 1) + cell[:, 0]).long()

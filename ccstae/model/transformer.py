@@ -14,18 +14,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Patches:
-    """Square windows round the disks of n patterns; P is odd."""
+    """Windows of p pixels round the disks of n patterns."""
 
-    corner: Tensor  # (n, K, 2) int64, x and y of the first pixel
-    inside: Tensor  # (n, K, P, P) float, 1 on the detector
-    index: Tensor  # (n, K, P, P) int64, flat index into the pattern, clamped to it
-
-    @property
-    def pixels(self) -> int:
-        return self.index.shape[-1]
+    middle: Tensor  # (n, K, 2) int64, x and y of the pixel that the window is centred on
+    inside: Tensor  # (n, K, p) float, 1 on the detector
+    index: Tensor  # (n, K, p) int64, flat index into the pattern, clamped to it
 
     def cut(self, images: Tensor) -> Tensor:
-        """Values (n, K, P, P) of images (n, Qy, Qx) or (Qy, Qx); zero off the detector."""
+        """Values (n, K, p) of images (n, Qy, Qx) or (Qy, Qx); zero off the detector."""
         flat = images.reshape(-1, images.shape[-1] * images.shape[-2])
         n = self.index.shape[0]
         if images.ndim == 2:
@@ -33,8 +29,8 @@ class Patches:
         return flat.gather(1, self.index.reshape(n, -1)).reshape(self.index.shape) * self.inside
 
     def shift(self, position: Tensor) -> Tensor:
-        """Positions (n, K, 2) in pixels, counted from the centre pixel of each patch."""
-        return position - self.corner.to(position.dtype) - self.pixels // 2
+        """Positions (n, K, 2) in pixels, counted from the middle pixel of each window."""
+        return position - self.middle.to(position.dtype)
 
 
 def positions(M: Tensor, centre: Tensor, g: Tensor) -> Tensor:
@@ -42,12 +38,18 @@ def positions(M: Tensor, centre: Tensor, g: Tensor) -> Tensor:
     return centre[:, None] + g @ M.transpose(1, 2)
 
 
-def patches(position: Tensor, pixels: int, shape: tuple[int, int]) -> Patches:
-    """Patches of odd size round the pixels nearest to positions (n, K, 2)."""
-    corner = position.round().long() - pixels // 2
-    steps = torch.arange(pixels, device=position.device)
-    x = corner[..., 0, None] + steps  # (n, K, P)
-    y = corner[..., 1, None] + steps
-    inside = ((y >= 0) & (y < shape[0]))[..., :, None] & ((x >= 0) & (x < shape[1]))[..., None, :]
-    index = y.clamp(0, shape[0] - 1)[..., :, None] * shape[1] + x.clamp(0, shape[1] - 1)[..., None, :]
-    return Patches(corner, inside.to(position.dtype), index)
+def square(pixels: int, device: torch.device) -> Tensor:
+    """Offsets (pixels^2, 2), x and y, of a square window of odd edge from its middle, rows first."""
+    steps = torch.arange(pixels, device=device) - pixels // 2
+    y, x = torch.meshgrid(steps, steps, indexing="ij")
+    return torch.stack([x.reshape(-1), y.reshape(-1)], -1)
+
+
+def patches(position: Tensor, offsets: Tensor, shape: tuple[int, int]) -> Patches:
+    """Windows of pixels at `offsets` (p, 2) round the pixels nearest to positions (n, K, 2)."""
+    middle = position.round().long()
+    x = middle[..., 0, None] + offsets[:, 0]  # (n, K, p)
+    y = middle[..., 1, None] + offsets[:, 1]
+    inside = (y >= 0) & (y < shape[0]) & (x >= 0) & (x < shape[1])
+    index = y.clamp_(0, shape[0] - 1) * shape[1] + x.clamp_(0, shape[1] - 1)
+    return Patches(middle, inside.to(position.dtype), index)

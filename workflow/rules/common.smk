@@ -1,5 +1,6 @@
 # The checked config, and what the jobs of each stage depend on.
 import sys
+from pathlib import Path
 
 import ccstae.config
 from ccstae import stages
@@ -37,6 +38,11 @@ def settings(stage, *names):
         return stages.one_line(stages.narrow(RUN, stage, **given))
 
     return narrowed
+
+
+def folder(wildcards, output):
+    """The params function of a stage that sees the whole run."""
+    return str(Path(output[0]).parent)
 
 
 def disposable(path):

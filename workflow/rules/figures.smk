@@ -18,7 +18,7 @@ rule figures:
     resources:
         mem_mb=2000,
     params:
-        run=f"results/{RUN.name}",
+        run=folder,
         config=settings("figures"),
     message:
         "draw the figures"

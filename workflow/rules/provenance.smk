@@ -16,7 +16,7 @@ rule provenance:
     resources:
         mem_mb=1000,
     params:
-        run=f"results/{RUN.name}",
+        run=folder,
         config=settings("provenance"),
     message:
         "write the provenance"

@@ -17,7 +17,7 @@ rule report:
     resources:
         mem_mb=1000,
     params:
-        run=f"results/{RUN.name}",
+        run=folder,
         config=settings("report"),
     message:
         "write the report"

@@ -16,7 +16,7 @@ rule score:
     resources:
         mem_mb=2000,
     params:
-        run=f"results/{RUN.name}",
+        run=folder,
         config=settings("score"),
     message:
         "score the maps"

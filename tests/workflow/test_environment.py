@@ -1,0 +1,71 @@
+"""The lock, the conda environment, the schema and pyproject.toml say the same."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from ccstae.config import Config
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+REQUIREMENTS = [Requirement(line) for line in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]]
+LINES = [line for line in (ROOT / "envs" / "ccstae.lock").read_text().splitlines() if line and not line.startswith("#")]
+PINNED = {canonicalize_name(name): version for name, version in (line.split("==") for line in LINES)}
+
+
+@pytest.mark.parametrize("requirement", REQUIREMENTS, ids=str)
+def test_the_lock_pins_what_the_project_needs(requirement: Requirement) -> None:
+    assert requirement.specifier.contains(PINNED[canonicalize_name(requirement.name)])
+
+
+def test_the_lock_holds_pinned_names_and_nothing_of_a_machine() -> None:
+    assert [line for line in LINES if not re.fullmatch(r"[a-z0-9._-]+==[0-9][0-9a-z.]*", line)] == []
+    assert PINNED["torch"] == "2.13.0"
+    assert [name for name in PINNED if name.startswith(("nvidia-", "cuda-", "triton"))] == []
+
+
+def test_the_lock_is_complete() -> None:
+    """Every package that a pinned one needs on this machine is pinned too, but for what only torch's own build asks for."""
+    needed = set()
+    for name in PINNED:
+        for line in metadata.requires(name) or []:
+            requirement = Requirement(line)
+            if name != "torch" and (requirement.marker is None or requirement.marker.evaluate({"extra": ""})):
+                needed.add(canonicalize_name(requirement.name))
+    assert needed - set(PINNED) <= {"pip", "setuptools"}
+
+
+def test_the_environment_is_the_locked_one() -> None:
+    installed = {name: Version(metadata.version(name)).public for name in PINNED}
+    assert installed == PINNED
+
+
+def test_conda_installs_the_same_lock() -> None:
+    environment = yaml.safe_load((ROOT / "envs" / "ccstae.yaml").read_text())
+    python, pip, packages = environment["dependencies"]
+    assert SpecifierSet(PROJECT["requires-python"]).contains(python.removeprefix("python="))
+    assert pip == "pip"
+    assert packages == {"pip": ["-r ${PWD}/envs/ccstae.lock", "-e ${PWD}"]}
+
+
+def test_the_schema_is_that_of_the_models() -> None:
+    written = json.loads((ROOT / "workflow" / "schemas" / "config.schema.json").read_text())
+    assert written == Config.model_json_schema(), "run: ccstae config schema > workflow/schemas/config.schema.json"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.name)
+def test_configs_fit_the_schema(path: Path) -> None:
+    data = yaml.safe_load(path.read_text())
+    jsonschema.Draft202012Validator(Config.model_json_schema()).validate(json.loads(json.dumps(data)))
