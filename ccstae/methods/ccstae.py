@@ -29,6 +29,7 @@ from ccstae.store import Counts
 
 _BATCH = 128
 _TEACHERS = 512  # patterns that teach the dictionary, spread over the scan
+_FREE = 0.5  # relative spread of intensities that no entry holds
 _WORST_STRAIN = 0.05  # a standard deviation beyond this is no answer
 
 
@@ -60,7 +61,7 @@ def map_strain(counts: Counts, settings: CcstaeSettings, device: str) -> Answer:
     if len(on_sample) == 0:
         return Answer(F.reshape(*scan, 2, 2), covariance.reshape(*scan, 4, 4), label.reshape(scan))
 
-    teachers = on_sample[:: max(1, len(on_sample) // _TEACHERS)]
+    teachers = on_sample[:: -(-len(on_sample) // _TEACHERS)]
     dictionary = start(counts, load(teachers), M[teachers], centre[teachers], nominal, device)
     encoder = encoders.train(dictionary, M[teachers], centre[teachers], shape, settings.seed)
     dictionary = learned(dictionary, encoder, load, batches(teachers), M, centre)
@@ -70,11 +71,10 @@ def map_strain(counts: Counts, settings: CcstaeSettings, device: str) -> Answer:
         data = load(rows)
         first = encoders.encode(encoder, dictionary, data, M[rows], centre[rows])
         answers.append(solve(dictionary, data, first, 2))
-    state = State(**{k: torch.cat([getattr(s, k) for s, _ in answers]) for k in vars(answers[0][0])})
-    normal = torch.cat([e.normal for _, e in answers])
-    variance = torch.cat([1 / e.own for _, e in answers]).float()
+    state = State(**{k: torch.cat([getattr(s, k) for s, *_ in answers]) for k in vars(answers[0][0])})
+    normal = torch.cat([e.normal for _, e, _ in answers])
     F[on_sample], covariance[on_sample] = deformation(state, normal)
-    label[on_sample] = learn.entries(state.intensity[:, 1:], variance[:, 1:])[1].cpu().numpy() + 1
+    label[on_sample] = torch.cat([entry for *_, entry in answers]).cpu().numpy() + 1
     lost = ~(np.sqrt(np.diagonal(covariance, axis1=1, axis2=2)[:, :3]).max(1, initial=0.0) < _WORST_STRAIN)
     F[lost] = covariance[lost] = np.nan
     middle = centre.clone()
@@ -108,29 +108,32 @@ def start(counts: Counts, teachers: Tensor, M: Tensor, centre: Tensor, nominal: 
     mean = intensity.mean(0)
     mean = mean.clamp_min(1e-3 * float(mean[1:].mean()))
     floor = 1e-13 * float(teachers.sum((1, 2)).mean())
-    return Dictionary(g, profile, profile, mean[None], background, torch.full_like(mean, 0.5), pixels, floor)
+    return Dictionary(g, profile, profile, mean[None], background, torch.full_like(mean, _FREE), pixels, floor)
 
 
-def solve(dictionary: Dictionary, data: Tensor, first: encoders.Encoded, rounds: int) -> tuple[State, Evaluation]:
-    """Refine the encoder's answers on the likelihood, the code's expectation of the intensities brought up to date in between."""
+def solve(dictionary: Dictionary, data: Tensor, first: encoders.Encoded, rounds: int) -> tuple[State, Evaluation, Tensor]:
+    """Refine the encoder's answers on the likelihood; returns states, their evaluation and each pattern's entry (n,).
+
+    The code is read from intensities that no entry has pulled at; later rounds hold the intensities to what the entry expects.
+    """
     n = len(data)
     prior = dictionary.intensity.mean(0).expand(n, -1)
-    state = State(first.M, first.centre, prior.clone(), torch.ones(n, device=data.device), prior)
-    for _ in range(rounds):
-        state, at = refine(data, dictionary, state)
-        state = replace(state, prior=expectation(dictionary, state, 1 / at.own))
-    return state, at
+    free = replace(dictionary, spread=torch.full_like(dictionary.spread, _FREE))
+    state, at = refine(data, free, State(first.M, first.centre, prior.clone(), torch.ones(n, device=data.device), prior))
+    expected, entry = code(dictionary, state, 1 / at.own)
+    for _ in range(rounds - 1):
+        state, at = refine(data, dictionary, replace(state, prior=expected))
+    return state, at, entry
 
 
-def expectation(dictionary: Dictionary, state: State, variance: Tensor) -> Tensor:
-    """Intensities that the nearest entry expects, scaled to the pattern's diffracted counts, (n, K)."""
+def code(dictionary: Dictionary, state: State, variance: Tensor) -> tuple[Tensor, Tensor]:
+    """The sparse code: the entry (n,) nearest to each pattern's intensities, and the intensities (n, K) it expects at the pattern's counts."""
     total = state.intensity[:, 1:].sum(1, keepdim=True)
     shares = dictionary.intensity[:, 1:] / dictionary.intensity[:, 1:].sum(1, keepdim=True)
     expected = total[:, None] * shares  # (n, E, K - 1)
     spread = variance[:, None, 1:].float() + (dictionary.spread[1:] * expected) ** 2
-    distance = ((state.intensity[:, None, 1:] - expected) ** 2 / spread + spread.log()).sum(-1)
-    nearest = expected[torch.arange(len(total), device=total.device), distance.argmin(1)]
-    return torch.cat([state.intensity[:, :1], nearest], 1)
+    entry = ((state.intensity[:, None, 1:] - expected) ** 2 / spread + spread.log()).sum(-1).argmin(1)
+    return torch.cat([state.intensity[:, :1], expected[torch.arange(len(entry), device=entry.device), entry]], 1), entry
 
 
 def learned(dictionary: Dictionary, encoder: encoders.Encoder, load, batches: list[np.ndarray], M: Tensor, centre: Tensor) -> Dictionary:  # type: ignore[no-untyped-def]
@@ -139,11 +142,11 @@ def learned(dictionary: Dictionary, encoder: encoders.Encoder, load, batches: li
     for rows in batches:
         data = load(rows)
         solved.append((rows, *solve(dictionary, data, encoders.encode(encoder, dictionary, data, M[rows], centre[rows]), 1)))
-    state = State(**{k: torch.cat([getattr(s, k) for _, s, _ in solved]) for k in vars(solved[0][1])})
-    variance = torch.cat([1 / e.own for *_, e in solved]).float()
-    dictionary, state, _ = learn.code(dictionary, state, variance)
+    state = State(**{k: torch.cat([getattr(s, k) for _, s, *_ in solved]) for k in vars(solved[0][1])})
+    variance = torch.cat([1 / e.own for _, _, e, _ in solved]).float()
+    dictionary, state = learn.code(dictionary, state, variance)
     data = torch.cat([load(rows) for rows in batches])
-    return learn.shape(dictionary, data, state, 3)
+    return learn.shape(dictionary, data, state, 2)
 
 
 def deformation(state: State, normal: Tensor) -> tuple[np.ndarray, np.ndarray]:

@@ -81,7 +81,7 @@ def from_probe(probe: Tensor, centre: tuple[float, float], radius_px: float, ite
     for _ in range(iterations):
         model = spline.render(profile, shift, pixels)[0]
         profile = profile * spline.adjoint((patch / model.clamp_min(1e-12))[None], shift, samples)
-        profile = profile / spline.adjoint(torch.ones_like(patch)[None], shift, samples).clamp_min(1e-6)
+        profile = profile / spline.adjoint_of_flat(torch.ones_like(shift[:, 0]), shift, pixels, samples).clamp_min(1e-6)
     return normalised(profile)
 
 
@@ -106,5 +106,5 @@ def improve(dictionary: Dictionary, patches: Tensor, models: Tensor, intensity: 
     """One expectation-maximisation update of the disk profile from n patches and models (n, P, P), intensities (n,), shifts (n, 2)."""
     samples = dictionary.disk.shape[-1]
     gain = spline.adjoint(patches / models * intensity[:, None, None], shift, samples)
-    norm = spline.adjoint(intensity[:, None, None].expand_as(models), shift, samples)
+    norm = spline.adjoint_of_flat(intensity, shift, dictionary.pixels, samples)
     return replace(dictionary, disk=normalised(dictionary.disk * gain / norm.clamp_min(1e-9)))

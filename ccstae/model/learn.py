@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import torch
@@ -12,15 +13,18 @@ from ccstae.model.dictionary import Dictionary, improve
 from ccstae.model.refine import State
 
 _LARGEST_ENTRIES = 4
+_RIM_PX = 3.0  # what lies this far outside a disk is background
+_CLUSTER_SPREAD = 0.1  # relative spread within an entry: what strain, place and neighbours do to the intensities
+_SMALLEST_ENTRY = 0.02  # share of the patterns
 _LEAST_SPREAD = 0.02  # relative; what strain alone does to the intensities
 
 
 def diffuse(counts: Tensor, position: Tensor, radius_px: float, centre: tuple[float, float]) -> tuple[Tensor, Tensor]:
     """Sums over patterns, (rings,), of counts and of pixels that lie outside every disk, by whole-pixel distance from the centre."""
     n, height, width = counts.shape
-    offsets = transformer.square(2 * int(radius_px + 2.5) + 1, counts.device)
+    offsets = transformer.square(2 * math.ceil(radius_px + _RIM_PX) + 1, counts.device)
     patch = transformer.patches(position, offsets, (height, width))
-    near = (offsets - patch.shift(position)[:, :, None]).norm(dim=-1) < radius_px + 2
+    near = (offsets - patch.shift(position)[:, :, None]).norm(dim=-1) < radius_px + _RIM_PX
     keep = torch.ones(n, height * width, device=counts.device)
     # Several patches may share a clamped index; any that is near wins.
     keep.scatter_reduce_(1, patch.index.reshape(n, -1), 1.0 - (near & (patch.inside > 0)).reshape(n, -1).to(keep.dtype), "amin")
@@ -65,7 +69,7 @@ def background(total: Tensor, area: Tensor, shape: tuple[int, int], centre: tupl
     return torch.exp(torch.lerp(a.log(), b.log(), t))
 
 
-def entries(intensity: Tensor, variance: Tensor, spread: float = 0.05) -> tuple[Tensor, Tensor]:
+def entries(intensity: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
     """Sparse code over disk intensities (n, K) with variances (n, K): entries (E, K) and each pattern's entry (n,).
 
     A mixture of E normal clusters of relative intensities, whose variance is that of the counts plus a relative spread, is fitted by
@@ -86,7 +90,7 @@ def entries(intensity: Tensor, variance: Tensor, spread: float = 0.05) -> tuple[
             weight = share.sum(0).clamp_min(1e-9)
             centre = x.mean(0).expand(E, K)
             for _ in range(2):
-                precision = 1 / (v[:, None] + (spread * centre.clamp_min(0.2 * centre.mean())) ** 2)  # (n, E, K)
+                precision = 1 / (v[:, None] + (_CLUSTER_SPREAD * centre.clamp_min(0.2 * centre.mean())) ** 2)  # (n, E, K)
                 centre = (share[..., None] * precision * x[:, None]).sum(0) / (share[..., None] * precision).sum(0).clamp_min(1e-30)
             z2 = (x[:, None] - centre) ** 2 * precision
             # Bounded: one odd disk must not decide.
@@ -95,6 +99,8 @@ def entries(intensity: Tensor, variance: Tensor, spread: float = 0.05) -> tuple[
             if (new - share).abs().max() < 1e-3:
                 break
             share = new
+        if weight.min() < _SMALLEST_ENTRY * n:
+            continue
         bic = -2 * float(logp.logsumexp(1).sum()) + (E * K + E - 1) * float(torch.tensor(float(n)).log())
         if bic < score:
             score, best = bic, (centre.to(intensity.dtype), share.argmax(1))
@@ -108,8 +114,8 @@ def _main_axis(x: Tensor, v: Tensor) -> Tensor:
     return white @ torch.linalg.eigh(white.T @ white)[1][:, -1]
 
 
-def code(dictionary: Dictionary, state: State, variance: Tensor) -> tuple[Dictionary, State, Tensor]:
-    """Learn entries and the spread about them; returns dictionary, states with the code's expectation as prior, and labels (n,) from 0."""
+def code(dictionary: Dictionary, state: State, variance: Tensor) -> tuple[Dictionary, State]:
+    """Learn entries and the spread about them; returns the dictionary, and the states with what their entries expect as prior."""
     centre, label = entries(state.intensity[:, 1:], variance[:, 1:])
     total = state.intensity[:, 1:].sum(1, keepdim=True)
     prior = torch.cat([state.intensity[:, :1], total * centre[label]], 1)
@@ -117,7 +123,7 @@ def code(dictionary: Dictionary, state: State, variance: Tensor) -> tuple[Dictio
     spread = relative.median(0).values.clamp_min(_LEAST_SPREAD**2).sqrt().clamp_max(0.5) * 1.5
     spread[0] = 0.5
     mean = torch.stack([(state.intensity[label == e]).mean(0) for e in range(len(centre))])
-    return replace(dictionary, intensity=mean, spread=spread), replace(state, prior=prior), label
+    return replace(dictionary, intensity=mean, spread=spread), replace(state, prior=prior)
 
 
 def shape(dictionary: Dictionary, counts: Tensor, state: State, rounds: int) -> Dictionary:

@@ -13,6 +13,8 @@ from torch import Tensor
 OVERSAMPLING = 3
 """Profile samples per detector pixel."""
 
+_CHUNK = 1024  # patches at a time: what is in hand then stays in the processor's cache
+
 
 def cubic(u: Tensor) -> Tensor:
     """Cubic B-spline: 2/3 - u^2 + |u|^3 / 2 for |u| <= 1, (2 - |u|)^3 / 6 up to 2, else 0."""
@@ -64,8 +66,17 @@ def render(profile: Tensor, shift: Tensor, pixels: int) -> Tensor:
 
 def adjoint(patches: Tensor, shift: Tensor, samples: int) -> Tensor:
     """sum_n W(y)^T patch W(x), (K, K): the transpose of `render`, summed over patches."""
-    wx, wy = (weights(shift[:, axis], patches.shape[-1], samples)[0] for axis in (0, 1))
-    return torch.einsum("npk,npl->kl", wy, patches @ wx)
+    total = patches.new_zeros(samples, samples)
+    for part, at in zip(patches.split(_CHUNK), shift.split(_CHUNK), strict=True):
+        wx, wy = (weights(at[:, axis], patches.shape[-1], samples)[0] for axis in (0, 1))
+        total += wy.reshape(-1, samples).T @ (part @ wx).reshape(-1, samples)
+    return total
+
+
+def adjoint_of_flat(intensity: Tensor, shift: Tensor, pixels: int, samples: int) -> Tensor:
+    """`adjoint` of patches that hold one value each, intensity (n,): separable, so far cheaper."""
+    x, y = (weights(shift[:, axis], pixels, samples)[0].sum(1) for axis in (0, 1))
+    return y.T @ (intensity[:, None] * x)
 
 
 class Table:

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ccstae import geometry
 from ccstae.crystal import Crystal
 from ccstae.errors import InputError
-from ccstae.settings.scene import Scan, SceneSettings
+from ccstae.scenes.dislocation import DislocationRow
+from ccstae.settings.scene import Rectangle, Scan, SceneSettings
 
 Array = NDArray[np.float64]
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in Angstrom
+Atoms = tuple[Array, NDArray[np.int64]]  # positions (n, 3) in Angstrom, atomic numbers (n,)
 
 
 def scan_positions(scan: Scan) -> Array:
     """Beam positions (Ry, Rx, 2) in Angstrom, centred on the origin."""
     y, x = ((np.arange(n) - (n - 1) / 2) * scan.step_A for n in scan.shape)
     return np.stack(np.meshgrid(x, y), -1)
+
+
+def inside(rectangle: Rectangle, x: Array) -> NDArray[np.bool_]:
+    """Whether points x lie in x0, y0, x1, y1."""
+    x0, y0, x1, y1 = rectangle
+    return (x[..., 0] >= x0) & (x[..., 0] <= x1) & (x[..., 1] >= y0) & (x[..., 1] <= y1)
 
 
 class Scene(ABC):
@@ -37,6 +44,8 @@ class Scene(ABC):
         self.nominal = crystals[0].reciprocal
         self.symmetry = crystals[0].lattice_symmetry
         self.scan = settings.scan
+        self.positions = scan_positions(settings.scan)
+        self.interior_gradient_per_A = settings.interior_gradient_per_A
 
     @abstractmethod
     def deformation(self, x: Array) -> Array:
@@ -47,12 +56,20 @@ class Scene(ABC):
         """0 for vacuum, 1.. for the materials, at points x."""
 
     @abstractmethod
-    def atoms(self, box: Box) -> tuple[Array, NDArray[np.int64]]:
-        """Positions (n, 3) in Angstrom and atomic numbers (n,) of all atoms inside the box."""
+    def atoms(self, box: Box) -> Atoms:
+        """All atoms inside the box."""
 
     @abstractmethod
     def reference(self, x: Array) -> NDArray[np.bool_]:
         """Whether points x lie in the reference region."""
+
+    def grain(self, x: Array) -> NDArray[np.int64]:
+        """Which grain points x lie in; F is averaged within one grain only."""
+        return np.zeros(x.shape[:-1], np.int64)
+
+    def core(self, x: Array) -> NDArray[np.bool_]:
+        """Whether points x lie in the core of a dislocation."""
+        return np.zeros(x.shape[:-1], np.bool_)
 
     def gradient_per_A(self, x: Array) -> Array:
         """Largest change of any component of F per Angstrom, at points x, by central differences."""
@@ -65,62 +82,98 @@ class Scene(ABC):
 
 
 class Flake(Scene):
-    """One coherent crystal whose atoms sit at X + u(X): real gradients and interfaces reach the patterns."""
+    """One crystal whose lattice points X sit at y + u(y): real gradients and interfaces reach the patterns.
+
+    y is the reference configuration. It is the lattice itself, y = X, but for dislocations, which are in it already:
+    X = y - w(y) with w their field, many-valued by Burgers vectors, which are lattice vectors and so leave no seam.
+    Hence F = (I + du/dy) (I - dw/dy)^-1.
+    """
+
+    dislocations: DislocationRow | None = None
 
     @abstractmethod
-    def displacement(self, X: Array) -> Array:
-        """u(X) in Angstrom at reference points X."""
+    def displacement(self, y: Array) -> Array:
+        """u(y) in Angstrom at reference points y."""
 
     @abstractmethod
-    def displacement_gradient(self, X: Array) -> Array:
-        """du/dX (..., 2, 2), derived by hand from the same formula as u."""
+    def displacement_gradient(self, y: Array) -> Array:
+        """du/dy (..., 2, 2), derived by hand from the same formula as u."""
 
     @abstractmethod
-    def material_at_reference(self, X: Array) -> NDArray[np.int8]:
-        """0 for vacuum, 1.. for the materials, at reference points X."""
+    def material_at_reference(self, y: Array) -> NDArray[np.int8]:
+        """0 for vacuum, 1.. for the materials, at reference points y."""
+
+    def relief(self, y: Array) -> tuple[Array, Array]:
+        """Height (...) of the layer at reference points y in Angstrom, and the components (..., 2) of its normal in the plane."""
+        return np.zeros(y.shape[:-1]), np.zeros_like(y)
 
     def to_reference(self, x: Array) -> Array:
-        """Solve X = x - u(X) by fixed-point iteration; converges as |du/dX|^n. InputError where it does not."""
-        X = x - self.displacement(x)
+        """Solve y = x - u(y) by fixed-point iteration; converges as |du/dy|^n. InputError where it does not."""
+        y = x - self.displacement(x)
         for _ in range(60):
-            new = x - self.displacement(X)
-            if np.abs(new - X).max(initial=0.0) < 1e-9:
+            new = x - self.displacement(y)
+            if np.abs(new - y).max(initial=0.0) < 1e-9:
                 return new
-            X = new
+            y = new
         raise InputError("scene: the displacement field folds the flake (its gradient exceeds 1); expected smaller strain or wider features")
 
     def deformation(self, x: Array) -> Array:
-        return np.eye(2) + self.displacement_gradient(self.to_reference(x))
+        y = self.to_reference(x)
+        F = np.eye(2) + self.displacement_gradient(y)
+        return F if self.dislocations is None else F @ np.linalg.inv(np.eye(2) - self.dislocations.gradient(y))
 
     def material(self, x: Array) -> NDArray[np.int8]:
         return self.material_at_reference(self.to_reference(x))
 
-    def atoms(self, box: Box) -> tuple[Array, NDArray[np.int64]]:
-        lattice = self.crystals[0].cell
-        corners = np.array([[box[i], box[j]] for i in (0, 2) for j in (1, 3)])
-        # The box's outline in reference space, widened by a few lattice constants for what lies between the corners.
-        edge = np.concatenate([np.linspace(a, b, 33) for a, b in zip(corners[[0, 1, 3, 2]], corners[[1, 3, 2, 0]], strict=True)])
-        outline = self.to_reference(edge)
-        low, high = outline.min(0) - 10, outline.max(0) + 10
-        reach = np.linalg.solve(lattice, np.array([[low[0], low[1]], [low[0], high[1]], [high[0], low[1]], [high[0], high[1]]]).T)
-        h, k = (np.arange(np.floor(r.min()), np.ceil(r.max()) + 1) for r in reach)
-        cells = np.stack(np.meshgrid(h, k, indexing="ij"), -1).reshape(-1, 2) @ lattice.T
-        cells = cells[((cells > low - 5) & (cells < high + 5)).all(1)]
-        material = self.material_at_reference(cells)
+    def core(self, x: Array) -> NDArray[np.bool_]:
+        return super().core(x) if self.dislocations is None else self.dislocations.core(self.to_reference(x))
+
+    def atoms(self, box: Box) -> Atoms:
+        row = self.dislocations
+        outline = self.to_reference(_outline(box))
+        if row is None:
+            return self._atoms(box, cells(self.crystals[0].cell, outline), lambda X: X, None)
+        # Left and right of the interface, each with its own branch of w; what is solved beyond the interface is not kept.
+        halves = []
+        for left in (True, False):
+            origins = cells(self.crystals[0].cell, outline - row.displacement(outline, left))
+            halves.append(self._atoms(box, origins, lambda X, left=left: row.place(X, left), left))  # type: ignore[misc]
+        return np.concatenate([h[0] for h in halves]), np.concatenate([h[1] for h in halves])
+
+    def _atoms(self, box: Box, origins: Array, place: Callable[[Array], Array], left: bool | None) -> Atoms:
+        """Atoms of the unit cells at `origins` inside the box, with `place` from the lattice to the reference configuration."""
         positions, numbers = [], []
         for index, crystal in enumerate(self.crystals, 1):
-            origin = cells[material == index]
             for fraction, height, number in zip(crystal.basis, crystal.height_A, crystal.numbers, strict=True):
-                X = origin + lattice @ fraction
-                x = X + self.displacement(X)
-                x = x[(x[:, 0] >= box[0]) & (x[:, 0] < box[2]) & (x[:, 1] >= box[1]) & (x[:, 1] < box[3])]
-                positions.append(np.column_stack([x, np.full(len(x), height)]))
-                numbers.append(np.full(len(x), number))
+                y = place(origins + self.crystals[0].cell @ fraction)
+                keep = self.material_at_reference(y) == index
+                if left is not None and self.dislocations is not None:
+                    keep &= self.dislocations.left(y) == left
+                y = y[keep]
+                above, normal = self.relief(y)
+                x = y + self.displacement(y) + height * normal
+                z = above + height * np.sqrt(1 - (normal**2).sum(-1))
+                keep = (x[:, 0] >= box[0]) & (x[:, 0] < box[2]) & (x[:, 1] >= box[1]) & (x[:, 1] < box[3])
+                positions.append(np.column_stack([x[keep], z[keep]]))
+                numbers.append(np.full(int(keep.sum()), number))
         return np.concatenate(positions), np.concatenate(numbers)
+
+
+def _outline(box: Box) -> Array:
+    """Points (n, 2) along the edges of a box."""
+    corners = np.array([[box[0], box[1]], [box[2], box[1]], [box[2], box[3]], [box[0], box[3]]])
+    return np.concatenate([np.linspace(a, b, 33) for a, b in zip(corners, np.roll(corners, -1, 0), strict=True)])
+
+
+def cells(lattice: Array, outline: Array, margin_A: float = 15.0) -> Array:
+    """Lattice points (n, 2) of a lattice (columns) in the rectangle round an outline (n, 2), widened for what lies between its points."""
+    low, high = outline.min(0) - margin_A, outline.max(0) + margin_A
+    corners = np.array([[low[0], low[1]], [low[0], high[1]], [high[0], low[1]], [high[0], high[1]]])
+    h, k = (np.arange(np.floor(r.min()), np.ceil(r.max()) + 1) for r in np.linalg.solve(lattice, corners.T))
+    points = np.stack(np.meshgrid(h, k, indexing="ij"), -1).reshape(-1, 2) @ lattice.T
+    return points[((points > low) & (points < high)).all(1)]
 
 
 def misfit(reference: Crystal, other: Crystal) -> float:
     """Relative difference of the lattice parameters, a_other / a_reference - 1."""
     return float(np.sqrt(abs(np.linalg.det(other.cell) / np.linalg.det(reference.cell))) - 1)
-
-

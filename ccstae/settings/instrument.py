@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -46,6 +46,8 @@ class Material(Settings):
     structure: Path | None = None
     """Any structure file that ASE reads; `zone_axis` then lies along the beam."""
     zone_axis: tuple[int, int, int] = (0, 0, 1)
+    thermal_A: dict[str, Annotated[float, Field(ge=0, le=0.5)]] = {}
+    """Root mean square displacement of an element along one axis, sqrt(B / 8) / pi of the Debye-Waller factor B; none: atoms at rest."""
     source: str = ""
     """Where the numbers come from."""
 
