@@ -44,7 +44,10 @@ unit: setup ## the tests of the package and of the workflow
 	OMP_NUM_THREADS=1 pytest --numprocesses auto --maxprocesses 4 --dist loadgroup
 
 dry: setup ## plan a run of every config
-	@set -e; for config in config/*.yaml; do echo "dry run: $$config"; snakemake --cores 2 --dry-run --quiet all --configfile "$$config"; done
+	@for config in config/*.yaml; do \
+		echo "dry run: $$config"; \
+		snakemake --cores 2 --dry-run --configfile "$$config" > $(VENV)/dry-run.log 2>&1 || { cat $(VENV)/dry-run.log; exit 1; }; \
+	done
 
 ci: setup ## config/ci.yaml from nothing to its report, then again: the second run must find nothing to do
 	rm -rf results/ci

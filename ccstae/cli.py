@@ -1,6 +1,6 @@
 """The command line: one subcommand a stage, each of use without the workflow, and a few to look around.
 
-CONFIG is a YAML file, or `-` for the same on standard input. Bad input ends with one line and exit code 2.
+CONFIG is a YAML file, or `-` for the same on standard input. Bad input ends with one line and exit code 2; a breach of the baseline with 1.
 """
 
 from __future__ import annotations
@@ -48,6 +48,8 @@ def options(
     if version:
         print(__version__)
         raise typer.Exit
+    # Threads that wait by spinning take the core from those that work: on a busy machine that costs a factor of several.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if threads is not None:
         # Read by numpy, scipy and torch when they are first imported.
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
@@ -144,6 +146,23 @@ def report(config: ConfigPath, run_dir: RunDir, out: Out) -> None:
     from ccstae import report
 
     report.write(read(config), run_dir, out)
+
+
+@app.command()
+def regress(
+    metrics: Annotated[Path, typer.Option(help="The scores of a run.")],
+    baseline: Annotated[Path, typer.Option(help="The baseline, tests/baselines/<run>.yaml.")],
+    update: Annotated[bool, typer.Option("--update", help="Make the scores the new baseline instead of comparing them.")] = False,
+    markdown: Annotated[Path | None, typer.Option(help="Also write the table as Markdown.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Also write every entry as JSON.")] = None,
+) -> None:
+    """Hold the scores of a run against a baseline; exit code 1 where they are worse."""
+    from ccstae import regress
+
+    if update:
+        regress.update(metrics, baseline)
+    elif not regress.regress(metrics, baseline, markdown, json):
+        raise typer.Exit(1)
 
 
 @app.command()

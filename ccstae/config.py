@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
@@ -172,9 +172,15 @@ def _check_references(config: Config, where: str) -> None:
 def _first(error: ValidationError, model: type[BaseModel]) -> str:
     """The first problem as `path: what (value), expected ...`, with the nearest valid key for an unknown one."""
     problem = error.errors()[0]
-    place = ".".join(str(part) for part in problem["loc"])
+    # A scene's kind, by which its model is chosen, is part of where pydantic finds a problem and not of the file.
+    loc = problem["loc"]
+    place = ".".join(str(part) for i, part in enumerate(loc) if not (loc[0] == "scenes" and i == 2 and part in _KINDS))
+    if problem["type"] == "union_tag_invalid":
+        return f"{place}.kind: {unknown('kind', problem['ctx']['tag'], _KINDS)}"
+    if problem["type"] == "union_tag_not_found":
+        return f"{place}.kind: missing; expected one of {', '.join(_KINDS)}"
     if problem["type"] == "extra_forbidden":
-        return f"{place}: {unknown('key', str(problem['loc'][-1]), _keys_at(model, problem['loc'][:-1]))}"
+        return f"{place}: {unknown('key', str(loc[-1]), _keys_at(model, loc[:-1]))}"
     message = problem["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     value = problem["input"]
@@ -186,7 +192,7 @@ def _keys_at(model: Any, loc: tuple[Any, ...]) -> list[str]:
     """Field names of the settings model that lies at `loc` inside `model`."""
     found = models(model)
     for part in loc:
-        below: list[type[BaseModel]] = []
+        below: list[type[BaseModel]] = [_KINDS[part]] if part in _KINDS and _KINDS[part] in found else []
         for m in found:
             if part in m.model_fields:
                 below += models(m.model_fields[part].annotation)
@@ -199,3 +205,8 @@ def models(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [m for arg in getattr(annotation, "__args__", ()) for m in models(arg)]
+
+
+_KINDS: dict[Any, type[BaseModel]] = {
+    get_args(m.model_fields["kind"].annotation)[0]: m for m in models(AnyScene) if "kind" in m.model_fields
+}

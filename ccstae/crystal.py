@@ -84,7 +84,9 @@ def _number(id: str, where: str, symbol: str) -> int:
     if symbol not in ase.data.atomic_numbers or symbol == "X":
         known = [s for s in ase.data.chemical_symbols if s != "X"]
         near = unknown("element", symbol, known)
-        raise InputError(f"materials.{id}.{where}: {near if 'did you mean' in near else f'unknown element {symbol!r}; expected a chemical symbol'}")
+        raise InputError(
+            f"materials.{id}.{where}: {near if 'did you mean' in near else f'unknown element {symbol!r}; expected a chemical symbol'}"
+        )
     return int(ase.data.atomic_numbers[symbol])
 
 

@@ -11,7 +11,6 @@ a prior may go below it, at the price of bias.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -31,27 +30,29 @@ def write_limits(config: Config, id: str, scene_path: Path, optics_path: Path, t
     with store.opened(scene_path) as scene, store.opened(optics_path) as optics:
         calibration = store.read_calibration(scene)
         patterns = store.dataset(scene, "patterns", 4, "f")
-        gradient = store.dataset(optics, "gradient", 5, "f")
-        label, F_probe = optics["label"][...], optics["F_probe"][...]
+        scan, detector = patterns.shape[:2], patterns.shape[2:]
+        gradient = store.dataset(optics, "gradient", 5, "f", (*scan, 2, *detector))
+        label, F_probe = store.values(optics, "label", 2, "i", scan), store.values(optics, "F_probe", 4, "f", (*scan, 2, 2))
         limits = {level.name: np.full((*label.shape, 4), np.inf) for level in levels}
         for row in progress(range(label.shape[0]), label=f"limit {id} (rows)"):
             on_sample = np.flatnonzero(label[row] != 0)
             if len(on_sample) == 0:
                 continue
+            clean = store.clean_patterns(patterns, row)[on_sample]
             images = shift_images(gradient[row][on_sample], F_probe[row, on_sample], calibration)
             for level in levels:
-                limits[level.name][row, on_sample] = bound(patterns[row][on_sample], images, F_probe[row, on_sample], level, calibration)
+                limits[level.name][row, on_sample] = bound(clean, images, F_probe[row, on_sample], level, calibration)
         truth = store.Truth(
-            F=optics["F"][...],
+            F=store.values(optics, "F", 4, "f", (*scan, 2, 2)),
             F_probe=F_probe,
             label=label,
-            region=optics["region"][...],
-            regions=tuple(json.loads(optics["region"].attrs["regions"])),
-            reference=optics["reference"][...],
+            region=store.values(optics, "region", 2, "iu", scan),
+            regions=store.read_regions(optics),
+            reference=store.values(optics, "reference", 2, "b", scan),
             symmetry=calibration.rotational_symmetry,
             limit=limits,
         )
-        store.write_truth(truth_path, truth, {"share": optics["share"][...]})
+        store.write_truth(truth_path, truth, {"share": store.values(optics, "share", 3, "f")})
 
 
 def shift_images(gradient: NDArray[np.float32], F: Array, calibration: store.Calibration) -> torch.Tensor:
@@ -61,22 +62,27 @@ def shift_images(gradient: NDArray[np.float32], F: Array, calibration: store.Cal
     the other four are a shift along k by the component i of the disk's g (1/Angstrom), ordered (k, i) = xx, xy, yx, yy.
     """
     n, _, qy, qx = gradient.shape
-    node = torch.from_numpy(nearest_node(F, calibration, (qy, qx)))  # (n, 2, P)
+    node = nearest_node(F, calibration, (qy, qx))  # (n, 2, P)
     g = torch.from_numpy(np.asarray(gradient, np.float64)).reshape(n, 2, qy * qx)
     return torch.cat([g, (g[:, :, None] * node[:, None]).reshape(n, 4, qy * qx)], 1)
 
 
-def nearest_node(F: Array, calibration: store.Calibration, shape: tuple[int, int]) -> Array:
-    """Reciprocal lattice vector g = F^-T g0 (1/Angstrom) nearest to each pixel, (n, 2, Qy * Qx)."""
+def nearest_node(F: Array, calibration: store.Calibration, shape: tuple[int, int]) -> torch.Tensor:
+    """Reciprocal lattice vector g = F^-T g0 (1/Angstrom) nearest to each pixel, (n, 2, Qy * Qx) float64.
+
+    It is one of the four corners of the cell that the pixel lies in, as the nominal vectors are the lattice's shortest.
+    """
     x, y = np.meshgrid(np.arange(shape[1]) - calibration.centre_px[0], np.arange(shape[0]) - calibration.centre_px[1])
     q = torch.from_numpy(np.stack([x.ravel(), y.ravel()]) * calibration.pixel_size_inv_A)  # (2, P)
-    hk = geometry.lattice_nodes(calibration.lattice_inv_A, 1.15 * float(q.norm(dim=0).max()))
-    nodes = torch.from_numpy(geometry.inverse_transpose(F) @ calibration.lattice_inv_A @ hk.T)  # (n, 2, K)
-    out = torch.empty(len(F), 2, q.shape[1], dtype=torch.float64)
-    for i, node in enumerate(nodes):
-        nearest = ((node**2).sum(0)[:, None] - 2 * node.T @ q).argmin(0)
-        out[i] = node[:, nearest]
-    return out.numpy()
+    G = torch.from_numpy(geometry.inverse_transpose(F) @ calibration.lattice_inv_A)  # (n, 2, 2)
+    corner = torch.floor(torch.linalg.inv(G) @ q)
+    first = G @ corner
+    best, least = first, ((first - q) ** 2).sum(1, keepdim=True)
+    for h, k in ((1, 0), (0, 1), (1, 1)):
+        node = first + (h * G[:, :, 0] + k * G[:, :, 1])[:, :, None]
+        distance = ((node - q) ** 2).sum(1, keepdim=True)
+        best, least = torch.where(distance < least, node, best), torch.minimum(distance, least)
+    return best
 
 
 def bound(patterns: NDArray[np.float32], images: torch.Tensor, F: Array, level: Level, calibration: store.Calibration) -> Array:

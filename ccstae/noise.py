@@ -62,11 +62,11 @@ def draw(config: Config, scene: str, level_name: str, seed: int, scene_path: Pat
     level = config.level(level_name)
     with store.opened(scene_path) as file:
         patterns = store.dataset(file, "patterns", 4, "f")
-        calibration, probe = store.read_calibration(file), store.dataset(file, "probe", 2, "f")[...]
+        calibration, probe = store.read_calibration(file), store.read_probe(file, patterns.shape[2:])
         with store.atomic(counts_path) as temporary, h5py.File(temporary, "w") as out:
             counts = out.create_dataset("counts", patterns.shape, "u4", chunks=patterns.chunks, compression="lzf", shuffle=True)
             store.write_calibration(out, calibration, probe)
             width = patterns.shape[1]
             for row in progress(range(patterns.shape[0]), label=f"noise {scene} {level_name} seed {seed} (rows)"):
-                clean = patterns[row]
+                clean = store.clean_patterns(patterns, row)
                 counts[row] = np.stack([pattern_counts(clean[j], level, seed, scene, row * width + j) for j in range(width)])

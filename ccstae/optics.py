@@ -77,14 +77,18 @@ def pixel_response(microscope: Microscope, win: Window) -> tuple[Array, Array]:
     R(v) = [erf((v + 1/2) / (sqrt 2 s)) - erf((v - 1/2) / (sqrt 2 s))] / 2. The slope dR/du is what a shift of the sample changes.
     """
     u = win.frequencies / microscope.pixel_size_inv_A
-    v = u[None, :] - (np.arange(microscope.detector_px) - microscope.detector_px // 2)[:, None]
+    return response(microscope, u[None, :] - (np.arange(microscope.detector_px) - microscope.detector_px // 2)[:, None])
+
+
+def response(microscope: Microscope, v: Array) -> tuple[Array, Array]:
+    """R(v) and its slope at distances v (pixels) of a sample from a pixel; see `pixel_response`."""
     s = microscope.point_spread_px
     if s == 0:
         inside = (np.abs(v) < 0.5 - 1e-9) + 0.5 * (np.abs(np.abs(v) - 0.5) <= 1e-9)
         return inside.astype(float), np.zeros_like(v)
-    response = 0.5 * (erf((v + 0.5) / (np.sqrt(2) * s)) - erf((v - 0.5) / (np.sqrt(2) * s)))
+    value = 0.5 * (erf((v + 0.5) / (np.sqrt(2) * s)) - erf((v - 0.5) / (np.sqrt(2) * s)))
     slope = (np.exp(-((v + 0.5) ** 2) / (2 * s**2)) - np.exp(-((v - 0.5) ** 2) / (2 * s**2))) / (np.sqrt(2 * np.pi) * s)
-    return response, slope
+    return value, slope
 
 
 def probe_shells(microscope: Microscope, win: Window, shells: int = 14, angles: int = 16) -> tuple[Array, Array]:

@@ -19,18 +19,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ccstae import geometry, optics, scenes, store
+from ccstae import geometry, optics, scenes, simulate_uniform, store
 from ccstae.config import Config
 from ccstae.errors import InputError
 from ccstae.progress import progress
 from ccstae.scenes.base import Array, Scene, scan_positions
+from ccstae.scenes.local import LocalScene
 
 _MARGIN_A = 12.0  # atoms this far outside a tile's windows still touch them with their potential
 _BATCH = 64  # patterns per batch; bounds memory, not results
 # abTEM would spend longer on planning its FFTs than on running them.
 _ABTEM = {"diagnostics.progress_bar": False, "fftw.planning_effort": "FFTW_ESTIMATE"}
 _MIXED = 0.02  # a material or the vacuum counts when it holds more than this share of the probe
-REGIONS = ("background", "interior", "interface", "edge", "core")
+REGIONS = ("background", "interior", "interface", "edge", "core", "boundary")
 
 
 def simulate(config: Config, id: str, scene_path: Path, optics_path: Path) -> None:
@@ -46,9 +47,12 @@ def simulate(config: Config, id: str, scene_path: Path, optics_path: Path) -> No
         with h5py.File(temporary, "w") as file, h5py.File(beside, "w") as extra:
             patterns = file.create_dataset("patterns", (ry, rx, n, n), "f4", chunks=chunk)
             gradient = extra.create_dataset("gradient", (ry, rx, 2, n, n), "f4", chunks=(1, min(rx, 32), 2, n, n))
-            renderer = Renderer(config, win)
+            # Where every position has a lattice of its own, tiles hold one position each, or need not be drawn at all.
+            uniform = simulate_uniform.applies(config, scene)
+            renderer = simulate_uniform.UniformRenderer(config) if uniform else Renderer(config, win)
+            block_A = 0.0 if isinstance(scene, LocalScene) and not uniform else config.simulation.tile_A
             store.write_calibration(file, calibration(config, scene), renderer.vacuum())
-            tiles = list(tiles_of(positions, config.simulation.tile_A))
+            tiles = list(tiles_of(positions, block_A))
             for rows, columns in progress(tiles, label=f"simulate {id} (tiles)"):
                 patterns[rows, columns], gradient[rows, columns] = renderer.tile(scene, positions[rows, columns])
             for name, value in truth(config, scene, positions).items():
@@ -128,9 +132,7 @@ class Renderer:
         gradient = np.empty((len(flat), 2, n, n), np.float32)
         for start in range(0, len(flat), _BATCH):
             stop = min(start + _BATCH, len(flat))
-            cut = torch.stack(
-                [transmission[y : y + self.win.samples, x : x + self.win.samples] for x, y in corner[start:stop]]
-            )
+            cut = torch.stack([transmission[y : y + self.win.samples, x : x + self.win.samples] for x, y in corner[start:stop]])
             out[start:stop], gradient[start:stop] = self.patterns(cut, offset[start:stop])
         lead = positions.shape[:2]
         return out.reshape(*lead, n, n), gradient.reshape(*lead, 2, n, n)
@@ -149,7 +151,10 @@ class Renderer:
         atoms = ase.Atoms(numbers=numbers, positions=at, cell=[*extent, height])
         fine = tuple(int(n) * self.refine for n in shape)
         with abtem.config.set(_ABTEM):
-            potential = abtem.Potential(atoms, gpts=fine, slice_thickness=height, projection="infinite", device="cpu").build(lazy=False)
+            factors = abtem.parametrizations.LobatoParametrization(sigmas=scene.thermal_A)
+            potential = abtem.Potential(
+                atoms, gpts=fine, slice_thickness=height, parametrization=factors, projection="infinite", device="cpu"
+            ).build(lazy=False)
             array = potential.transmission_function(energy=self.config.microscope.energy_keV * 1e3).array[0]
         spectrum = torch.fft.fft2(torch.from_numpy(np.asarray(array)))
         keep = [torch.from_numpy(np.rint(np.fft.fftfreq(n) * n).astype(int) % f) for n, f in zip(shape, fine, strict=True)]
@@ -178,24 +183,36 @@ def truth(config: Config, scene: Scene, positions: Array) -> dict[str, NDArray[n
     """F at the point and averaged over the probe, label, region, and each material's share of the probe."""
     win = optics.window(config.microscope, config.simulation)
     points, weights = optics.probe_shells(config.microscope, win)
+    if isinstance(scene, LocalScene):  # the beam meets one lattice and nothing of its neighbours
+        points, weights = np.zeros((1, 2)), np.ones(1)
     ry, rx = positions.shape[:2]
     count = len(scene.crystals)
     averaged = np.empty((ry, rx, 2, 2))
     share = np.empty((ry, rx, count + 1))
+    core = np.empty((ry, rx))
+    own = np.empty((ry, rx))  # share of the probe in the grain that holds most of it
     for row in range(ry):
         x = positions[row, :, None, :] + points
         material = scene.material(x)
         for m in range(count + 1):
             share[row, :, m] = (weights * (material == m)).sum(-1)
-        # What lies in the vacuum scatters nothing; where all does, the field's continuation is averaged.
-        weight = np.where((material > 0) | (material == 0).all(-1, keepdims=True), weights, 0.0)
+        core[row] = (weights * scene.core(x)).sum(-1)
+        grain = scene.grain(x)
+        shares = (weights[None, :, None] * (grain[:, :, None] == grain[:, None, :])).sum(1)  # of the grain of each point
+        most = np.take_along_axis(grain, shares.argmax(-1)[:, None], 1)
+        own[row] = shares.max(-1)
+        # What lies in the vacuum scatters nothing; where all does, the field's continuation is averaged. Two grains have no mean.
+        weight = np.where((material > 0) | (material == 0).all(-1, keepdims=True), weights, 0.0) * (grain == most)
         mean = (weight[..., None, None] * geometry.inverse_transpose(scene.deformation(x))).sum(1) / weight.sum(-1)[:, None, None]
         averaged[row] = geometry.inverse_transpose(mean)
-    label = np.where(share.max(-1) >= 1 - _MIXED, share.argmax(-1), -1)
+    pure = (share.max(-1) >= 1 - _MIXED) & (own >= 1 - _MIXED)
+    label = np.where(pure, share.argmax(-1), -1)
     region = np.full((ry, rx), REGIONS.index("interior"))
     region[scene.gradient_per_A(positions) > scene.interior_gradient_per_A] = REGIONS.index("interface")
     region[(share[..., 1:] > _MIXED).sum(-1) > 1] = REGIONS.index("interface")
+    region[own < 1 - _MIXED] = REGIONS.index("boundary")
     region[share[..., 0] > _MIXED] = REGIONS.index("edge")
+    region[core > _MIXED] = REGIONS.index("core")
     region[label == 0] = REGIONS.index("background")
     return {
         "F": scene.deformation(positions),

@@ -6,10 +6,12 @@ final name is whole. Readers refuse what does not fit, and name file, dataset an
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,17 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from ccstae import geometry
 from ccstae.errors import InputError
+
+# A file may not claim more than this many times the bytes it stores, past the first MB: HDF5's filters reach about 1000, so what
+# claims more was never written in full, or is a trap for memory. An attribute of a product is short.
+_MOST_EXPANSION = 4096
+_MOST_ATTRIBUTE_BYTES = 2**16
+_LARGEST_DEFORMATION = 100.0
+_LARGEST_COUNT = 2**32 - 1
+# How a system says that it takes no more.
+_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
 CALIBRATION = ("energy_keV", "semiangle_mrad", "pixel_size_inv_A", "step_A", "centre_px", "rotational_symmetry")
 
@@ -77,17 +89,33 @@ class Map:
 
 @contextmanager
 def atomic(path: Path | str) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its name when the block ends well and goes when it does not."""
+    """A temporary path beside `path` that takes its name when the block ends well and goes when it does not.
+
+    InputError where the system takes no more: disk full, quota, read-only.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         with open(temporary, "rb") as handle:
             os.fsync(handle.fileno())
         os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:
+        reason = _refusal(error)
+        if reason is None:
+            raise
+        raise InputError(f"{path}: cannot be written: {reason}; expected room and the right to write there") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _refusal(error: BaseException) -> str | None:
+    """The system's reason for taking no more, None for any other error. HDF5 gives the number in its text alone."""
+    told = re.search(r"errno = (\d+)", str(error))
+    code = int(told[1]) if told else getattr(error, "errno", None)
+    return os.strerror(code) if code in _REFUSALS else None
 
 
 def write_text(path: Path | str, text: str) -> None:
@@ -105,23 +133,56 @@ def opened(path: Path | str) -> Iterator[h5py.File]:
     try:
         with h5py.File(path, "r") as file:
             yield file
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
-        raise InputError(f"{path}: not a readable HDF5 file (truncated or damaged?): {str(error).splitlines()[0]}") from None
+    except (OSError, RuntimeError, ValueError, KeyError, MemoryError) as error:
+        raise InputError(f"{path}: not a readable HDF5 file (truncated or damaged?): {' '.join(str(error).split())}") from None
 
 
-def dataset(file: h5py.File, name: str, rank: int, kinds: str) -> h5py.Dataset:
-    """A dataset of the file itself (no link that leaves it), of the given rank and dtype kinds."""
-    link = file.get(name, getlink=True)
-    if isinstance(link, h5py.ExternalLink | h5py.SoftLink):
-        raise InputError(f"{file.filename}: /{name} is a link; expected a dataset of the file itself")
+def dataset(file: h5py.File, name: str, rank: int, kinds: str, shape: tuple[int, ...] | None = None) -> h5py.Dataset:
+    """A dataset of the file itself (no link that leaves it), of the given rank, dtype kinds and, where given, shape."""
+    where = f"{file.filename}: /{name}"
+    for end in range(1, len(parts := name.split("/")) + 1):
+        if isinstance(file.get("/".join(parts[:end]), getlink=True), h5py.ExternalLink | h5py.SoftLink):
+            raise InputError(f"{where} is a link; expected a dataset of the file itself")
     found = file.get(name)
     if not isinstance(found, h5py.Dataset):
         raise InputError(f"{file.filename}: no dataset /{name}; expected one of rank {rank}")
     if found.external or found.is_virtual:
-        raise InputError(f"{file.filename}: /{name} keeps its data in another file; expected it in this one")
+        raise InputError(f"{where} keeps its data in another file; expected it in this one")
     if found.ndim != rank or found.dtype.kind not in kinds:
-        raise InputError(f"{file.filename}: /{name} is {found.dtype} of shape {found.shape}; expected rank {rank}, dtype kind {kinds!r}")
+        raise InputError(f"{where} is {found.dtype} of shape {found.shape}; expected rank {rank}, dtype kind {kinds!r}")
+    if shape is not None and found.shape != shape:
+        raise InputError(f"{where} has shape {found.shape}; expected {shape}")
+    stored = found.id.get_storage_size()
+    if found.size == 0 or found.nbytes > _MOST_EXPANSION * stored + 2**20:
+        raise InputError(f"{where} of shape {found.shape} stores {stored} bytes; expected data, written in full")
     return found
+
+
+def values(file: h5py.File, name: str, rank: int, kinds: str, shape: tuple[int, ...] | None = None) -> NDArray[Any]:
+    """All of a dataset, as `dataset` checks it; InputError where a number is not finite."""
+    found = dataset(file, name, rank, kinds, shape)[...]
+    if not np.isfinite(found).all():
+        raise InputError(f"{file.filename}: /{name} holds NaN or infinities; expected finite numbers")
+    return found
+
+
+def clean_patterns(patterns: h5py.Dataset, row: int) -> NDArray[np.float32]:
+    """One row (Rx, Qy, Qx) of a scene's patterns; InputError where one is no distribution of electrons."""
+    found = patterns[row]
+    if not (np.isfinite(found).all() and (found >= 0).all() and (found.sum((-1, -2)) > 0).all()):
+        raise InputError(
+            f"{patterns.file.filename}: {patterns.name}, row {row}: expected finite numbers from 0 up, not all 0 in any pattern"
+        )
+    return found
+
+
+def attribute(file: h5py.File, name: str) -> Any:
+    """An attribute of the file, no longer than products have it; KeyError where there is none."""
+    size = file.attrs.get_id(name).get_storage_size()
+    if size > _MOST_ATTRIBUTE_BYTES:
+        raise InputError(f"{file.filename}: attribute {name} holds {size} bytes; expected at most {_MOST_ATTRIBUTE_BYTES}")
+    value = file.attrs[name]
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def write_calibration(file: h5py.File, calibration: Calibration, probe: NDArray[Any]) -> None:
@@ -132,45 +193,78 @@ def write_calibration(file: h5py.File, calibration: Calibration, probe: NDArray[
 
 
 def read_calibration(file: h5py.File) -> Calibration:
+    """The calibration of a scene or counts file; InputError for what no instrument has."""
+    found: dict[str, NDArray[np.float64]] = {}
     for name in CALIBRATION:
         if name not in file.attrs:
             raise InputError(f"{file.filename}: no attribute {name}; expected the calibration ({', '.join(CALIBRATION)})")
-    values = {name: file.attrs[name] for name in CALIBRATION}
-    for name in CALIBRATION:
-        if not np.isfinite(np.asarray(values[name], float)).all():
-            raise InputError(f"{file.filename}: attribute {name} is {values[name]!r}; expected a finite number")
-    centre = np.ravel(values["centre_px"])
-    if centre.size != 2:
-        raise InputError(f"{file.filename}: attribute centre_px is {values['centre_px']!r}; expected x and y")
-    lattice = dataset(file, "lattice_inv_A", 2, "f")[...]
-    if lattice.shape != (2, 2) or not np.isfinite(lattice).all():
-        raise InputError(f"{file.filename}: /lattice_inv_A has shape {lattice.shape}; expected a finite (2, 2)")
+        value, size = np.asarray(attribute(file, name)), 2 if name == "centre_px" else 1
+        if value.dtype.kind not in "iuf" or value.size != size or not np.isfinite(value).all() or (size == 1 and not value > 0):
+            expected = "two finite numbers, x and y" if size == 2 else "a finite number above 0"
+            raise InputError(f"{file.filename}: attribute {name} is {_short(value.tolist())}; expected {expected}")
+        found[name] = value.astype(float).ravel()
+    symmetry = float(found["rotational_symmetry"][0])
+    if symmetry not in (2, 4, 6):
+        raise InputError(f"{file.filename}: attribute rotational_symmetry is {symmetry:g}; expected 2, 4 or 6")
+    lattice = values(file, "lattice_inv_A", 2, "f", (2, 2)).astype(np.float64)
+    if not np.linalg.cond(lattice) < 100:
+        raise InputError(f"{file.filename}: /lattice_inv_A is {lattice.tolist()}; expected two vectors, as columns, that span a lattice")
     return Calibration(
-        energy_keV=float(values["energy_keV"]),
-        semiangle_mrad=float(values["semiangle_mrad"]),
-        pixel_size_inv_A=float(values["pixel_size_inv_A"]),
-        step_A=float(values["step_A"]),
-        centre_px=(float(centre[0]), float(centre[1])),
+        energy_keV=float(found["energy_keV"][0]),
+        semiangle_mrad=float(found["semiangle_mrad"][0]),
+        pixel_size_inv_A=float(found["pixel_size_inv_A"][0]),
+        step_A=float(found["step_A"][0]),
+        centre_px=(float(found["centre_px"][0]), float(found["centre_px"][1])),
         lattice_inv_A=lattice,
-        rotational_symmetry=int(values["rotational_symmetry"]),
+        rotational_symmetry=int(symmetry),
     )
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def read_probe(file: h5py.File, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """The vacuum probe on a detector of `shape`; InputError where it is no distribution of electrons."""
+    probe = values(file, "probe", 2, "f", shape).astype(np.float32)
+    if (probe < 0).any() or not probe.sum() > 0:
+        raise InputError(f"{file.filename}: /probe holds negative numbers, or only 0; expected the electrons of the vacuum probe")
+    return probe
+
+
+def _check_detector(file: h5py.File, calibration: Calibration, shape: tuple[int, ...]) -> None:
+    """InputError where direct beam and first diffracted ring cannot lie on a detector of `shape`."""
+    x, y = calibration.centre_px
+    if not (0 <= x <= shape[1] - 1 and 0 <= y <= shape[0] - 1):
+        raise InputError(f"{file.filename}: attribute centre_px is {(x, y)}; expected a pixel of the {shape} detector, x first")
+    radius = calibration.semiangle_mrad * 1e-3 / geometry.wavelength_A(calibration.energy_keV)
+    nearest = float(np.linalg.norm(calibration.lattice_inv_A, axis=0).min())
+    half = min(shape) / 2 * calibration.pixel_size_inv_A
+    if 2 * radius >= nearest or nearest > 2 * half:
+        raise InputError(
+            f"{file.filename}: disks of radius {radius:.4g} 1/A, {nearest:.4g} 1/A apart, on a detector of {2 * half:.4g} 1/A; "
+            "expected disks that lie apart, and on the detector: check the calibration"
+        )
 
 
 def read_patterns(path: Path | str, positions: list[tuple[int, int]]) -> tuple[NDArray[np.float32], Calibration]:
     """Patterns (n, Qy, Qx) of a scene at some (row, column) of its scan, with the calibration."""
     with opened(path) as file:
         patterns = dataset(file, "patterns", 4, "f")
-        return np.stack([patterns[row, column] for row, column in positions]), read_calibration(file)
+        return np.stack([clean_patterns(patterns, row)[column] for row, column in positions]), read_calibration(file)
 
 
 def read_counts(path: Path | str) -> Counts:
     """Read and check a counts file."""
     with opened(path) as file:
-        counts = dataset(file, "counts", 4, "u")
-        probe = dataset(file, "probe", 2, "f")
-        if probe.shape != counts.shape[2:]:
-            raise InputError(f"{path}: /probe is {probe.shape}, the patterns are {counts.shape[2:]}; expected the same")
-        return Counts(counts[...], probe[...], read_calibration(file), Path(path))
+        found = dataset(file, "counts", 4, "u")
+        calibration, probe = read_calibration(file), read_probe(file, found.shape[2:])
+        _check_detector(file, calibration, probe.shape)
+        counts = found[...]
+        if counts.max() > _LARGEST_COUNT:
+            raise InputError(f"{path}: /counts holds {counts.max()}; expected at most {_LARGEST_COUNT} in a pixel")
+        return Counts(counts, probe, calibration, Path(path))
 
 
 def write_map(path: Path | str, answer: Map) -> None:
@@ -187,26 +281,35 @@ def write_map(path: Path | str, answer: Map) -> None:
 def read_map(path: Path | str, shape: tuple[int, ...] | None = None, complete: bool = True) -> Map:
     """Read and check a map file; `shape` is that of the scan, where it is known. A map that is not `complete` may lack attributes."""
     with opened(path) as file:
-        F = dataset(file, "F", 4, "f")[...].astype(np.float64)
+        F = dataset(file, "F", 4, "f")
         if F.shape[2:] != (2, 2) or (shape is not None and F.shape[:2] != shape):
             scan = shape or ("Ry", "Rx")
             raise InputError(f"{path}: /F has shape {F.shape}; expected ({scan[0]}, {scan[1]}, 2, 2)")
-        if np.isinf(F).any():
-            raise InputError(f"{path}: /F holds infinities; expected finite numbers, or NaN where the method gives up")
+        scan = F.shape[:2]
+        F = F[...].astype(np.float64)
+        check_deformation(F, f"{path}: /F")
         extra: dict[str, Any] = {}
         for name, trailing, kinds in (("covariance", (4, 4), "f"), ("label", (), "i"), ("centre_px", (2,), "f")):
-            if name in file:
-                data = dataset(file, name, 2 + len(trailing), kinds)[...]
-                if data.shape != F.shape[:2] + trailing:
-                    raise InputError(f"{path}: /{name} has shape {data.shape}; expected {F.shape[:2] + trailing}")
-                extra[name] = data
-        if "dictionary" in file:
-            extra["dictionary"] = dataset(file, "dictionary", 3, "f")[...]
-        attributes = {k: v.item() if isinstance(v, np.generic) else v for k, v in file.attrs.items()}
+            if file.get(name, getlink=True) is not None:
+                extra[name] = dataset(file, name, 2 + len(trailing), kinds, scan + trailing)[...]
+                if np.isinf(extra[name]).any():
+                    raise InputError(f"{path}: /{name} holds infinities; expected finite numbers, or NaN where the method gives up")
+        if file.get("dictionary", getlink=True) is not None:
+            extra["dictionary"] = values(file, "dictionary", 3, "f")
+        attributes = {name: attribute(file, name) for name in file.attrs}
         for name in ("method", "settings", "seconds", "device"):
             if complete and name not in attributes:
                 raise InputError(f"{path}: no attribute {name}; expected method, settings (JSON), seconds and device")
         return Map(F, attributes, **extra)
+
+
+def check_deformation(F: NDArray[np.float64], what: str) -> None:
+    """InputError where an answer (Ry, Rx, 2, 2) is no deformation; NaN says that the method gives up."""
+    answered = F[~np.isnan(F).any((-1, -2))]
+    if np.isinf(F).any() or (np.abs(answered) > _LARGEST_DEFORMATION).any() or (np.linalg.det(answered) <= 0).any():
+        raise InputError(
+            f"{what} holds infinities, numbers beyond {_LARGEST_DEFORMATION:g} or a reflection; expected deformations, or NaN for no answer"
+        )
 
 
 def write_truth(path: Path | str, truth: Truth, extra: dict[str, Any] | None = None) -> None:
@@ -226,15 +329,37 @@ def write_truth(path: Path | str, truth: Truth, extra: dict[str, Any] | None = N
 def read_truth(path: Path | str) -> Truth:
     """Read and check a truth file."""
     with opened(path) as file:
-        region = dataset(file, "region", 2, "iu")
-        limit = file.get("limit")
+        label, region = values(file, "label", 2, "i"), values(file, "region", 2, "iu")
+        names = read_regions(file)
+        scan = label.shape
+        F, F_probe = (values(file, name, 4, "f", (*scan, 2, 2)).astype(np.float64) for name in ("F", "F_probe"))
+        check_deformation(F_probe, f"{path}: /F_probe")
+        if region.shape != scan or region.min() < 0 or region.max() >= len(names) or label.min() < -1:
+            raise InputError(f"{path}: /region or /label is unfit; expected labels from -1, and indices into {list(names)} of shape {scan}")
+        symmetry = attribute(file, "rotational_symmetry")
+        if symmetry not in (2, 4, 6):
+            raise InputError(f"{path}: attribute rotational_symmetry is {_short(symmetry)}; expected 2, 4 or 6")
+        levels = file["limit"] if isinstance(file.get("limit", getlink=True), h5py.HardLink) else {}
         return Truth(
-            F=dataset(file, "F", 4, "f")[...],
-            F_probe=dataset(file, "F_probe", 4, "f")[...],
-            label=dataset(file, "label", 2, "i")[...],
-            region=region[...],
-            regions=tuple(json.loads(region.attrs["regions"])),
-            reference=dataset(file, "reference", 2, "b")[...],
-            symmetry=int(file.attrs["rotational_symmetry"]),
-            limit={} if limit is None else {k: v[...] for k, v in limit.items()},
+            F=F,
+            F_probe=F_probe,
+            label=label,
+            region=region,
+            regions=names,
+            reference=values(file, "reference", 2, "b", scan),
+            symmetry=int(symmetry),
+            # No electrons where there is no specimen: the bound is infinite there.
+            limit={level: dataset(file, f"limit/{level}", 3, "f", (*scan, 4))[...] for level in levels},
         )
+
+
+def read_regions(file: h5py.File) -> tuple[str, ...]:
+    """The names of a file's regions, from the attribute of /region."""
+    text = dataset(file, "region", 2, "iu").attrs.get("regions", "")
+    try:
+        names = json.loads(text)
+    except (TypeError, ValueError):
+        names = None
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise InputError(f"{file.filename}: attribute regions of /region is {_short(text)}; expected a JSON list of names")
+    return tuple(names)

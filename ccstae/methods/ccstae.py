@@ -10,6 +10,7 @@ Nothing is told to it but counts, calibration, the vacuum probe and the nominal 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -29,7 +30,7 @@ from ccstae.store import Counts
 
 _BATCH = 128
 _TEACHERS = 512  # patterns that teach the dictionary, spread over the scan
-_FREE = 0.5  # relative spread of intensities that no entry holds
+_FREE = 1.0  # relative spread of intensities that no entry holds
 _WORST_STRAIN = 0.05  # a standard deviation beyond this is no answer
 
 
@@ -64,7 +65,7 @@ def map_strain(counts: Counts, settings: CcstaeSettings, device: str) -> Answer:
     teachers = on_sample[:: -(-len(on_sample) // _TEACHERS)]
     dictionary = start(counts, load(teachers), M[teachers], centre[teachers], nominal, device)
     encoder = encoders.train(dictionary, M[teachers], centre[teachers], shape, settings.seed)
-    dictionary = learned(dictionary, encoder, load, batches(teachers), M, centre)
+    dictionary = learned(counts, dictionary, encoder, load, batches(teachers), M, centre)
 
     answers = []
     for rows in batches(on_sample):
@@ -92,7 +93,6 @@ def start(counts: Counts, teachers: Tensor, M: Tensor, centre: Tensor, nominal: 
     """A first dictionary: the vacuum probe at the nominal lattice, mean intensities, radial background."""
     shape = (teachers.shape[1], teachers.shape[2])
     radius = disk_radius_px(counts.calibration)
-    profile = dictionaries.from_probe(torch.from_numpy(counts.probe).to(device), counts.calibration.centre_px, radius)
     reach = min(shape) / 2
     hk = geometry.lattice_nodes(nominal.cpu().numpy().astype(float), 1.5 * reach)
     g = torch.from_numpy(hk).float().to(device) @ nominal.T
@@ -100,8 +100,9 @@ def start(counts: Counts, teachers: Tensor, M: Tensor, centre: Tensor, nominal: 
     position = transformer.positions(M, centre, g)
     on = ((position > 0) & (position < torch.tensor([shape[1] - 1, shape[0] - 1], device=device))).all(-1).float().mean(0) > 0.5
     g, position = g[on], position[:, on]
-    total, area = learn.diffuse(teachers, position, radius, counts.calibration.centre_px)
-    background = learn.background(total, area, shape, counts.calibration.centre_px)
+    probe = torch.from_numpy(counts.probe).to(device)
+    profile = dictionaries.from_probe(probe, counts.calibration.centre_px, radius)
+    background = learn.background(teachers, position, radius, counts.calibration.centre_px, probe)
     pixels = dictionaries.patch_pixels(radius)
     patch = transformer.patches(position, transformer.square(pixels, teachers.device), shape)
     intensity = (patch.cut(teachers) - patch.cut(background)).sum(-1) / patch.inside.mean(-1).clamp_min(0.2)
@@ -136,7 +137,15 @@ def code(dictionary: Dictionary, state: State, variance: Tensor) -> tuple[Tensor
     return torch.cat([state.intensity[:, :1], expected[torch.arange(len(entry), device=entry.device), entry]], 1), entry
 
 
-def learned(dictionary: Dictionary, encoder: encoders.Encoder, load, batches: list[np.ndarray], M: Tensor, centre: Tensor) -> Dictionary:  # type: ignore[no-untyped-def]
+def learned(
+    counts: Counts,
+    dictionary: Dictionary,
+    encoder: encoders.Encoder,
+    load: Callable[[np.ndarray], Tensor],
+    batches: list[np.ndarray],
+    M: Tensor,
+    centre: Tensor,
+) -> Dictionary:
     """The dictionary after the teachers, encoded and refined, have been brought back to it."""
     solved = []
     for rows in batches:
@@ -146,7 +155,10 @@ def learned(dictionary: Dictionary, encoder: encoders.Encoder, load, batches: li
     variance = torch.cat([1 / e.own for _, _, e, _ in solved]).float()
     dictionary, state = learn.code(dictionary, state, variance)
     data = torch.cat([load(rows) for rows in batches])
-    return learn.shape(dictionary, data, state, 2)
+    position = transformer.positions(state.M, state.centre, dictionary.g)
+    probe = torch.from_numpy(counts.probe).to(data.device)
+    background = learn.background(data, position, disk_radius_px(counts.calibration), counts.calibration.centre_px, probe)
+    return learn.shape(replace(dictionary, background=background), data, state, 2)
 
 
 def deformation(state: State, normal: Tensor) -> tuple[np.ndarray, np.ndarray]:

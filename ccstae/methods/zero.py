@@ -10,5 +10,6 @@ from ccstae.store import Counts
 
 
 def map_strain(counts: Counts, settings: ZeroSettings, device: str) -> Answer:
-    """F = I at every position."""
-    return Answer(F=np.broadcast_to(np.eye(2), (*counts.counts.shape[:2], 2, 2)).copy())
+    """F = I at every position, or NaN where asked to be silent."""
+    F = np.full((2, 2), np.nan) if settings.silent else np.eye(2)
+    return Answer(F=np.broadcast_to(F, (*counts.counts.shape[:2], 2, 2)).copy())

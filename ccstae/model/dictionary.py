@@ -95,7 +95,10 @@ def _interpolate(x: Tensor, known: Tensor, values: Tensor) -> Tensor:
     width = 5
     kernel = torch.ones(1, 1, width, dtype=values.dtype, device=values.device) / width
     pad = width // 2
-    smooth = [torch.nn.functional.conv1d(torch.nn.functional.pad(v[None, None], (pad, pad), mode="replicate"), kernel)[0, 0] for v in (known, values)]
+    smooth = [
+        torch.nn.functional.conv1d(torch.nn.functional.pad(v[None, None], (pad, pad), mode="replicate"), kernel)[0, 0]
+        for v in (known, values)
+    ]
     index = torch.searchsorted(smooth[0].contiguous(), x.contiguous()).clamp(1, len(known) - 1)
     x0, x1 = smooth[0][index - 1], smooth[0][index]
     t = ((x - x0) / (x1 - x0).clamp_min(1e-9)).clamp(0, 1)

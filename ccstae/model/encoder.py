@@ -32,9 +32,7 @@ class Encoder(nn.Module):
 
     def __init__(self, width: int = 64):
         super().__init__()
-        self.net = nn.Sequential(
-            nn.Linear((2 * REACH + 1) ** 2, width), nn.GELU(), nn.Linear(width, width), nn.GELU(), nn.Linear(width, 5)
-        )
+        self.net = nn.Sequential(nn.Linear((2 * REACH + 1) ** 2, width), nn.GELU(), nn.Linear(width, width), nn.GELU(), nn.Linear(width, 5))
 
     def forward(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         # Only differences of scores matter; what lies far below the best place is all the same.

@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize
 from torch import Tensor
 
 from ccstae.model import spline, transformer
@@ -37,36 +40,73 @@ def diffuse(counts: Tensor, position: Tensor, radius_px: float, centre: tuple[fl
 
 def distance(height: int, width: int, centre: tuple[float, float], device: torch.device) -> Tensor:
     """Distance of each pixel from the centre (x, y), (Qy, Qx)."""
-    y = torch.arange(height, device=device) - centre[1]
-    x = torch.arange(width, device=device) - centre[0]
+    y = torch.arange(height, device=device) - float(centre[1])
+    x = torch.arange(width, device=device) - float(centre[0])
     return torch.hypot(y[:, None], x[None, :])
 
 
-def background(total: Tensor, area: Tensor, shape: tuple[int, int], centre: tuple[float, float]) -> Tensor:
-    """Diffuse counts of a mean pattern, (Qy, Qx): the radial profile of what lies between the disks, interpolated over them.
+def background(counts: Tensor, position: Tensor, radius_px: float, centre: tuple[float, float], probe: Tensor) -> Tensor:
+    """Diffuse counts of a mean pattern, (Qy, Qx), fixed to the detector: the radial profile of what lies between the disks.
 
-    A ring with few counts borrows from its neighbours: the window widens until it holds 100 counts or 9 rings.
+    A ring with few counts borrows from its neighbours: the window widens until it holds 100 counts or 9 rings. Under the direct
+    beam, which is never bare, the profile goes on as `under_direct_beam` finds it.
     """
+    n, shape = len(counts), (counts.shape[1], counts.shape[2])
+    total, area = diffuse(counts, position, radius_px, centre)
     rings = len(total)
     value = total.new_zeros(rings)
     for r in range(rings):
         for half in range(1, 10):
             low, high = max(0, r - half), r + half + 1
-            counts, pixels = total[low:high].sum(), area[low:high].sum()
-            if counts >= 100 or half == 9:
+            held, pixels = total[low:high].sum(), area[low:high].sum()
+            if held >= 100 or half == 9:
                 break
         # Half a count where none fell: the rate is small, not zero.
-        value[r] = (counts + 0.5) / pixels.clamp_min(1.0) if pixels > 0 else torch.nan
+        value[r] = (held + 0.5) / pixels.clamp_min(1.0) if pixels > 0 else torch.nan
+    bare = math.ceil(radius_px + _RIM_PX)
     known = value.isfinite().nonzero()[:, 0]
-    first = int(known[0]) if len(known) else 0
-    value[:first] = value[first]
-    value = torch.nan_to_num(value, nan=float(value[known[-1]]) if len(known) else 0.0)
+    value = torch.nan_to_num(value, nan=float(value[known[-1]]) if len(known) else 0.5 / n)
     r = distance(*shape, centre, total.device)
     # Ring r gathers distances r to r + 1.
-    t = (r - 0.5 - (r - 0.5).floor()).clamp(0, 1)
     index = (r - 0.5).floor().long()
     a, b = value[index.clamp(0, rings - 1)], value[(index + 1).clamp(0, rings - 1)]
-    return torch.exp(torch.lerp(a.log(), b.log(), t))
+    outside = torch.exp(torch.lerp(a.log(), b.log(), (r - 0.5 - index).clamp(0, 1)))
+    inside = under_direct_beam(counts.sum(0), total, area, n, r, bare, probe)
+    return torch.where(r < bare + 1, inside, outside)
+
+
+def under_direct_beam(summed: Tensor, total: Tensor, area: Tensor, n: int, r: Tensor, bare: int, probe: Tensor) -> Tensor:
+    """Diffuse counts (Qy, Qx) near the centre: b / (1 + (r / r0)^2)^p beside A times the vacuum probe, by Poisson likelihood.
+
+    The rings under the direct beam hold both; rings out to three times as far, bare of disks, hold the diffuse part alone.
+    `summed` (Qy, Qx) is the sum of n patterns, `total` and `area` are those of `diffuse`.
+    """
+    reach = 3 * bare
+    distances = r.double().cpu().numpy()
+    ring = distances.astype(int)
+    near, far = ring < bare, (ring >= bare) & (ring < reach)
+    order = [np.bincount(ring[near], v[near], bare) for v in (summed.double().cpu().numpy(), probe.double().cpu().numpy())]
+    inner_counts, inner_probe = order
+    outer_counts, outer_area = (v.double().cpu().numpy()[bare:reach] for v in (total, area))
+    pixels = np.bincount(ring[far], minlength=reach)[bare:reach]
+    electrons = inner_counts.sum()
+
+    def profile(z: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.asarray(np.exp(z[0]) / (1 + (distances / np.exp(z[1])) ** 2) ** np.exp(z[2]))
+
+    def cost(z: NDArray[np.float64]) -> float:
+        B = profile(z)
+        inner = n * np.bincount(ring[near], B[near], bare) + electrons / (1 + np.exp(-z[3])) * inner_probe + 1e-12 * electrons
+        outer = outer_area * np.bincount(ring[far], B[far], reach)[bare:reach] / np.maximum(pixels, 1) + 1e-12 * electrons
+        return float((inner - inner_counts * np.log(inner)).sum() + (outer - outer_counts * np.log(outer)).sum()) / max(electrons, 1.0)
+
+    level = np.log((outer_counts.sum() + 0.5) / max(outer_area.sum(), 1.0))
+    starts = [np.array([level + lift, np.log(width), 0.0, 2.0]) for lift, width in ((0.5, 30.0), (4.0, 2.0))]
+    found = min(
+        (minimize(cost, z, method="Nelder-Mead", options={"maxiter": 2000, "xatol": 1e-4, "fatol": 1e-12}) for z in starts),
+        key=lambda f: f.fun,
+    )
+    return torch.from_numpy(profile(found.x)).to(r)
 
 
 def entries(intensity: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:

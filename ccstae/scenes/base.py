@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,9 +39,17 @@ class Scene(ABC):
     nominal: Array
     """Reciprocal vectors (columns) of the lattice that total strain is measured against."""
     interior_gradient_per_A: float
+    settings: SceneSettings
 
     def __init__(self, settings: SceneSettings, crystals: Sequence[Crystal]):
+        self.settings = settings
         self.crystals = tuple(crystals)
+        self.thermal_A: dict[str, float] = {}
+        """Root mean square displacement along one axis, by element."""
+        for crystal in crystals:
+            for symbol, value in crystal.thermal_A.items():
+                if self.thermal_A.setdefault(symbol, value) != value:
+                    raise InputError(f"materials: thermal_A of {symbol} differs; expected one value an element in a scene")
         self.nominal = crystals[0].reciprocal
         self.symmetry = crystals[0].lattice_symmetry
         self.scan = settings.scan
@@ -115,7 +124,9 @@ class Flake(Scene):
             if np.abs(new - y).max(initial=0.0) < 1e-9:
                 return new
             y = new
-        raise InputError("scene: the displacement field folds the flake (its gradient exceeds 1); expected smaller strain or wider features")
+        raise InputError(
+            "scene: the displacement field folds the flake (its gradient exceeds 1); expected smaller strain or wider features"
+        )
 
     def deformation(self, x: Array) -> Array:
         y = self.to_reference(x)
@@ -137,7 +148,7 @@ class Flake(Scene):
         halves = []
         for left in (True, False):
             origins = cells(self.crystals[0].cell, outline - row.displacement(outline, left))
-            halves.append(self._atoms(box, origins, lambda X, left=left: row.place(X, left), left))  # type: ignore[misc]
+            halves.append(self._atoms(box, origins, partial(row.place, left=left), left))
         return np.concatenate([h[0] for h in halves]), np.concatenate([h[1] for h in halves])
 
     def _atoms(self, box: Box, origins: Array, place: Callable[[Array], Array], left: bool | None) -> Atoms:

@@ -40,9 +40,10 @@ def smooth_step(x: Array, width: float) -> tuple[Array, Array, Array]:
 class Heterostructure(Flake):
     """See the module's docstring; settings in HeterostructureSettings."""
 
+    settings: HeterostructureSettings
+
     def __init__(self, settings: HeterostructureSettings, crystals: Sequence[Crystal]):
         super().__init__(settings, crystals)
-        self.settings = settings
         self._waves = None if settings.ripple is None else Waves(settings.ripple)
         angles = np.deg2rad(settings.edge_normal_deg + np.arange(settings.edges) * 120)
         self._edge_normals = np.stack([np.cos(angles), np.sin(angles)], -1)
@@ -57,7 +58,9 @@ class Heterostructure(Flake):
             self._exx = (-across, e + across * (1 + e))
             self._eyy = (along, (1 + e) * (1 - along) - (1 + along))
         if not self.reference(self.positions).any():
-            raise InputError(f"reference_A: {settings.reference_A} holds no position of the scan; expected a rectangle x0, y0, x1, y1 inside it")
+            raise InputError(
+                f"reference_A: {settings.reference_A} holds no position of the scan; expected a rectangle x0, y0, x1, y1 inside it"
+            )
         if not self.material(self.positions).any():
             raise InputError("scan: the scan leaves the flake: no position lies on it")
 

@@ -19,6 +19,9 @@ class MethodSettings(Settings):
 class ZeroSettings(MethodSettings):
     """No strain anywhere: the control that every method must beat."""
 
+    silent: bool = False
+    """Give no answer at all instead: a control of how failures are scored, which is as no strain."""
+
 
 class ComSettings(MethodSettings):
     """Centre of mass of each disk in a round window that follows the fitted lattice."""

@@ -1,0 +1,217 @@
+"""The CC-ST-AE model: rendering, gradients, refinement and the whole method, on patterns made by hand."""
+
+import numpy as np
+import pytest
+import torch
+from synthetic import Model, errors, random_deformations
+
+from ccstae import geometry
+from ccstae.methods import ccstae
+from ccstae.model import dictionary as dictionaries
+from ccstae.model import encoder as encoders
+from ccstae.model import learn, refine, spline, transformer
+from ccstae.settings.method import CcstaeSettings
+
+torch.set_num_threads(2)
+
+
+def smooth_profile(samples=61, dtype=torch.float64):
+    at = (torch.arange(samples, dtype=dtype) - samples // 2) / spline.OVERSAMPLING
+    r = torch.hypot(at[:, None], 1.1 * at[None, :] + 0.1)
+    return 0.5 * torch.erfc((r - 4.0) / 0.9)
+
+
+def test_b_splines_partition_unity_and_integrate_to_one():
+    u = torch.linspace(-0.5, 0.5, 11, dtype=torch.float64)
+    whole = torch.arange(-3, 4, dtype=torch.float64)
+    assert torch.allclose(spline.cubic(u[:, None] - whole).sum(1), torch.ones(11, dtype=torch.float64))
+    assert float(spline.cubic_integral(torch.tensor(2.0)) - spline.cubic_integral(torch.tensor(-2.0))) == pytest.approx(1)
+    numeric = torch.autograd.functional.jacobian(lambda v: spline.cubic_integral(v).sum(), u)
+    assert torch.allclose(numeric, spline.cubic(u))
+
+
+def test_rendering_is_the_integral_of_the_profile_over_each_pixel():
+    profile, pixels = smooth_profile(), 19
+    shift = torch.tensor([[0.3, -0.2]], dtype=torch.float64)
+    patch = spline.render(profile, shift, pixels)[0]
+    # The profile as a function, summed over 20 x 20 points of one pixel.
+    p = (torch.arange(20, dtype=torch.float64) + 0.5) / 20 - 0.5
+    index = torch.arange(61, dtype=torch.float64) - 30
+    for row, column in ((9, 9), (5, 12), (13, 6)):
+        y = spline.cubic((row - 9 - shift[0, 1] + p)[:, None] * 3 - index)
+        x = spline.cubic((column - 9 - shift[0, 0] + p)[:, None] * 3 - index)
+        assert float((y @ profile @ x.T).mean()) == pytest.approx(float(patch[row, column]), rel=1e-3)
+
+
+def test_table_agrees_with_rendering_and_its_slopes_with_finite_differences():
+    profile, pixels = smooth_profile(), 19
+    offsets = transformer.square(pixels, torch.device("cpu"))
+    table = spline.Table(profile, pixels, offsets)
+    shift = torch.rand(40, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) - 0.5
+    T, Tx, Ty = table(shift)
+    assert torch.allclose(T, spline.render(profile, shift, pixels).reshape(40, -1), atol=2e-5)
+    step = 1e-5
+    for axis, slope in ((0, Tx), (1, Ty)):
+        move = torch.zeros(2, dtype=torch.float64)
+        move[axis] = step
+        numeric = (spline.render(profile, shift + move, pixels) - spline.render(profile, shift - move, pixels)).reshape(40, -1) / (2 * step)
+        assert torch.allclose(slope, numeric, atol=2e-3 * float(numeric.abs().max()))
+
+
+def test_adjoint_is_the_transpose_of_rendering():
+    generator = torch.Generator().manual_seed(1)
+    profile, pixels = smooth_profile(), 19
+    shift = torch.rand(7, 2, dtype=torch.float64, generator=generator) - 0.5
+    patches = torch.rand(7, pixels, pixels, dtype=torch.float64, generator=generator)
+    left = (spline.render(profile, shift, pixels) * patches).sum()
+    right = (profile * spline.adjoint(patches, shift, 61)).sum()
+    assert float(left) == pytest.approx(float(right), rel=1e-12)
+    flat = spline.adjoint_of_flat(torch.ones(7, dtype=torch.float64), shift, pixels, 61)
+    assert torch.allclose(flat, spline.adjoint(torch.ones_like(patches), shift, 61))
+
+
+def test_profile_from_the_vacuum_probe_renders_the_probe():
+    model = Model()
+    probe = torch.from_numpy(model.probe)
+    profile = dictionaries.from_probe(probe, model.calibration.centre_px, model.radius_px)
+    patch = spline.render(profile, torch.zeros(1, 2), 19)[0]
+    assert float((patch - probe[55:74, 55:74]).abs().sum()) < 1e-3
+    assert (profile >= 0).all()
+
+
+def scene(n=24, seed=0, background=0.25, electrons=1e5):
+    """Counts of a small scan of ideal patterns."""
+    model = Model()
+    F = random_deformations((4, n // 4), seed=seed)
+    return model, F, model.counts(F, electrons, background, seed=seed)
+
+
+def dictionary_of(model, counts, M, centre):
+    nominal = torch.from_numpy(model.G0 / model.pixel_size_inv_A).float()
+    patterns = torch.from_numpy(counts.counts.reshape(-1, 128, 128).astype(np.float32))
+    return ccstae.start(counts, patterns, M, centre, nominal, "cpu"), patterns
+
+
+def test_score_and_information_are_the_derivatives_of_the_deviance():
+    model, F, counts = scene(8)
+    M = torch.from_numpy(geometry.inverse_transpose(F.reshape(-1, 2, 2))).float()
+    centre = torch.full((8, 2), 64.0)
+    dictionary, patterns = dictionary_of(model, counts, M, centre)
+    prior = dictionary.intensity.expand(8, -1).clone()
+    state = refine.State(M, centre, prior.clone(), torch.ones(8), prior)
+    at = refine.evaluate(patterns, dictionary, state)
+    # Score of the centre with the intensities held, from evaluate's own numbers: undo the elimination.
+    step = 2e-3
+    for axis in range(2):
+        move = torch.zeros(2)
+        move[axis] = step
+        up, down = (
+            refine.evaluate(patterns, dictionary, refine.State(M, centre + s * move, prior, state.level, prior)).deviance for s in (1, -1)
+        )
+        numeric = -(up - down) / (2 * step) / 2
+        eliminated = (at.cross[:, :, axis] * (at.pull / at.own)).sum(1)
+        exact = at.slope[:, 4 + axis] + eliminated
+        # A step that takes a disk into the next pixel moves its window: other pixels, another deviance.
+        near, far = (transformer.positions(M, centre + s * move, dictionary.g).round() for s in (1, -1))
+        same = (near == far).all(-1).all(-1)
+        assert same.sum() >= 5
+        assert (numeric - exact)[same].abs().max() < 0.03 * exact.abs().max() + 0.03 * at.normal[:, 4, 4].sqrt().max()
+
+
+def test_refinement_recovers_noise_free_deformations_from_one_percent_away():
+    model = Model()
+    F = random_deformations((2, 4), seed=3)
+    counts = model.counts(F)
+    M = torch.from_numpy(geometry.inverse_transpose(F.reshape(-1, 2, 2))).float()
+    centre = torch.full((8, 2), 64.0)
+    dictionary, patterns = dictionary_of(model, counts, M, centre)
+    away = M + 0.01 * torch.randn(8, 2, 2, generator=torch.Generator().manual_seed(0))
+    prior = dictionary.intensity.expand(8, -1).clone()
+    state, _ = refine.refine(patterns, dictionary, refine.State(away, centre + 0.2, prior.clone(), torch.ones(8), prior))
+    found = geometry.inverse_transpose(state.M.double().numpy()).reshape(2, 4, 2, 2)
+    assert np.abs(errors(found, F)).max() < 1e-4
+
+
+def test_trained_encoder_comes_closer_than_an_untrained_one_and_than_the_rough_lattice():
+    model, F, counts = scene(24)
+    true = torch.from_numpy(geometry.inverse_transpose(F.reshape(-1, 2, 2))).float()
+    rough, centre = torch.eye(2).expand(24, 2, 2), torch.full((24, 2), 64.0)
+    dictionary, patterns = dictionary_of(model, counts, rough, centre)
+    trained = encoders.train(dictionary, rough, centre, (128, 128), seed=0)
+    torch.manual_seed(0)
+    untrained = encoders.Encoder().eval()
+
+    def miss(encoder):
+        first = encoders.encode(encoder, dictionary, patterns, rough, centre)
+        return float((transformer.positions(first.M - true, first.centre - 64, dictionary.g[1:])).norm(dim=-1).mean())
+
+    start = float(transformer.positions(rough - true, centre - 64, dictionary.g[1:]).norm(dim=-1).mean())
+    assert miss(trained) < 0.5 * start
+    assert miss(trained) < 0.5 * miss(untrained)
+
+
+def test_lattice_fit_of_the_encoder_is_exact_for_consistent_displacements_and_has_true_gradients():
+    g = torch.from_numpy(Model().G0.T @ np.eye(2)).double()
+    g = torch.cat([g, -g, g.sum(0, keepdim=True)]) * 77
+    dM = torch.tensor([[[0.01, -0.004], [0.006, 0.002]]], dtype=torch.float64)
+    dc = torch.tensor([[0.1, -0.2]], dtype=torch.float64)
+    displacement = transformer.positions(dM, dc, g)
+    precision = 1e6 * torch.eye(2, dtype=torch.float64).expand(1, len(g), 2, 2)
+    fM, fc = encoders.fit_lattice(displacement, precision, g)
+    assert torch.allclose(fM, dM, atol=1e-5)
+    assert torch.allclose(fc, dc, atol=1e-4)
+    displacement.requires_grad_(True)
+    assert torch.autograd.gradcheck(lambda d: encoders.fit_lattice(d, precision, g), (displacement,))
+
+
+def test_background_under_and_between_the_disks_is_found():
+    model, F, counts = scene(24, background=0.5)
+    nominal = torch.from_numpy(model.G0 / model.pixel_size_inv_A).float()
+    hk = torch.from_numpy(geometry.lattice_nodes(nominal.double().numpy(), 90.0)).float()
+    M = torch.from_numpy(geometry.inverse_transpose(F.reshape(-1, 2, 2))).float()
+    position = transformer.positions(M, torch.full((24, 2), 64.0), hk @ nominal.T)
+    patterns = torch.from_numpy(counts.counts.reshape(-1, 128, 128).astype(np.float32))
+    found = learn.background(patterns, position, model.radius_px, (64.0, 64.0), torch.from_numpy(model.probe)).numpy()
+    true = 0.5 * 1e5 * model.background
+    assert found[64, 64] == pytest.approx(true[64, 64], rel=0.05)
+    assert found[64, 84:124:8] == pytest.approx(true[64, 84:124:8], rel=0.06)
+
+
+def test_entries_are_counted_and_told_apart():
+    rng = np.random.default_rng(0)
+    shares = np.array([[1.0, 2, 3, 1, 2, 3], [3.0, 2, 1, 3, 2, 1]])
+    label = rng.integers(0, 2, 300)
+    mean = 60 * shares[label]
+    intensity = torch.from_numpy(rng.poisson(mean).astype(np.float32))
+    centre, found = learn.entries(intensity, torch.from_numpy(mean.astype(np.float32)))
+    assert len(centre) == 2
+    agree = float((found.numpy() == label).mean())
+    assert max(agree, 1 - agree) > 0.99
+    one, _ = learn.entries(
+        torch.from_numpy(rng.poisson(60 * shares[np.zeros(300, int)]).astype(np.float32)),
+        torch.from_numpy(60 * shares[np.zeros(300, int)]).float(),
+    )
+    assert len(one) == 1
+
+
+@pytest.mark.parametrize(("background", "electrons"), [(0.25, 1e5), (0.0, 1e4)])
+def test_the_method_reaches_the_bound_and_knows_its_error(background, electrons):
+    model = Model()
+    F = random_deformations((12, 12), seed=5)
+    vacuum = np.zeros((12, 12), bool)
+    vacuum[0] = True
+    counts = model.counts(F, electrons, background, vacuum, seed=5)
+    answer = ccstae.map_strain(counts, CcstaeSettings(), "cpu")
+    sample = ~vacuum
+    assert np.isnan(answer.F[vacuum]).all()
+    assert np.isfinite(answer.F[sample]).all()
+    e = errors(answer.F, F)[sample]
+    bound = model.limit(np.eye(2), electrons, background)
+    ratio = np.sqrt((e**2).mean(0)) / bound
+    # 132 patterns know a standard deviation to 6 %.
+    assert (ratio < 1.3).all()
+    sigma = np.sqrt(np.diagonal(answer.covariance[sample], axis1=1, axis2=2))
+    covered = (np.abs(e) < 1.96 * sigma).mean()
+    assert 0.9 < covered < 0.99
+    again = ccstae.map_strain(counts, CcstaeSettings(), "cpu")
+    assert np.array_equal(again.F, answer.F, equal_nan=True)
