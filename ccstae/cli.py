@@ -214,7 +214,14 @@ def scenes() -> None:
 @config_app.command()
 def check(config: ConfigPath) -> None:
     """Check a config and say what a run of it would hold."""
+    from ccstae import scenes
+
     run = read(config)
+    for id in run.scenes:
+        try:
+            scenes.build(run, id)
+        except InputError as error:
+            raise InputError(f"{config}: {error}") from None
     maps = len(run.scenes) * len(run.levels) * len(run.seeds.test) * len(run.methods)
     print(f"{config}: good: {len(run.scenes)} scenes, {len(run.levels)} noise levels, {len(run.methods)} methods, {maps} maps")
 

@@ -18,10 +18,10 @@ import h5py
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.fft import next_fast_len
 
 from ccstae import geometry, optics, scenes, simulate_uniform, store
 from ccstae.config import Config
-from ccstae.errors import InputError
 from ccstae.progress import progress
 from ccstae.scenes.base import Array, Scene, scan_positions
 from ccstae.scenes.local import LocalScene
@@ -38,26 +38,29 @@ def simulate(config: Config, id: str, scene_path: Path, optics_path: Path) -> No
     """Write the scene's patterns, and beside them truth and the patterns' gradients (for the limit)."""
     scene = scenes.build(config, id)
     positions = scan_positions(scene.scan)
-    check_disks(config, scene)
     win = optics.window(config.microscope, config.simulation)
     ry, rx = positions.shape[:2]
     n = config.microscope.detector_px
     chunk = (1, min(rx, 32), n, n)
-    with store.atomic(scene_path) as temporary, store.atomic(optics_path) as beside:
-        with h5py.File(temporary, "w") as file, h5py.File(beside, "w") as extra:
-            patterns = file.create_dataset("patterns", (ry, rx, n, n), "f4", chunks=chunk)
-            gradient = extra.create_dataset("gradient", (ry, rx, 2, n, n), "f4", chunks=(1, min(rx, 32), 2, n, n))
-            # Where every position has a lattice of its own, tiles hold one position each, or need not be drawn at all.
-            uniform = simulate_uniform.applies(config, scene)
-            renderer = simulate_uniform.UniformRenderer(config) if uniform else Renderer(config, win)
-            block_A = 0.0 if isinstance(scene, LocalScene) and not uniform else config.simulation.tile_A
-            store.write_calibration(file, calibration(config, scene), renderer.vacuum())
-            tiles = list(tiles_of(positions, block_A))
-            for rows, columns in progress(tiles, label=f"simulate {id} (tiles)"):
-                patterns[rows, columns], gradient[rows, columns] = renderer.tile(scene, positions[rows, columns])
-            for name, value in truth(config, scene, positions).items():
-                extra[name] = value
-            extra["region"].attrs["regions"] = json.dumps(REGIONS)
+    with (
+        store.atomic(scene_path) as temporary,
+        store.atomic(optics_path) as beside,
+        h5py.File(temporary, "w") as file,
+        h5py.File(beside, "w") as extra,
+    ):
+        patterns = file.create_dataset("patterns", (ry, rx, n, n), "f4", chunks=chunk)
+        gradient = extra.create_dataset("gradient", (ry, rx, 2, n, n), "f4", chunks=(1, min(rx, 32), 2, n, n))
+        # Where every position has a lattice of its own, tiles hold one position each, or need not be drawn at all.
+        uniform = simulate_uniform.applies(config, scene)
+        renderer = simulate_uniform.UniformRenderer(config) if uniform else Renderer(config, win)
+        block_A = 0.0 if isinstance(scene, LocalScene) and not uniform else config.simulation.tile_A
+        store.write_calibration(file, calibration(config, scene), renderer.vacuum())
+        tiles = list(tiles_of(positions, block_A))
+        for rows, columns in progress(tiles, label=f"simulate {id} (tiles)"):
+            patterns[rows, columns], gradient[rows, columns] = renderer.tile(scene, positions[rows, columns])
+        for name, value in truth(config, scene, positions).items():
+            extra[name] = value
+        extra["region"].attrs["regions"] = json.dumps(REGIONS)
 
 
 def calibration(config: Config, scene: Scene) -> store.Calibration:
@@ -67,23 +70,6 @@ def calibration(config: Config, scene: Scene) -> store.Calibration:
     return store.Calibration(
         m.energy_keV, m.semiangle_mrad, m.pixel_size_inv_A, scene.scan.step_A, (centre, centre), scene.nominal, scene.symmetry
     )
-
-
-def check_disks(config: Config, scene: Scene) -> None:
-    """InputError where the disks of any material overlap at this convergence, or too few fall on the detector."""
-    radius = optics.aperture_radius_inv_A(config.microscope)
-    half = config.microscope.detector_px / 2 * config.microscope.pixel_size_inv_A
-    for crystal in scene.crystals:
-        g = crystal.reciprocal
-        nearest = np.linalg.norm(geometry.lattice_nodes(g, 10 * np.linalg.norm(g[:, 0]), 3)[1] @ g.T)
-        if 2 * radius >= nearest:
-            limit = nearest / 2 * geometry.wavelength_A(config.microscope.energy_keV) * 1e3
-            raise InputError(
-                f"microscope.semiangle_mrad: the disks overlap at {config.microscope.semiangle_mrad:g} mrad; "
-                f"expected less than {limit:.2f} mrad for these materials"
-            )
-        if nearest + radius > half:
-            raise InputError(f"microscope: the first ring ({nearest:.3f} 1/A) leaves the detector ({half:.3f} 1/A); expected it inside")
 
 
 def tiles_of(positions: Array, tile_A: float) -> Iterator[tuple[slice, slice]]:
@@ -121,7 +107,7 @@ class Renderer:
         # The tile's grid starts on a multiple of the sampling, whatever the tile: the atoms meet the same grid in every tiling.
         origin = np.floor(positions.min((0, 1)) / sampling).astype(int) - half - int(np.ceil(_MARGIN_A / sampling))
         end = np.ceil(positions.max((0, 1)) / sampling).astype(int) + half + int(np.ceil(_MARGIN_A / sampling))
-        shape = [optics.next_fast_len(int(n)) for n in end - origin]
+        shape = [int(next_fast_len(int(n))) for n in end - origin]
         transmission = torch.from_numpy(self.transmission(scene, origin * sampling, (shape[0], shape[1])))
         flat = positions.reshape(-1, 2)
         index = np.round(flat / sampling).astype(int)
@@ -149,16 +135,17 @@ class Renderer:
         height = float(np.ptp(positions[:, 2])) + 2.0
         at = positions - [*origin_A, positions[:, 2].min() - 1.0]
         atoms = ase.Atoms(numbers=numbers, positions=at, cell=[*extent, height])
-        fine = tuple(int(n) * self.refine for n in shape)
+        fine = (shape[0] * self.refine, shape[1] * self.refine)
         with abtem.config.set(_ABTEM):
             factors = abtem.parametrizations.LobatoParametrization(sigmas=scene.thermal_A)
             potential = abtem.Potential(
                 atoms, gpts=fine, slice_thickness=height, parametrization=factors, projection="infinite", device="cpu"
             ).build(lazy=False)
-            array = potential.transmission_function(energy=self.config.microscope.energy_keV * 1e3).array[0]
-        spectrum = torch.fft.fft2(torch.from_numpy(np.asarray(array)))
-        keep = [torch.from_numpy(np.rint(np.fft.fftfreq(n) * n).astype(int) % f) for n, f in zip(shape, fine, strict=True)]
-        cropped = torch.fft.ifft2(spectrum[keep[0]][:, keep[1]]) / self.refine**2
+            array = potential.transmission_function(energy=self.config.microscope.energy_keV * 1e3).array[0]  # type: ignore[attr-defined]
+        cropped = torch.from_numpy(np.asarray(array))
+        for axis, (n, f) in enumerate(zip(shape, fine, strict=True)):
+            keep = torch.from_numpy(np.rint(np.fft.fftfreq(n) * n).astype(int) % f)
+            cropped = torch.fft.ifft(torch.fft.fft(cropped, dim=axis).index_select(axis, keep), dim=axis) / self.refine
         # abTEM's arrays are (x, y); everything else here is (y, x). This is the one place that turns them.
         return np.ascontiguousarray(cropped.numpy().T)
 

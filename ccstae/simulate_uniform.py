@@ -59,7 +59,9 @@ class UniformRenderer:
         pixels = np.arange(-self.half, self.half + 1)
         self.nodes = 0.5 * np.cos(np.pi * (np.arange(_NODES) + 0.5) / _NODES)
         R, S = np.moveaxis([optics.response(m, samples + node - pixels[:, None]) for node in self.nodes], 1, 0)
-        images = np.stack([np.einsum("aik,kl,bjl->abij", left, intensity, right, optimize=True) for left, right in ((R, R), (R, S), (S, R))], 2)
+        images = np.stack(
+            [np.einsum("aik,kl,bjl->abij", left, intensity, right, optimize=True) for left, right in ((R, R), (R, S), (S, R))], 2
+        )
         self.table = torch.from_numpy(images.reshape(_NODES**2, -1).astype(np.float32))
         self.sigma = energy2sigma(m.energy_keV * 1e3)
 
@@ -131,7 +133,9 @@ class UniformRenderer:
         # Patches are added up on an image with room for every disk that touches the detector.
         wide = size + 4 * half
         patch = torch.arange(half, 3 * half + 1)
-        index = ((torch.arange(count)[:, None] * wide + at[..., 1])[..., None, None] + patch[:, None]) * wide + at[..., 0, None, None] + patch
+        index = (
+            ((torch.arange(count)[:, None] * wide + at[..., 1])[..., None, None] + patch[:, None]) * wide + at[..., 0, None, None] + patch
+        )
         index = index[keep].reshape(len(images), -1)
         parts = images.reshape(len(images), 3, -1)
         out = torch.zeros(3, count * wide * wide)

@@ -19,7 +19,7 @@ from ccstae.methods.base import REGISTRY
 
 _PACKAGE = Path(__file__).parent
 # How settings are read and messages shown does not change what a stage computes: the values of its settings are watched instead.
-_PLUMBING = {"ccstae", *(f"ccstae.{name}" for name in ("cli", "config", "device", "errors", "progress", "settings", "stages"))}
+_PLUMBING = {"ccstae", *(f"ccstae.{name}" for name in ("claim", "cli", "config", "device", "errors", "progress", "settings", "stages"))}
 # What a narrowed config says where the job has no use for the setting.
 _UNUSED = {
     "noise": {"clean": Noise(electrons=(math.inf,))},

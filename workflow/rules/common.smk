@@ -4,11 +4,14 @@ from pathlib import Path
 
 import ccstae.config
 from ccstae import stages
+from ccstae.claim import claim
 from ccstae.errors import InputError
 from ccstae.settings.base import ID_PATTERN
 
 try:
     RUN = ccstae.config.parse(config, ", ".join(str(path) for path in workflow.configfiles))
+    if workflow.is_main_process and not workflow.dryrun:
+        CLAIM = claim(Path("results", RUN.name))  # held until Snakemake ends
 except InputError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(2)
