@@ -10,7 +10,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 unexport PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := run
-.PHONY: run setup test lint format unit dry ci lock clean help
+.PHONY: run setup test lint format unit dry ci regress baseline mutate faults audit lock clean help
 
 run: setup ## run $(CONFIG), then say where the report is and what it found
 	@ccstae config check "$(CONFIG)"
@@ -54,6 +54,27 @@ ci: setup ## config/ci.yaml from nothing to its report, then again: the second r
 	$(MAKE) run CONFIG=config/ci.yaml
 	snakemake --cores "$(CORES)" --configfile config/ci.yaml 2>&1 | tee /dev/stderr | grep --quiet "Nothing to be done"
 
+regress: setup ## hold a run (CONFIG=config/ci.yaml) against its baseline
+	snakemake --cores "$(CORES)" --configfile "$(CONFIG)" --no-hooks regress
+
+baseline: setup ## measure config/ci.yaml with 12 seeds and make that its new baseline
+	snakemake --cores "$(CORES)" --configfile config/ci.yaml --no-hooks \
+		--config name=baseline 'seeds={test: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], tune: []}'
+	ccstae regress --update --metrics results/baseline/metrics.csv --baseline tests/baselines/ci.yaml
+
+mutate: setup ## plant degradations, each of which the gate must see, then 20 unchanged runs that it must pass; hours
+	OMP_NUM_THREADS=1 python tests/mutation/run.py
+	OMP_NUM_THREADS=1 python tests/mutation/run.py --repeats 20
+
+faults: setup ## kill real runs, fill a disk, take away the right to write; hours
+	python tests/faults/run.py kill
+	python tests/faults/run.py disk
+	python tests/faults/run.py readonly
+
+audit: setup ## known vulnerabilities of the pinned packages
+	@test -x $(VENV)/audit/bin/pip-audit || { $(PYTHON) -m venv $(VENV)/audit && $(VENV)/audit/bin/python -m pip install --quiet pip-audit==2.10.1; }
+	$(VENV)/audit/bin/pip-audit --requirement envs/ccstae.lock --no-deps --disable-pip
+
 lock: setup ## pin the newest packages that fit pyproject.toml
 	pip-compile --quiet --upgrade --extra dev --strip-extras --no-header --no-annotate --no-emit-options --no-emit-index-url \
 		--no-emit-find-links --no-emit-trusted-host --upgrade-package torch==2.13.0 --output-file $(VENV)/lock pyproject.toml
@@ -65,5 +86,5 @@ clean: ## remove the environment, caches and results
 	find results -mindepth 1 ! -name README.md -delete
 
 help: ## this list
-	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' Makefile | while IFS=$$'\t' read -r name text; do printf '  make %-7s %s\n' "$$name" "$$text"; done
+	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' Makefile | while IFS=$$'\t' read -r name text; do printf '  make %-8s %s\n' "$$name" "$$text"; done
 	@echo '  CONFIG=config/default.yaml CORES=all PYTHON=python3 are settings: make CONFIG=config/ci.yaml'

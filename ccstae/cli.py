@@ -10,14 +10,14 @@ import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, NoReturn, get_args
+from typing import Annotated, Any, NoReturn, get_args
 
 import typer
 import yaml
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 
 from ccstae import __version__
-from ccstae.config import Config, dump, load, models, parse
+from ccstae.config import Config, dump, load, models, parse, read_yaml
 from ccstae.errors import InputError, unknown
 from ccstae.settings.method import SETTINGS
 from ccstae.settings.scene import AnyScene
@@ -211,6 +211,21 @@ def scenes() -> None:
             describe(get_args(settings.model_fields["kind"].annotation)[0], settings)
 
 
+@app.command()
+def preview(
+    config: ConfigPath,
+    scene: str,
+    out: Out,
+    at: Annotated[tuple[int, int] | None, typer.Option(metavar="ROW COLUMN", help="The position whose atoms to show.")] = None,
+) -> None:
+    """Draw a scene to one PNG in seconds: truth, atoms, patterns."""
+    run = read(config)
+    known("scene", scene, run.scenes)
+    from ccstae import preview
+
+    preview.write(run, scene, out, at)
+
+
 @config_app.command()
 def check(config: ConfigPath) -> None:
     """Check a config and say what a run of it would hold."""
@@ -249,9 +264,10 @@ def read(config: str) -> Config:
     if config != "-":
         return load(config)
     try:
-        return parse(yaml.safe_load(sys.stdin))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"config on standard input: not valid YAML: {getattr(error, 'problem', error)}") from None
+        text = sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise InputError(f"config on standard input: is not text: {error.reason}; expected YAML") from None
+    return parse(read_yaml(text, "config on standard input"), "config on standard input")
 
 
 def known(what: str, id: str, ids: Iterable[str]) -> None:
@@ -260,13 +276,20 @@ def known(what: str, id: str, ids: Iterable[str]) -> None:
         raise InputError(unknown(what, id, ids))
 
 
-def describe(id: str, settings: type[BaseModel]) -> None:
-    """Print a settings model: its first line, then every setting with its default and what it means."""
-    print(f"{id}: {(settings.__doc__ or '').strip().splitlines()[0]}")
+def describe(id: str, settings: type[BaseModel], indent: str = "") -> None:
+    """Print a settings model: its first line, then every setting with its default and what it means, and those inside it."""
+    print(f"{indent}{id}: {(settings.__doc__ or '').strip().splitlines()[0]}")
     for name, field in settings.model_fields.items():
-        default = "required" if field.is_required() else f"default {field.default!r}"
+        default = "required" if field.is_required() else f"default {shown(field.default)}"
         meaning = " ".join((field.description or "").split())
-        print(f"    {name} ({default}){': ' if meaning else ''}{meaning}")
+        print(f"{indent}    {name} ({default}){': ' if meaning else ''}{meaning}")
+        for inner in models(field.annotation):
+            describe(name, inner, indent + "        ")
+
+
+def shown(default: object) -> str:
+    """A default as it would stand in a config."""
+    return yaml.safe_dump(TypeAdapter(Any).dump_python(default, mode="json"), default_flow_style=True).removesuffix("\n...\n").strip()
 
 
 def main() -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from ccstae.errors import InputError, unknown
 from ccstae.settings.base import Id, Settings
@@ -21,7 +22,7 @@ class Level(Settings):
     """One noise level: the background's share w of the electrons, and electrons per pattern (inf: noise-free)."""
 
     background: float = Field(ge=0, lt=1)
-    electrons: float = Field(gt=0)
+    electrons: float = Field(gt=0, allow_inf_nan=True)
 
     @property
     def name(self) -> str:
@@ -29,8 +30,17 @@ class Level(Settings):
         return "clean" if math.isinf(self.electrons) else f"w{self.background:.2f}_n{self.electrons:g}"
 
 
+def _countable(electrons: float) -> float:
+    if electrons > MOST_ELECTRONS and not math.isinf(electrons):
+        raise ValueError(f"expected at most {MOST_ELECTRONS:g}, or .inf for the noise-free level")
+    return electrons
+
+
+MOST_ELECTRONS = 1e10
+"""Per pattern: counts are 32-bit numbers."""
 Share = Annotated[float, Field(ge=0, lt=1)]
-Dose = Annotated[float, Field(gt=0)]
+Dose = Annotated[float, Field(ge=1, allow_inf_nan=True), AfterValidator(_countable)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 def _one_is_a_list(kind: Any) -> BeforeValidator:
@@ -41,8 +51,8 @@ def _one_is_a_list(kind: Any) -> BeforeValidator:
 class Noise(Settings):
     """A series of noise levels: every combination of its backgrounds and doses."""
 
-    background: Annotated[tuple[Share, ...], _one_is_a_list(Share)] = (0.0,)
-    electrons: Annotated[tuple[Dose, ...], _one_is_a_list(Dose)]
+    background: Annotated[tuple[Share, ...], Field(min_length=1), _one_is_a_list(Share)] = (0.0,)
+    electrons: Annotated[tuple[Dose, ...], Field(min_length=1), _one_is_a_list(Dose)]
     """Electrons per pattern; .inf gives the noise-free level."""
 
     @model_validator(mode="after")
@@ -59,11 +69,13 @@ class Noise(Settings):
 class Seeds(Settings):
     """Seeds of the noise. Scores come from `test`; `tune` is for choosing settings and never scored."""
 
-    test: tuple[int, ...] = Field((1, 2), min_length=1)
-    tune: tuple[int, ...] = (101,)
+    test: tuple[Seed, ...] = Field((1, 2), min_length=1)
+    tune: tuple[Seed, ...] = (101,)
 
     @model_validator(mode="after")
     def _apart(self) -> Self:
+        if len(set(self.test)) < len(self.test):
+            raise ValueError("a seed is in test twice")
         if set(self.test) & set(self.tune):
             raise ValueError("a seed is in both test and tune")
         return self
@@ -78,6 +90,14 @@ class Method(Settings):
     """A program that reads a counts file and writes a map file. It runs without a shell, as trusted code."""
     settings: dict[str, Any] = Field({})
     time_limit_s: float = Field(3600.0, gt=0)
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if self.command is not None and self.method is not None:
+            raise ValueError("give method or command, not both")
+        if self.command is not None and ("\0" in self.command or not self.command.strip()):
+            raise ValueError(f"command is {self.command!r}: expected a program and its arguments")
+        return self
 
 
 # `zero:` with nothing behind it is an entry with every default.
@@ -99,6 +119,14 @@ class Config(Settings):
     keep_counts: bool = False
     """Keep the noisy counts after the maps are made."""
 
+    @model_validator(mode="after")
+    def _levels_differ_by_name(self) -> Self:
+        named: dict[str, Level] = {}
+        for level in (level for noise in self.noise.values() for level in noise.levels):
+            if named.setdefault(level.name, level) != level:
+                raise ValueError(f"noise: two levels would share the name {level.name}: expected backgrounds 0.01 apart, doses to 6 digits")
+        return self
+
     @property
     def levels(self) -> list[Level]:
         """All levels, each once, in the order of the config."""
@@ -118,17 +146,53 @@ class Config(Settings):
         return SETTINGS[entry.method or id].model_validate(entry.settings)
 
 
+class _Loader(yaml.SafeLoader):
+    """Plain data alone, and no key given twice: of two, YAML would keep the last and say nothing."""
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen = set()
+    for key, _ in node.value:
+        if key.tag != "tag:yaml.org,2002:merge":
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} is given twice", key.start_mark)
+            seen.add(key.value if isinstance(key.value, str) else id(key))
+    loader.flatten_mapping(node)
+    return loader.construct_mapping(node, deep=True)
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def read_yaml(text: str, where: str) -> Any:
+    """Plain data from YAML; InputError says what is wrong, and on which line."""
+    if len(text) > MOST_CHARACTERS:
+        raise InputError(f"{where}: holds {len(text)} characters; expected a config of at most {MOST_CHARACTERS}")
+    try:
+        data = yaml.load(text, _Loader)  # a SafeLoader
+        json.dumps(data, default=str)  # a config that holds itself has no end
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}" if mark else ""
+        raise InputError(f"{where}:{line} is not valid YAML: {getattr(error, 'problem', None) or error}") from None
+    except (RecursionError, TypeError, ValueError) as error:
+        raise InputError(f"{where}: is no config: {error}; expected mappings, lists, text and numbers, not nested without end") from None
+    return data
+
+
+MOST_CHARACTERS = 2**20
+
+
 def load(path: Path | str) -> Config:
     """Read and check a config file; InputError says file, place, value and what was expected, in one line."""
     path = Path(path)
     try:
-        data = yaml.safe_load(path.read_text())
+        text = path.read_text()
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}; expected a YAML config file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        where = f" line {error.problem_mark.line + 1}" if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark else ""
-        raise InputError(f"{path}:{where} is not valid YAML: {getattr(error, 'problem', error)}") from None
-    return parse(data, str(path))
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is not text: {error.reason} at byte {error.start}; expected a YAML config file") from None
+    return parse(read_yaml(text, str(path)), str(path))
 
 
 def parse(data: Any, where: str = "config") -> Config:
@@ -171,7 +235,8 @@ def _check_references(config: Config, where: str) -> None:
 
 def _first(error: ValidationError, model: type[BaseModel]) -> str:
     """The first problem as `path: what (value), expected ...`, with the nearest valid key for an unknown one."""
-    problem = error.errors()[0]
+    # A misspelt key says more than that the right one is missing.
+    problem = min(error.errors(), key=lambda problem: problem["type"] == "missing")
     # A scene's kind, by which its model is chosen, is part of where pydantic finds a problem and not of the file.
     loc = problem["loc"]
     place = ".".join(str(part) for i, part in enumerate(loc) if not (loc[0] == "scenes" and i == 2 and part in _KINDS))
@@ -183,8 +248,8 @@ def _first(error: ValidationError, model: type[BaseModel]) -> str:
         return f"{place}: {unknown('key', str(loc[-1]), _keys_at(model, loc[:-1]))}"
     message = problem["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
-    value = problem["input"]
-    shown = "" if isinstance(value, dict | list) else f", got {value!r}"
+    value = repr(problem["input"])
+    shown = "" if problem["type"] == "missing" else f", got {value if len(value) <= 60 else value[:57] + '...'}"
     return f"{place or 'top level'}: {message}{shown}"
 
 

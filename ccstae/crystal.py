@@ -58,7 +58,8 @@ def crystal(id: str, material: Material) -> Crystal:
     thermal = {symbol: value for symbol, value in material.thermal_A.items() if _number(id, "thermal_A", symbol)}
     if material.structure is not None:
         try:
-            atoms = read(material.structure)
+            atoms = read(material.structure, index=-1)
+            assert isinstance(atoms, ase.Atoms)
         except Exception as error:  # ASE raises whatever its reader does
             message = f"{material.structure} cannot be read: {error}; expected a file that ASE reads"
             raise InputError(f"materials.{id}.structure: {message}") from None

@@ -52,7 +52,10 @@ def write_limits(config: Config, id: str, scene_path: Path, optics_path: Path, t
             symmetry=calibration.rotational_symmetry,
             limit=limits,
         )
-        store.write_truth(truth_path, truth, {"share": store.values(optics, "share", 3, "f")})
+        extra = {"share": store.values(optics, "share", 3, "f")}
+        if "nuisance" in optics:
+            extra |= {f"nuisance/{name}": optics["nuisance"][name][()] for name in optics["nuisance"]}
+        store.write_truth(truth_path, truth, extra)
 
 
 def shift_images(gradient: NDArray[np.float32], F: Array, calibration: store.Calibration) -> torch.Tensor:

@@ -36,13 +36,18 @@ class Window:
     @property
     def frequencies(self) -> Array:
         """Reciprocal samples in 1/Angstrom, FFT order."""
-        return np.fft.fftfreq(self.samples, self.sampling_A)
+        return np.asarray(np.fft.fftfreq(self.samples, self.sampling_A), np.float64)
 
 
 def window(microscope: Microscope, simulation: Simulation) -> Window:
     """The window for these settings."""
     width = simulation.window_per_px / microscope.pixel_size_inv_A
-    reach = (microscope.detector_px / 2 + _GUARD_PX) * microscope.pixel_size_inv_A + aperture_radius_inv_A(microscope) * 1.5
+    # A distorted or drifted pattern brings in more.
+    own = microscope.nuisances
+    stretch = float(np.abs(np.linalg.inv(np.array(own.distortion))).sum(1).max())
+    drift = float(np.abs(np.array(own.descan_px)).sum(0).max()) / 2
+    half = (microscope.detector_px / 2 + _GUARD_PX) * stretch + drift
+    reach = half * microscope.pixel_size_inv_A + aperture_radius_inv_A(microscope) * 1.5
     samples = next_fast_len(int(np.ceil(2 * reach * width)))
     while samples % 2:
         samples = next_fast_len(samples + 1)

@@ -205,7 +205,9 @@ def make_baseline(metrics: pd.DataFrame, environment: dict[str, Any]) -> Baselin
             continue
         if not np.isfinite(values).all():
             raise InputError(f"baseline: {key} is {values.tolist()}; expected finite numbers")
-        value, spread = float(np.median(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+        value, spread = float(np.median(values)), 0.0
+        if np.ptp(values) > 1e-9 * abs(value):  # less is rounding
+            spread = float(np.std(values, ddof=1))
         numbers = {"value": value, "spread": spread, "tolerance": max(rule.relative * abs(value), rule.absolute, 3 * spread)}
         entries[key] = Entry(**{name: float(f"{number:.6g}") for name, number in numbers.items()}, better=rule.better, gate=rule.gate)
     return Baseline(environment=environment, seeds=len(seeds), entries=entries)

@@ -199,8 +199,8 @@ def read(path: Path) -> pd.DataFrame:
         raise InputError(f"{path}: no such file; expected the table of scores")
     try:
         # Ids are text whatever they spell: a method may be called "null".
-        text = {name: str for name in ("scene", "method", "region", "quantity", "metric")}
-        frame = pd.read_csv(path, dtype=text, keep_default_na=False, na_values={"value": ["nan"]})
+        kinds = {name: float if name in ("background", "electrons", "value") else int if name == "seed" else str for name in COLUMNS}
+        frame = pd.read_csv(path, dtype=kinds, keep_default_na=False, na_values={"value": ["nan"]})
     except (ValueError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a readable table: {str(error).splitlines()[0]}") from None
     if tuple(frame.columns) != COLUMNS:

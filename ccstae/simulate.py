@@ -1,6 +1,6 @@
 """Clean patterns of a scene, with exact truth beside them.
 
-abTEM gives the projected potential and transmission function of the specimen, tile by tile. Each pattern is then
+The transmission function of the specimen is built tile by tile (potential.py). Each pattern is then
 |FFT(probe x transmission)|^2 over a window around the beam, integrated over the detector's pixels with their point
 spread. The specimen is one layer, thin enough to be a phase object, so this is the multislice of one slice, and cropping the
 transmission function to the frequencies that reach the detector changes nothing.
@@ -9,18 +9,18 @@ transmission function to the frequencies that reach the detector changes nothing
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 
-import abtem
-import ase
 import h5py
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.fft import next_fast_len
 
-from ccstae import geometry, optics, scenes, simulate_uniform, store
+from ccstae import geometry, nuisance, optics, potential, scenes, simulate_uniform, store
 from ccstae.config import Config
 from ccstae.progress import progress
 from ccstae.scenes.base import Array, Scene, scan_positions
@@ -28,8 +28,7 @@ from ccstae.scenes.local import LocalScene
 
 _MARGIN_A = 12.0  # atoms this far outside a tile's windows still touch them with their potential
 _BATCH = 64  # patterns per batch; bounds memory, not results
-# abTEM would spend longer on planning its FFTs than on running them.
-_ABTEM = {"diagnostics.progress_bar": False, "fftw.planning_effort": "FFTW_ESTIMATE"}
+_TILE_BYTES = 2**28
 _MIXED = 0.02  # a material or the vacuum counts when it holds more than this share of the probe
 REGIONS = ("background", "interior", "interface", "edge", "core", "boundary")
 
@@ -38,9 +37,18 @@ def simulate(config: Config, id: str, scene_path: Path, optics_path: Path) -> No
     """Write the scene's patterns, and beside them truth and the patterns' gradients (for the limit)."""
     scene = scenes.build(config, id)
     positions = scan_positions(scene.scan)
-    win = optics.window(config.microscope, config.simulation)
     ry, rx = positions.shape[:2]
     n = config.microscope.detector_px
+    drawer = renderer(config, scene)
+    tiles = list(tiles_of(positions, drawer.tile_A, n))
+    parts = _parts(config, id, scene, scene_path)
+    for number, (rows, columns) in enumerate(progress(tiles, label=f"simulate {id} (tiles)")):
+        part = parts / f"{number}.npz"
+        if not part.exists():
+            drawn, slopes = drawer.tile(scene, positions[rows, columns])
+            nuisance.spoil(config.microscope, drawn, slopes)
+            with store.atomic(part) as temporary, open(temporary, "wb") as handle:
+                np.savez(handle, patterns=drawn, gradient=slopes)
     chunk = (1, min(rx, 32), n, n)
     with (
         store.atomic(scene_path) as temporary,
@@ -50,17 +58,37 @@ def simulate(config: Config, id: str, scene_path: Path, optics_path: Path) -> No
     ):
         patterns = file.create_dataset("patterns", (ry, rx, n, n), "f4", chunks=chunk)
         gradient = extra.create_dataset("gradient", (ry, rx, 2, n, n), "f4", chunks=(1, min(rx, 32), 2, n, n))
-        # Where every position has a lattice of its own, tiles hold one position each, or need not be drawn at all.
-        uniform = simulate_uniform.applies(config, scene)
-        renderer = simulate_uniform.UniformRenderer(config) if uniform else Renderer(config, win)
-        block_A = 0.0 if isinstance(scene, LocalScene) and not uniform else config.simulation.tile_A
-        store.write_calibration(file, calibration(config, scene), renderer.vacuum())
-        tiles = list(tiles_of(positions, block_A))
-        for rows, columns in progress(tiles, label=f"simulate {id} (tiles)"):
-            patterns[rows, columns], gradient[rows, columns] = renderer.tile(scene, positions[rows, columns])
+        store.write_calibration(file, calibration(config, scene), drawer.vacuum())
+        for number, (rows, columns) in enumerate(tiles):
+            with np.load(parts / f"{number}.npz") as tile:
+                patterns[rows, columns], gradient[rows, columns] = tile["patterns"], tile["gradient"]
         for name, value in truth(config, scene, positions).items():
             extra[name] = value
         extra["region"].attrs["regions"] = json.dumps(REGIONS)
+        for name, value in nuisance.stored(config.microscope, scene.scan, positions).items():
+            extra[f"nuisance/{name}"] = value
+    shutil.rmtree(parts.parent, ignore_errors=True)
+
+
+def _parts(config: Config, id: str, scene: Scene, scene_path: Path) -> Path:
+    """Where finished tiles wait until all are there, so that a run that was stopped goes on where it was.
+
+    The folder's name tells settings and sources apart; tiles of others are removed.
+    """
+    seen = sha256()
+    for part in (config.microscope, config.simulation, config.scenes[id]):
+        seen.update(part.model_dump_json().encode())
+    for crystal in scene.crystals:
+        seen.update(b"".join(np.ascontiguousarray(a).tobytes() for a in (crystal.cell, crystal.basis, crystal.height_A, crystal.numbers)))
+    seen.update(json.dumps(scene.thermal_A, sort_keys=True).encode())
+    for source in sorted(Path(__file__).parent.rglob("*.py")):
+        seen.update(source.read_bytes())
+    folder = scene_path.parent / f".{scene_path.name}.tiles"
+    parts = folder / seen.hexdigest()[:16]
+    for other in folder.glob("*"):
+        if other != parts:
+            shutil.rmtree(other, ignore_errors=True)
+    return parts
 
 
 def calibration(config: Config, scene: Scene) -> store.Calibration:
@@ -72,14 +100,27 @@ def calibration(config: Config, scene: Scene) -> store.Calibration:
     )
 
 
-def tiles_of(positions: Array, tile_A: float) -> Iterator[tuple[slice, slice]]:
-    """Blocks of the scan, each at most `tile_A` wide."""
+def tiles_of(positions: Array, tile_A: float, detector_px: int) -> Iterator[tuple[slice, slice]]:
+    """Blocks of the scan, each at most `tile_A` wide, with no more patterns of `detector_px` than memory should hold."""
     step = positions[0, 1, 0] - positions[0, 0, 0]
-    block = max(1, int(tile_A // step))
+    most = int(np.sqrt(_TILE_BYTES / (12 * detector_px**2)))  # a pattern and two gradients
+    block = max(1, min(int(tile_A // step), most))
     ry, rx = positions.shape[:2]
     for i in range(0, ry, block):
         for j in range(0, rx, block):
             yield slice(i, min(i + block, ry)), slice(j, min(j + block, rx))
+
+
+def renderer(config: Config, scene: Scene) -> Renderer | simulate_uniform.UniformRenderer:
+    """What renders this scene: a sum of disks where each position has a lattice of its own and the disks are apart, else windows."""
+    own = config.microscope.nuisances
+    if isinstance(scene, LocalScene) and simulate_uniform.applies(config, scene) and not (own.drifts or own.distorts):
+        return simulate_uniform.UniformRenderer(config, scene)
+    windows = Renderer(config, optics.window(config.microscope, config.simulation))
+    if isinstance(scene, LocalScene):
+        windows.tile_A = 0.0  # one position a tile: its neighbours' lattices are others
+        windows.source = (np.zeros((1, 2)), np.ones(1))  # wherever the source is, it meets the same lattice
+    return windows
 
 
 class Renderer:
@@ -87,89 +128,110 @@ class Renderer:
 
     def __init__(self, config: Config, win: optics.Window):
         self.config, self.win = config, win
-        self.device = "cpu"
-        self.probe = torch.from_numpy(optics.probe_fourier(config.microscope, win))
-        response, slope = optics.pixel_response(config.microscope, win)
+        self.tile_A = config.simulation.tile_A
+        m = config.microscope
+        self.source = nuisance.source(m)
+        self.probe = torch.from_numpy(optics.probe_fourier(m, win))
+        response, slope = optics.pixel_response(m, win)
         self.response = torch.from_numpy(response.astype(np.float32))
         self.slope = torch.from_numpy(slope.astype(np.float32))
+        self.distorted = nuisance.distorted_response(m, win) if m.nuisances.distorts else None
         # Whole number of potential samples per window sample, so that cropping keeps the grids aligned.
         self.refine = int(np.ceil(win.sampling_A / config.simulation.potential_sampling_A))
 
     def vacuum(self) -> NDArray[np.float32]:
         """The vacuum probe on the detector, (Qy, Qx), sums to 1."""
-        intensity = (self.probe**2).float()
-        return np.asarray((self.response @ intensity @ self.response.T).numpy())
+        return np.asarray(self.detect((self.probe**2).float()[None])[0][0].numpy())
 
     def tile(self, scene: Scene, positions: Array) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Patterns (Ry, Rx, Qy, Qx) of a block of positions and their gradients (Ry, Rx, 2, Qy, Qx) with a shift in x, y (1/px)."""
         sampling = self.win.sampling_A
         half = self.win.samples // 2
+        points, weights = self.source
+        margin = _MARGIN_A + np.abs(points).max()
         # The tile's grid starts on a multiple of the sampling, whatever the tile: the atoms meet the same grid in every tiling.
-        origin = np.floor(positions.min((0, 1)) / sampling).astype(int) - half - int(np.ceil(_MARGIN_A / sampling))
-        end = np.ceil(positions.max((0, 1)) / sampling).astype(int) + half + int(np.ceil(_MARGIN_A / sampling))
+        origin = np.floor(positions.min((0, 1)) / sampling).astype(int) - half - int(np.ceil(margin / sampling))
+        end = np.ceil(positions.max((0, 1)) / sampling).astype(int) + half + int(np.ceil(margin / sampling))
         shape = [int(next_fast_len(int(n))) for n in end - origin]
-        transmission = torch.from_numpy(self.transmission(scene, origin * sampling, (shape[0], shape[1])))
+        transmission = self.transmission(scene, origin * sampling, (shape[0], shape[1]))
         flat = positions.reshape(-1, 2)
-        index = np.round(flat / sampling).astype(int)
-        offset = torch.from_numpy(flat - index * sampling)
-        corner = index - half - origin
+        drift = None
+        if self.config.microscope.nuisances.drifts:
+            drift = torch.from_numpy(nuisance.drift_px(self.config.microscope, scene.scan, flat))
         n = self.config.microscope.detector_px
-        out = np.empty((len(flat), n, n), np.float32)
-        gradient = np.empty((len(flat), 2, n, n), np.float32)
-        for start in range(0, len(flat), _BATCH):
-            stop = min(start + _BATCH, len(flat))
-            cut = torch.stack([transmission[y : y + self.win.samples, x : x + self.win.samples] for x, y in corner[start:stop]])
-            out[start:stop], gradient[start:stop] = self.patterns(cut, offset[start:stop])
+        out = np.zeros((len(flat), n, n), np.float32)
+        gradient = np.zeros((len(flat), 2, n, n), np.float32)
+        for point, weight in zip(points, weights.astype(np.float32), strict=True):
+            index = np.round((flat + point) / sampling).astype(int)
+            offset = torch.from_numpy(flat + point - index * sampling)
+            corner = index - half - origin
+            for start in range(0, len(flat), _BATCH):
+                part = slice(start, start + _BATCH)
+                cut = torch.stack([transmission[y : y + self.win.samples, x : x + self.win.samples] for x, y in corner[part]])
+                pattern, slopes = self.patterns(cut, offset[part], None if drift is None else drift[part])
+                out[part] += weight * pattern
+                gradient[part] += weight * slopes
         lead = positions.shape[:2]
         return out.reshape(*lead, n, n), gradient.reshape(*lead, 2, n, n)
 
-    def transmission(self, scene: Scene, origin_A: Array, shape: tuple[int, int]) -> NDArray[np.complex64]:
-        """Transmission function (y, x) on the window's sampling, `shape` samples in (x, y) from `origin_A`.
-
-        Built `refine` times finer by abTEM, then Fourier-cropped, which is exact for the frequencies kept.
-        """
+    def transmission(self, scene: Scene, origin_A: Array, shape: tuple[int, int]) -> torch.Tensor:
+        """Transmission function (y, x) on the window's sampling, `shape` samples in (x, y) from `origin_A`."""
         extent = np.array(shape) * self.win.sampling_A
         positions, numbers = scene.atoms((*origin_A, *(origin_A + extent)))
-        if len(positions) == 0:
-            return np.ones(shape[::-1], np.complex64)
-        height = float(np.ptp(positions[:, 2])) + 2.0
-        at = positions - [*origin_A, positions[:, 2].min() - 1.0]
-        atoms = ase.Atoms(numbers=numbers, positions=at, cell=[*extent, height])
-        fine = (shape[0] * self.refine, shape[1] * self.refine)
-        with abtem.config.set(_ABTEM):
-            factors = abtem.parametrizations.LobatoParametrization(sigmas=scene.thermal_A)
-            potential = abtem.Potential(
-                atoms, gpts=fine, slice_thickness=height, parametrization=factors, projection="infinite", device="cpu"
-            ).build(lazy=False)
-            array = potential.transmission_function(energy=self.config.microscope.energy_keV * 1e3).array[0]  # type: ignore[attr-defined]
-        cropped = torch.from_numpy(np.asarray(array))
-        for axis, (n, f) in enumerate(zip(shape, fine, strict=True)):
-            keep = torch.from_numpy(np.rint(np.fft.fftfreq(n) * n).astype(int) % f)
-            cropped = torch.fft.ifft(torch.fft.fft(cropped, dim=axis).index_select(axis, keep), dim=axis) / self.refine
-        # abTEM's arrays are (x, y); everything else here is (y, x). This is the one place that turns them.
-        return np.ascontiguousarray(cropped.numpy().T)
+        return potential.transmission(
+            positions[:, :2] - origin_A,
+            numbers,
+            shape[::-1],
+            self.win.sampling_A,
+            self.refine,
+            self.config.microscope.energy_keV,
+            scene.thermal_A,
+        )
 
-    def patterns(self, transmission: torch.Tensor, offset_A: torch.Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Patterns of windows (B, n, n) with the probe `offset_A` (B, 2) from the window's centre."""
+    def patterns(
+        self, transmission: torch.Tensor, offset_A: torch.Tensor, drift_px: torch.Tensor | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Patterns of windows (B, n, n) with the probe `offset_A` (B, 2) from the window's centre, moved by `drift_px` (B, 2)."""
         n = self.win.samples
         q = torch.from_numpy(self.win.frequencies)
         # The probe's phase ramp puts it at the centre sample plus the offset.
-        ramp = torch.polar(torch.ones(()).double(), -2 * np.pi * q[None, :, None] * (offset_A[:, None, :] + n // 2 * self.win.sampling_A))
+        ramp = _ramp(-q, offset_A + n // 2 * self.win.sampling_A)
         probe = self.probe * ramp[:, :, None, 1] * ramp[:, None, :, 0]
         exit_wave = torch.fft.ifft2(probe.to(torch.complex64)) * transmission
+        if drift_px is not None:
+            x = torch.arange(n, dtype=torch.float64) * self.win.sampling_A
+            ramp = _ramp(x, drift_px * self.config.microscope.pixel_size_inv_A).to(torch.complex64)
+            exit_wave = exit_wave * ramp[:, :, None, 1] * ramp[:, None, :, 0]
         amplitude = torch.fft.fft2(exit_wave)
-        intensity = amplitude.real**2 + amplitude.imag**2
+        pattern, slopes = self.detect(amplitude.real**2 + amplitude.imag**2)
+        return pattern.numpy(), slopes.numpy()
+
+    def detect(self, intensity: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Patterns (B, Qy, Qx) and gradients (B, 2, Qy, Qx) of intensities (B, n, n) in reciprocal space."""
+        if self.distorted is not None:
+            size = self.config.microscope.detector_px
+            samples = intensity.reshape(len(intensity), -1).T.contiguous()
+            pattern, along_x, along_y = ((part @ samples).T.reshape(-1, size, size) for part in self.distorted)
+            return pattern, torch.stack([along_x, along_y], 1)
         rows = self.response @ intensity
-        pattern = rows @ self.response.T
         along_x = rows @ self.slope.T
         along_y = (self.slope @ intensity) @ self.response.T
-        return pattern.numpy(), torch.stack([along_x, along_y], 1).numpy()
+        return rows @ self.response.T, torch.stack([along_x, along_y], 1)
+
+
+def _ramp(points: torch.Tensor, rate: torch.Tensor) -> torch.Tensor:
+    """exp(2 pi i points rate), (B, n, 2), of points (n) and rates (B, 2)."""
+    return torch.polar(torch.ones(()).double(), 2 * np.pi * points[None, :, None] * rate[:, None, :])
 
 
 def truth(config: Config, scene: Scene, positions: Array) -> dict[str, NDArray[np.generic]]:
     """F at the point and averaged over the probe, label, region, and each material's share of the probe."""
     win = optics.window(config.microscope, config.simulation)
     points, weights = optics.probe_shells(config.microscope, win)
+    if config.microscope.nuisances.source_size_A > 0:
+        points, weights = optics.probe_shells(config.microscope, win, shells=6, angles=8)
+        blur, blur_weights = nuisance.source(config.microscope)
+        points, weights = (points[:, None] + blur).reshape(-1, 2), np.outer(weights, blur_weights).ravel()
     if isinstance(scene, LocalScene):  # the beam meets one lattice and nothing of its neighbours
         points, weights = np.zeros((1, 2)), np.ones(1)
     ry, rx = positions.shape[:2]

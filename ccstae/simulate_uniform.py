@@ -11,12 +11,15 @@ against each other.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from abtem.core.energy import energy2sigma
 from abtem.parametrizations import LobatoParametrization
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
+from scipy.fft import next_fast_len
 
 from ccstae import geometry, optics
 from ccstae.config import Config
@@ -31,10 +34,8 @@ _FINER = 4  # a cell is so small that it is sampled this much more finely than a
 _APART = 8.0  # least gap of two disks in standard deviations of the aperture's edge: their amplitudes then multiply to 1e-9
 
 
-def applies(config: Config, scene: Scene) -> bool:
-    """Whether the scene can be rendered so: one lattice a position, disks well apart."""
-    if not isinstance(scene, LocalScene):
-        return False
+def applies(config: Config, scene: LocalScene) -> bool:
+    """Whether the scene can be rendered so: all disks are well apart."""
     radius = optics.aperture_radius_inv_A(config.microscope)
     edge = radius * config.microscope.aperture_edge_mrad / config.microscope.semiangle_mrad
     G = geometry.inverse_transpose(scene.F) @ scene.nominal
@@ -45,8 +46,9 @@ def applies(config: Config, scene: Scene) -> bool:
 class UniformRenderer:
     """Turns beam positions of a LocalScene into patterns; the same calls as `simulate.Renderer`."""
 
-    def __init__(self, config: Config):
-        self.config = config
+    def __init__(self, config: Config, scene: LocalScene):
+        self.config, self.scene = config, scene
+        self.tile_A = config.simulation.tile_A
         m = config.microscope
         edge_px = optics.aperture_radius_inv_A(m) * m.aperture_edge_mrad / m.semiangle_mrad / m.pixel_size_inv_A
         reach = optics.aperture_radius_inv_A(m) / m.pixel_size_inv_A + _TAIL * edge_px
@@ -58,10 +60,11 @@ class UniformRenderer:
         intensity /= intensity.sum()
         pixels = np.arange(-self.half, self.half + 1)
         self.nodes = 0.5 * np.cos(np.pi * (np.arange(_NODES) + 0.5) / _NODES)
-        R, S = np.moveaxis([optics.response(m, samples + node - pixels[:, None]) for node in self.nodes], 1, 0)
+        R, S = np.moveaxis(np.array([optics.response(m, samples + node - pixels[:, None]) for node in self.nodes]), 1, 0)
         images = np.stack(
             [np.einsum("aik,kl,bjl->abij", left, intensity, right, optimize=True) for left, right in ((R, R), (R, S), (S, R))], 2
         )
+        images[np.abs(images) < 1e-15] = 0.0  # what has no meaning, and would be slow to multiply
         self.table = torch.from_numpy(images.reshape(_NODES**2, -1).astype(np.float32))
         self.sigma = energy2sigma(m.energy_keV * 1e3)
 
@@ -69,38 +72,38 @@ class UniformRenderer:
         """The vacuum probe on the detector, (Qy, Qx), sums to 1."""
         return self._disks(np.zeros((1, 1, 2)), np.ones((1, 1)))[0][0]
 
-    def tile(self, scene: LocalScene, positions: Array) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def tile(self, _: Scene, positions: Array) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Patterns (Ry, Rx, Qy, Qx) of a block of positions and their gradients (Ry, Rx, 2, Qy, Qx) with a shift in x, y (1/px)."""
         lead, n = positions.shape[:2], self.config.microscope.detector_px
-        at = scene.nearest(positions)
-        F = scene.F[at].reshape(-1, 4)
+        at = self.scene.nearest(positions)
+        F = self.scene.F[at].reshape(-1, 4)
         # Many positions may share a lattice; each lattice is rendered once.
-        kinds, which = np.unique(np.column_stack([F, scene.label[at].ravel()]), axis=0, return_inverse=True)
+        kinds, which = np.unique(np.column_stack([F, self.scene.label[at].ravel()]), axis=0, return_inverse=True)
         out = np.empty((len(kinds), n, n), np.float32)
         gradient = np.empty((len(kinds), 2, n, n), np.float32)
         for start in range(0, len(kinds), _BATCH):
             part = slice(start, start + _BATCH)
-            out[part], gradient[part] = self.patterns(scene, kinds[part, :4].reshape(-1, 2, 2), kinds[part, 4])
+            out[part], gradient[part] = self.patterns(kinds[part, :4].reshape(-1, 2, 2), kinds[part, 4])
         which = which.ravel()
         return out[which].reshape(*lead, n, n), gradient[which].reshape(*lead, 2, n, n)
 
-    def patterns(self, scene: Scene, F: Array, label: Array) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def patterns(self, F: Array, label: Array) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Patterns (B, Qy, Qx) and gradients (B, 2, Qy, Qx) of the lattices F (B, 2, 2); label 0 is vacuum."""
-        hk, T = self.coefficients(scene, F)
+        hk, T = self.coefficients(F)
         weight = np.abs(T) ** 2
         direct = (hk == 0).all(-1)
         weight[label == 0] = direct
-        G = geometry.inverse_transpose(F) @ scene.nominal
+        G = geometry.inverse_transpose(F) @ self.scene.nominal
         return self._disks(np.einsum("bij,nj->bni", G, hk) / self.config.microscope.pixel_size_inv_A, weight)
 
-    def coefficients(self, scene: Scene, F: Array) -> tuple[NDArray[np.int64], NDArray[np.complex128]]:
+    def coefficients(self, F: Array) -> tuple[NDArray[np.int64], NDArray[np.complex128]]:
         """(h, k), shape (n, 2), of the disks that may reach the detector, and T_hk (B, n) of the cells deformed by F (B, 2, 2)."""
-        crystal = scene.crystals[0]
+        crystal = self.scene.crystals[0]
         size = np.linalg.norm(crystal.cell, axis=0) / (self.config.simulation.potential_sampling_A / _FINER)
-        shape = [optics.next_fast_len(int(np.ceil(n))) for n in size]
+        shape = [next_fast_len(int(np.ceil(n))) for n in size]
         h, k = (np.rint(np.fft.fftfreq(n) * n) for n in shape)
         hk = np.stack(np.meshgrid(h, k, indexing="ij"), -1)
-        G = geometry.inverse_transpose(F) @ scene.nominal
+        G = geometry.inverse_transpose(F) @ self.scene.nominal
         metric = np.swapaxes(G, 1, 2) @ G
         quadratic = np.stack([hk[..., 0] ** 2, 2 * hk[..., 0] * hk[..., 1], hk[..., 1] ** 2]).reshape(3, -1)
         g2 = (np.stack([metric[:, 0, 0], metric[:, 0, 1], metric[:, 1, 1]], -1) @ quadratic).reshape(-1, *hk.shape[:2])
@@ -110,8 +113,9 @@ class UniformRenderer:
             symbol = chemical_symbols[number]
             own = crystal.basis[crystal.numbers == number]
             structure = np.exp(-2j * np.pi * hk @ own.T).sum(-1)
-            damping = np.exp(-2 * np.pi**2 * scene.thermal_A.get(symbol, 0.0) ** 2 * g2)
-            V += factors.projected_scattering_factor(symbol)(g2) * damping * structure
+            damping = np.exp(-2 * np.pi**2 * self.scene.thermal_A.get(symbol, 0.0) ** 2 * g2)
+            scattering: Any = factors.projected_scattering_factor(symbol)
+            V += scattering(g2) * damping * structure
         V /= np.abs(np.linalg.det(F @ crystal.cell))[:, None, None]
         t = np.exp(1j * self.sigma * np.fft.ifft2(V).real * (shape[0] * shape[1]))
         T = np.fft.fft2(t) / (shape[0] * shape[1])
@@ -143,7 +147,8 @@ class UniformRenderer:
             out[i].index_add_(0, index.ravel(), parts[:, i].ravel())
         inner = slice(2 * half, 2 * half + size)
         out = out.reshape(3, count, wide, wide)[:, :, inner, inner]
-        return out[0].numpy(), out[1:].transpose(0, 1).numpy()
+        # Interpolation may leave -1e-9 of a disk where there is nothing.
+        return out[0].clamp(min=0).numpy(), out[1:].transpose(0, 1).numpy()
 
 
 def _interpolation(nodes: Array, x: Array) -> Array:

@@ -63,11 +63,12 @@ def one_line(config: Config) -> str:
 def sources(config: Config, stage: str, method: str | None = None) -> list[str]:
     """The source files behind a stage: its module, what that imports from this package, and so on.
 
-    For `map` the files behind `method`; for a method from outside, the files that its command names.
+    For `simulate` the structure files of the materials too; for `map` the files behind `method`; for a method from outside, the files that its command names.
     """
     if method is None:
         templates = (_PACKAGE / "templates").iterdir() if stage == "report" else ()
-        return files(f"ccstae.{stage}") + sorted(map(os.path.relpath, templates))
+        structures = {str(m.structure) for m in config.materials.values() if m.structure is not None} if stage == "simulate" else ()
+        return files(f"ccstae.{stage}") + sorted(map(os.path.relpath, templates)) + sorted(structures)
     entry = config.methods[method]
     if entry.command is None:
         return files("ccstae.methods.run", REGISTRY[entry.method or method])

@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 
 from ccstae import geometry
 from ccstae.errors import InputError
+from ccstae.hdf5 import attribute, own, short
+from ccstae.hdf5 import dataset as dataset
+from ccstae.hdf5 import opened as opened
+from ccstae.hdf5 import values as values
 
-# A file may not claim more than this many times the bytes it stores, past the first MB: HDF5's filters reach about 1000, so what
-# claims more was never written in full, or is a trap for memory. An attribute of a product is short.
-_MOST_EXPANSION = 4096
-_MOST_ATTRIBUTE_BYTES = 2**16
 _LARGEST_DEFORMATION = 100.0
 _LARGEST_COUNT = 2**32 - 1
 # How a system says that it takes no more.
@@ -124,48 +124,6 @@ def write_text(path: Path | str, text: str) -> None:
         temporary.write_text(text)
 
 
-@contextmanager
-def opened(path: Path | str) -> Iterator[h5py.File]:
-    """An HDF5 file for reading; InputError where it is missing, truncated or no HDF5 at all."""
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; expected an HDF5 file")
-    try:
-        with h5py.File(path, "r") as file:
-            yield file
-    except (OSError, RuntimeError, ValueError, KeyError, MemoryError) as error:
-        raise InputError(f"{path}: not a readable HDF5 file (truncated or damaged?): {' '.join(str(error).split())}") from None
-
-
-def dataset(file: h5py.File, name: str, rank: int, kinds: str, shape: tuple[int, ...] | None = None) -> h5py.Dataset:
-    """A dataset of the file itself (no link that leaves it), of the given rank, dtype kinds and, where given, shape."""
-    where = f"{file.filename}: /{name}"
-    for end in range(1, len(parts := name.split("/")) + 1):
-        if isinstance(file.get("/".join(parts[:end]), getlink=True), h5py.ExternalLink | h5py.SoftLink):
-            raise InputError(f"{where} is a link; expected a dataset of the file itself")
-    found = file.get(name)
-    if not isinstance(found, h5py.Dataset):
-        raise InputError(f"{file.filename}: no dataset /{name}; expected one of rank {rank}")
-    if found.external or found.is_virtual:
-        raise InputError(f"{where} keeps its data in another file; expected it in this one")
-    if found.ndim != rank or found.dtype.kind not in kinds:
-        raise InputError(f"{where} is {found.dtype} of shape {found.shape}; expected rank {rank}, dtype kind {kinds!r}")
-    if shape is not None and found.shape != shape:
-        raise InputError(f"{where} has shape {found.shape}; expected {shape}")
-    stored = found.id.get_storage_size()
-    if found.size == 0 or found.nbytes > _MOST_EXPANSION * stored + 2**20:
-        raise InputError(f"{where} of shape {found.shape} stores {stored} bytes; expected data, written in full")
-    return found
-
-
-def values(file: h5py.File, name: str, rank: int, kinds: str, shape: tuple[int, ...] | None = None) -> NDArray[Any]:
-    """All of a dataset, as `dataset` checks it; InputError where a number is not finite."""
-    found = dataset(file, name, rank, kinds, shape)[...]
-    if not np.isfinite(found).all():
-        raise InputError(f"{file.filename}: /{name} holds NaN or infinities; expected finite numbers")
-    return found
-
-
 def clean_patterns(patterns: h5py.Dataset, row: int) -> NDArray[np.float32]:
     """One row (Rx, Qy, Qx) of a scene's patterns; InputError where one is no distribution of electrons."""
     found = patterns[row]
@@ -174,15 +132,6 @@ def clean_patterns(patterns: h5py.Dataset, row: int) -> NDArray[np.float32]:
             f"{patterns.file.filename}: {patterns.name}, row {row}: expected finite numbers from 0 up, not all 0 in any pattern"
         )
     return found
-
-
-def attribute(file: h5py.File, name: str) -> Any:
-    """An attribute of the file, no longer than products have it; KeyError where there is none."""
-    size = file.attrs.get_id(name).get_storage_size()
-    if size > _MOST_ATTRIBUTE_BYTES:
-        raise InputError(f"{file.filename}: attribute {name} holds {size} bytes; expected at most {_MOST_ATTRIBUTE_BYTES}")
-    value = file.attrs[name]
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def write_calibration(file: h5py.File, calibration: Calibration, probe: NDArray[Any]) -> None:
@@ -201,7 +150,7 @@ def read_calibration(file: h5py.File) -> Calibration:
         value, size = np.asarray(attribute(file, name)), 2 if name == "centre_px" else 1
         if value.dtype.kind not in "iuf" or value.size != size or not np.isfinite(value).all() or (size == 1 and not value > 0):
             expected = "two finite numbers, x and y" if size == 2 else "a finite number above 0"
-            raise InputError(f"{file.filename}: attribute {name} is {_short(value.tolist())}; expected {expected}")
+            raise InputError(f"{file.filename}: attribute {name} is {short(value.tolist())}; expected {expected}")
         found[name] = value.astype(float).ravel()
     symmetry = float(found["rotational_symmetry"][0])
     if symmetry not in (2, 4, 6):
@@ -218,11 +167,6 @@ def read_calibration(file: h5py.File) -> Calibration:
         lattice_inv_A=lattice,
         rotational_symmetry=int(symmetry),
     )
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def read_probe(file: h5py.File, shape: tuple[int, ...]) -> NDArray[np.float32]:
@@ -290,11 +234,11 @@ def read_map(path: Path | str, shape: tuple[int, ...] | None = None, complete: b
         check_deformation(F, f"{path}: /F")
         extra: dict[str, Any] = {}
         for name, trailing, kinds in (("covariance", (4, 4), "f"), ("label", (), "i"), ("centre_px", (2,), "f")):
-            if file.get(name, getlink=True) is not None:
+            if own(file, name):
                 extra[name] = dataset(file, name, 2 + len(trailing), kinds, scan + trailing)[...]
                 if np.isinf(extra[name]).any():
                     raise InputError(f"{path}: /{name} holds infinities; expected finite numbers, or NaN where the method gives up")
-        if file.get("dictionary", getlink=True) is not None:
+        if own(file, "dictionary"):
             extra["dictionary"] = values(file, "dictionary", 3, "f")
         attributes = {name: attribute(file, name) for name in file.attrs}
         for name in ("method", "settings", "seconds", "device"):
@@ -338,8 +282,8 @@ def read_truth(path: Path | str) -> Truth:
             raise InputError(f"{path}: /region or /label is unfit; expected labels from -1, and indices into {list(names)} of shape {scan}")
         symmetry = attribute(file, "rotational_symmetry")
         if symmetry not in (2, 4, 6):
-            raise InputError(f"{path}: attribute rotational_symmetry is {_short(symmetry)}; expected 2, 4 or 6")
-        levels = file["limit"] if isinstance(file.get("limit", getlink=True), h5py.HardLink) else {}
+            raise InputError(f"{path}: attribute rotational_symmetry is {short(symmetry)}; expected 2, 4 or 6")
+        levels = file["limit"] if own(file, "limit") else {}
         return Truth(
             F=F,
             F_probe=F_probe,
@@ -361,5 +305,5 @@ def read_regions(file: h5py.File) -> tuple[str, ...]:
     except (TypeError, ValueError):
         names = None
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-        raise InputError(f"{file.filename}: attribute regions of /region is {_short(text)}; expected a JSON list of names")
+        raise InputError(f"{file.filename}: attribute regions of /region is {short(text)}; expected a JSON list of names")
     return tuple(names)

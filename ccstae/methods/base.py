@@ -34,6 +34,7 @@ class Answer:
     covariance: NDArray[np.float64] | None = None  # (Ry, Rx, 4, 4) of exx, eyy, exy, theta
     label: NDArray[np.int8] | None = None  # (Ry, Rx), 0 background, 1.. materials
     centre_px: NDArray[np.float64] | None = None  # (Ry, Rx, 2), direct beam (x, y)
+    dictionary: NDArray[np.float32] | None = None  # (entries, Ky, Kx), averaged patterns over the whole detector, however fine
     found: dict[str, Any] = field(default_factory=dict)  # what the method found by itself; kept beside its settings
 
 

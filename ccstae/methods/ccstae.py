@@ -85,7 +85,8 @@ def map_strain(counts: Counts, settings: CcstaeSettings, device: str) -> Answer:
         covariance.reshape(*scan, 4, 4),
         label.reshape(scan),
         middle.cpu().double().numpy().reshape(*scan, 2),
-        {"entries": len(dictionary.intensity), "patterns_on_sample": len(on_sample)},
+        dictionary=dictionary.pictures().cpu().numpy(),
+        found={"entries": len(dictionary.intensity), "model_error": dictionary.error, "patterns_on_sample": len(on_sample)},
     )
 
 
@@ -158,7 +159,8 @@ def learned(
     position = transformer.positions(state.M, state.centre, dictionary.g)
     probe = torch.from_numpy(counts.probe).to(data.device)
     background = learn.background(data, position, disk_radius_px(counts.calibration), counts.calibration.centre_px, probe)
-    return learn.shape(replace(dictionary, background=background), data, state, 2)
+    dictionary = learn.shape(replace(dictionary, background=background), data, state, 2)
+    return replace(dictionary, error=learn.model_error(dictionary, data, state))
 
 
 def deformation(state: State, normal: Tensor) -> tuple[np.ndarray, np.ndarray]:

@@ -7,6 +7,7 @@ import platform
 import resource
 import sys
 import time
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
@@ -40,20 +41,40 @@ def run(config: Config, method_id: str, counts_path: Path | str, map_path: Path 
     device = resolve(settings.device or config.device)
     counts = store.read_counts(counts_path)
     begun = time.perf_counter()
-    answer = map_strain(counts, settings, device)
+    answer, used = _within_memory(name, map_strain, counts, settings, device)
     seconds = time.perf_counter() - begun
     _check(answer, counts.counts.shape[:2], name)
     attributes = {
-        "method": name,
+        "method": method_id,
         "settings": json.dumps(settings.model_dump(mode="json")),
         "found": json.dumps(answer.found),
         "seconds": seconds,
-        "device": device,
+        "device": used,
         "threads": _threads(),
         "peak_memory_bytes": peak_memory_bytes(device),
         "versions": json.dumps(versions()),
     }
-    store.write_map(map_path, store.Map(answer.F, attributes, answer.covariance, answer.label, answer.centre_px))
+    store.write_map(map_path, store.Map(answer.F, attributes, answer.covariance, answer.label, answer.centre_px, answer.dictionary))
+
+
+def _within_memory(
+    name: str, map_strain: Callable[..., base.Answer], counts: store.Counts, settings: MethodSettings, device: str
+) -> tuple[base.Answer, str]:
+    """The answer and the device that gave it. A GPU that runs out of memory gets smaller batches, then the CPU takes over: said aloud."""
+    if device == "cuda":
+        import torch
+
+        from ccstae.methods import windows
+
+        for division in (1, 4, 16):
+            try:
+                with windows.smaller_batches(division):
+                    return map_strain(counts, settings, device), device
+            except torch.OutOfMemoryError:
+                torch.cuda.empty_cache()
+                following = "on the CPU" if division == 16 else f"with batches smaller by {4 * division}"
+                print(f"method {name}: the GPU is out of memory; again {following}", file=sys.stderr)
+    return map_strain(counts, settings, "cpu"), "cpu"
 
 
 def versions() -> dict[str, str]:

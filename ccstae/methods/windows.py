@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -13,9 +14,28 @@ from torch import Tensor
 CHUNK_BYTES = 16 * 2**20
 
 
+_division = 1
+
+
+def batch(size: int) -> int:
+    """How many patterns to take at a time where `size` are wanted: all of them, but for a device that ran out of memory."""
+    return max(1, size // _division)
+
+
+@contextmanager
+def smaller_batches(division: int) -> Iterator[None]:
+    """In this block, `batch` gives a `division`-th of what is wanted."""
+    global _division
+    before, _division = _division, division
+    try:
+        yield
+    finally:
+        _division = before
+
+
 def chunk_size(shape: tuple[int, ...]) -> int:
     """Patterns of `shape` (Qy, Qx) to take at a time."""
-    return max(1, CHUNK_BYTES // (4 * shape[-1] * shape[-2]))
+    return batch(CHUNK_BYTES // (4 * shape[-1] * shape[-2]))
 
 
 def chunks(counts: NDArray[np.unsignedinteger], device: str) -> Iterator[tuple[slice, Tensor]]:

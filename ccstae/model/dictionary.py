@@ -28,6 +28,7 @@ class Dictionary:
     spread: Tensor  # (K,), relative spread of the intensities about their entry
     pixels: int  # edge of a patch, odd
     floor: float  # counts that any pixel may hold; keeps the model positive
+    error: float = 0.0  # root mean square of what the model leaves out, over the disk's brightest pixel
 
     @cached_property
     def local_background(self) -> Tensor:
@@ -54,6 +55,22 @@ class Dictionary:
         direct, disk = self.tables
         first, other = direct(shift[:, 0]), disk(shift[:, 1:].reshape(-1, 2))
         return tuple(torch.cat([a[:, None], b.reshape(n, K - 1, -1)], 1) for a, b in zip(first, other, strict=True))
+
+
+    def pictures(self) -> Tensor:
+        """The entries as patterns on the profiles' own fine grid, (E, o Qy, o Qx) in counts per pixel, for people to look at."""
+        o, samples = spline.OVERSAMPLING, self.disk.shape[-1]
+        height, width = self.background.shape
+        fine = torch.nn.functional.interpolate(self.background[None, None], scale_factor=o, mode="bilinear", align_corners=False)[0]
+        out = fine.repeat(len(self.intensity), 1, 1)
+        middle = torch.tensor([width // 2, height // 2], device=self.g.device) * o + o // 2
+        at = (self.g * o).round().long() + middle - samples // 2  # x and y of each profile's first sample
+        for k, (x, y) in enumerate(at.tolist()):
+            profile = self.direct if k == 0 else self.disk
+            top, left, bottom, right = max(0, -y), max(0, -x), min(samples, o * height - y), min(samples, o * width - x)
+            if bottom > top and right > left:
+                out[:, y + top : y + bottom, x + left : x + right] += self.intensity[:, k, None, None] * profile[top:bottom, left:right]
+        return out
 
 
 def patch_pixels(radius_px: float) -> int:
@@ -87,7 +104,7 @@ def from_probe(probe: Tensor, centre: tuple[float, float], radius_px: float, ite
 
 def normalised(profile: Tensor) -> Tensor:
     """The profile scaled so that its patch sums to 1."""
-    return profile / profile.sum() * spline.OVERSAMPLING**2
+    return (profile / profile.sum() * spline.OVERSAMPLING**2).clamp_min(1e-12)  # no denormal numbers, which are slow
 
 
 def _interpolate(x: Tensor, known: Tensor, values: Tensor) -> Tensor:

@@ -180,3 +180,20 @@ def shape(dictionary: Dictionary, counts: Tensor, state: State, rounds: int) -> 
         model = intensity[:, None, None] * unit + diffuse_counts + dictionary.floor
         dictionary = improve(dictionary, patch.cut(counts)[seen].reshape(unit.shape), model, intensity, shift)
     return dictionary
+
+
+def model_error(dictionary: Dictionary, counts: Tensor, state: State) -> float:
+    """What the aligned patterns leave beyond Poisson's variance: root mean square, over the brightest pixel of the disk.
+
+    Zero where the counts' own noise hides it. At high dose it is strain that changes within the probe, neighbours' tails and
+    whatever else the dictionary has no word for; a pixel then weighs by both variances.
+    """
+    position = transformer.positions(state.M, state.centre, dictionary.g)[:, 1:]
+    patch = transformer.patches(position, dictionary.offsets, (counts.shape[-2], counts.shape[-1]))
+    unit = dictionary.tables[1](patch.shift(position).reshape(-1, 2))[0].reshape(patch.index.shape)
+    disk = state.intensity[:, 1:, None] * unit
+    model = disk + state.level[:, None, None] * patch.cut(dictionary.background) + dictionary.floor
+    beyond = ((patch.cut(counts) - model) ** 2 - model) * (patch.inside > 0)
+    brightest = (disk.amax(2, keepdim=True) * patch.inside).double()
+    # Summed before they are divided, so that faint disks do not decide.
+    return math.sqrt(max(float(beyond.double().sum() / (brightest**2).sum()), 0.0))

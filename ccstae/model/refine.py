@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ccstae.model import spline, transformer
+from ccstae.model import transformer
 from ccstae.model.dictionary import Dictionary
 
 STEPS = 12
@@ -62,9 +62,11 @@ def evaluate(counts: Tensor, dictionary: Dictionary, state: State) -> Evaluation
     A = state.intensity[..., None]
     m = A * T + state.level[:, None, None] * beta + dictionary.floor
     ratio = d / m
-    w = patch.inside / m
+    # Where the model errs by more than the counts do, as it must in noise-free data, a pixel weighs less.
+    trust = patch.inside / (1 + (dictionary.error * A * T.amax(2, keepdim=True)) ** 2 / m)
+    w = trust / m
     # d log(d / m) - (d - m), which is zero for d = m and keeps its digits at high counts.
-    deviance = 2 * (patch.inside * (torch.xlogy(d, ratio) - d + m)).sum((1, 2))
+    deviance = 2 * (trust * (torch.xlogy(d, ratio) - d + m)).sum((1, 2))
     basis = torch.stack([T, A * Tx, A * Ty, beta], 2)  # (n, K, 4, p)
     weighted = basis * w[:, :, None]
     gram = (weighted @ basis.transpose(2, 3)).double()

@@ -6,7 +6,6 @@ import hashlib
 import urllib.request
 from pathlib import Path
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -35,6 +34,17 @@ def load(name: str, source: ArrayFile, shape: tuple[int, int]) -> NDArray[np.flo
     return array.astype(np.float64)
 
 
+def at_hand(source: ArrayFile) -> bool:
+    """Whether the file need not be downloaded."""
+    return source.path is not None or _kept(source).is_file()
+
+
+def _kept(source: ArrayFile) -> Path:
+    """Where a download is kept."""
+    suffix = Path((source.url or "").split("?")[0]).suffix
+    return CACHE / f"{source.sha256}{suffix if suffix in ('.h5', '.hdf5') else '.npy'}"
+
+
 def _local(name: str, source: ArrayFile) -> Path:
     """Path of the file on this machine, after its sum is checked."""
     if source.path is not None:
@@ -43,8 +53,7 @@ def _local(name: str, source: ArrayFile) -> Path:
         _check(name, source.path.read_bytes(), source, str(source.path))
         return source.path
     assert source.url is not None  # checked by the settings model
-    suffix = Path(source.url.split("?")[0]).suffix
-    path = CACHE / f"{source.sha256}{suffix if suffix in ('.h5', '.hdf5') else '.npy'}"
+    path = _kept(source)
     if not path.is_file():
         try:
             with urllib.request.urlopen(source.url, timeout=_PATIENCE_S) as answer:

@@ -119,9 +119,7 @@ def _row(settings: HeterostructureSettings, crystal: Crystal, e: float, row: Dis
         raise InputError("dislocations.spacing_A: the materials have no misfit to relieve; expected a spacing")
     # Relieved on either side of the mean lattice: (1 + b / 2d) / (1 - b / 2d) = 1 + e.
     spacing = row.spacing_A or burgers * (1 / e + 0.5)
-    count = row.count or 2 * int(np.ceil(settings.scan.shape[0] * settings.scan.step_A / spacing)) + 1
-    y = row.centre_A + (np.arange(count) - (count - 1) / 2) * spacing
-    return DislocationRow(settings.interface_A, y, burgers, row.poisson_ratio, row.core_A), burgers / spacing
+    return DislocationRow(settings.interface_A, row.y_A, spacing, burgers, row.poisson_ratio, row.core_A), burgers / spacing
 
 
 def _inclusion(inclusion: Inclusion, X: Array) -> tuple[Array, Array, Array]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,18 +18,31 @@ from ccstae.crystal import Crystal
 from ccstae.errors import InputError
 from ccstae.scenes import arrays
 from ccstae.scenes.base import Array, Atoms, Box, Scene, cells, inside
-from ccstae.settings.scene import LabelledSettings, RotationSettings, SceneSettings, UniformSettings
+from ccstae.settings.scene import LabelledSettings, RotationSettings, UniformSettings
+
+_PARTS = ("exx", "eyy", "exy", "rotation")
 
 
 class LocalScene(Scene):
-    """F (Ry, Rx, 2, 2) and label (Ry, Rx) of every position; a point belongs to the position nearest to it."""
+    """Everything is known at the positions of the scan; a point belongs to the position nearest to it."""
 
-    def __init__(self, settings: SceneSettings, crystals: Sequence[Crystal]):
-        super().__init__(settings, crystals)
-        self.F = self.local_deformation()
-        self.label = np.where(np.isnan(self.F).any((-1, -2)), 0, 1).astype(np.int8)
-        self.F[self.label == 0] = np.eye(2)
-        self._reference = self.reference_positions()
+    @cached_property
+    def F(self) -> Array:
+        """F (Ry, Rx, 2, 2) of every position; I in vacuum."""
+        return np.where(self.label[..., None, None] == 0, np.eye(2), self._given)
+
+    @cached_property
+    def label(self) -> NDArray[np.int8]:
+        """0 for vacuum, 1 for the material, (Ry, Rx)."""
+        return np.where(np.isnan(self._given).any((-1, -2)), 0, 1).astype(np.int8)
+
+    @cached_property
+    def _given(self) -> Array:
+        return self.local_deformation()
+
+    @cached_property
+    def _reference(self) -> NDArray[np.bool_]:
+        return self.reference_positions()
 
     @abstractmethod
     def local_deformation(self) -> Array:
@@ -121,9 +135,14 @@ class Labelled(LocalScene):
 
     settings: LabelledSettings
 
+    def __init__(self, settings: LabelledSettings, crystals: Sequence[Crystal]):
+        super().__init__(settings, crystals)
+        if all(arrays.at_hand(getattr(settings, name)) for name in _PARTS):
+            self.reference_positions()  # says now what is wrong; a file that has to be downloaded waits until it is needed
+
     def local_deformation(self) -> Array:
         s = self.settings
-        exx, eyy, exy, theta = (arrays.load(name, getattr(s, name), s.scan.shape) for name in ("exx", "eyy", "exy", "rotation"))
+        exx, eyy, exy, theta = (arrays.load(name, getattr(s, name), s.scan.shape) for name in _PARTS)
         if np.nanmax(np.abs([exx, eyy, exy])) > 0.2:
             raise InputError("exx, eyy, exy: a strain is larger than 0.2; expected numbers, not per cent")
         return geometry.deformation(exx, eyy, exy, theta)

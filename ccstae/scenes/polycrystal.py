@@ -30,7 +30,7 @@ class Polycrystal(Scene):
         self._origin = rng.uniform(0, 1, (settings.grains, 2)) @ crystals[0].cell.T
         self.reference_grain = int(np.bincount(self.grain(self.positions).ravel(), minlength=settings.grains).argmax())
         strain[self.reference_grain], angle[self.reference_grain] = 0.0, 0.0
-        self.grain_deformation = geometry.deformation(*strain.T, angle)
+        self.grain_deformation = geometry.deformation(strain[:, 0], strain[:, 1], strain[:, 2], angle)
         """F (grains, 2, 2)."""
 
     def grain(self, x: Array) -> NDArray[np.int64]:

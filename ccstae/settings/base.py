@@ -14,4 +14,4 @@ Id = Annotated[str, StringConstraints(pattern=f"^{ID_PATTERN}$", max_length=64)]
 class Settings(BaseModel):
     """Base of every settings model."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=True, ser_json_inf_nan="constants", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, ser_json_inf_nan="constants", use_attribute_docstrings=True)

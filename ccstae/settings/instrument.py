@@ -5,9 +5,40 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from ccstae.settings.base import Settings
+
+Shift = Annotated[float, Field(ge=-20, le=20)]
+Stretch = Annotated[float, Field(ge=-1.2, le=1.2)]
+Element = Annotated[str, StringConstraints(pattern="^[A-Z][a-z]?$")]
+
+
+class Nuisances(Settings):
+    """What a real instrument adds; each is off by default, and written to the truth file when on (/nuisance/...)."""
+
+    descan_px: tuple[tuple[Shift, Shift], tuple[Shift, Shift]] = ((0.0, 0.0), (0.0, 0.0))
+    """Drift of the direct beam (x, y) on the detector along a row of the scan, first to last, and along a column."""
+    distortion: tuple[tuple[Stretch, Stretch], tuple[Stretch, Stretch]] = ((1.0, 0.0), (0.0, 1.0))
+    """Matrix by which the detector's image is distorted about the direct beam; an elliptical distortion is symmetric."""
+    source_size_A: float = Field(0.0, ge=0, le=20)
+    """Standard deviation of the Gaussian, incoherent source on the specimen."""
+    dead_px: float = Field(0.0, ge=0, le=0.2)
+    """Share of the detector's pixels that count nothing."""
+    hot_px: float = Field(0.0, ge=0, le=0.2)
+    """Share of the pixels that count `hot_level` more than they should."""
+    hot_level: float = Field(1e-3, gt=0, le=1)
+    """In incident electrons."""
+    seed: int = Field(1, ge=0, lt=2**63)
+    """Of where dead and hot pixels lie."""
+
+    @property
+    def drifts(self) -> bool:
+        return any(value != 0 for row in self.descan_px for value in row)
+
+    @property
+    def distorts(self) -> bool:
+        return self.distortion != ((1.0, 0.0), (0.0, 1.0))
 
 
 class Microscope(Settings):
@@ -22,15 +53,16 @@ class Microscope(Settings):
     detector_px: int = Field(128, ge=32, le=1024, multiple_of=2)
     point_spread_px: float = Field(0.5, ge=0, le=4)
     """Standard deviation of the detector's Gaussian point spread, in pixels."""
+    nuisances: Nuisances = Nuisances()
 
 
 class Simulation(Settings):
     """Numerical settings of the simulator; results must not depend on them (docs/physics.md shows how far they do)."""
 
-    potential_sampling_A: float = Field(0.1, gt=0, le=0.3)
+    potential_sampling_A: float = Field(0.05, gt=0, le=0.3)
     window_per_px: int = Field(2, ge=1, le=8)
     """The simulated window is this many times 1 / pixel_size_inv_A wide: so many samples span one detector pixel."""
-    tile_A: float = Field(520.0, ge=50, le=4000)
+    tile_A: float = Field(260.0, ge=50, le=4000)
     """Edge of the tiles in which the potential is built; bounds memory, not results."""
 
 
@@ -38,7 +70,7 @@ class Material(Settings):
     """A crystal seen along its zone axis: a prototype with species and lattice parameters, or a structure file."""
 
     prototype: Literal["mx2-2h", "graphene", "hbn", "square"] | None = None
-    species: tuple[str, ...] = ()
+    species: tuple[Element, ...] = ()
     a_A: float | None = Field(None, gt=0.5, le=50)
     """In-plane lattice parameter."""
     thickness_A: float = Field(0.0, ge=0, le=50)
@@ -46,7 +78,7 @@ class Material(Settings):
     structure: Path | None = None
     """Any structure file that ASE reads; `zone_axis` then lies along the beam."""
     zone_axis: tuple[int, int, int] = (0, 0, 1)
-    thermal_A: dict[str, Annotated[float, Field(ge=0, le=0.5)]] = {}
+    thermal_A: dict[Element, Annotated[float, Field(ge=0, le=0.5)]] = Field({})
     """Root mean square displacement of an element along one axis, sqrt(B / 8) / pi of the Debye-Waller factor B; none: atoms at rest."""
     source: str = ""
     """Where the numbers come from."""

@@ -48,16 +48,14 @@ class Inclusion(Settings):
 
 
 class Dislocations(Settings):
-    """A row of edge dislocations on the interface, whose Burgers vectors along it relieve the misfit."""
+    """An endless row of edge dislocations on the interface, whose Burgers vectors along it relieve the misfit."""
 
     spacing_A: float | None = Field(None, gt=0)
-    """Distance of neighbours; none: what relieves all of the misfit, about the Burgers vector over it."""
-    count: int | None = Field(None, ge=1, le=400)
-    """How many; none: a row twice as long as the scan is high."""
-    centre_A: float = 0.0
-    """y of the middle of the row, in the reference lattice."""
+    """Distance of neighbours (more than the scan is high: a single one); none: what relieves all of the misfit."""
+    y_A: float = 0.0
+    """y of one of them in the reference configuration."""
     poisson_ratio: float = Field(0.22, gt=-1, lt=1)
-    """Of the free layer, in its plane (0.22: WS2, density functional theory, Kang et al., Appl. Phys. Lett. 102, 012111 (2013))."""
+    """Of the free layer, in its plane; 0.22 is near the computed values of WS2 (Cakir et al., Appl. Phys. Lett. 104, 203110 (2014))."""
     core_A: float = Field(12.0, gt=0, le=200)
     """Distance from a dislocation line within which a position is marked `core`."""
 
@@ -134,7 +132,7 @@ class RotationSettings(SceneSettings):
     kind: Literal["rotation"]
     materials: tuple[Id]
     range_deg: float = Field(70.0, gt=0, le=360)
-    """From the first column to the last, about no rotation in the middle."""
+    """From the first three columns, which are neither turned nor strained, to the last."""
     exx: Strain = 0.005
     eyy: Strain = -0.005
     exy: Strain = 0.0

@@ -141,7 +141,7 @@ def test_a_program_that_fails_is_quoted_and_leaves_nothing(code: str, said: str,
 
 @pytest.mark.parametrize(
     ("command", "said"),
-    [("no-such-program --fast", "'no-such-program' cannot be started"), ("'open quote", "cannot be split"), (" ", "is empty")],
+    [("no-such-program --fast", "'no-such-program' cannot be started"), ("'open quote", "cannot be split"), (" ", "expected a program")],
 )
 def test_a_command_that_cannot_start_says_so(command: str, said: str, tmp_path: Path, counts_path: Path) -> None:
     with pytest.raises(InputError, match=said):

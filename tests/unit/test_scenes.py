@@ -21,7 +21,13 @@ from ccstae.scenes.polycrystal import Polycrystal
 ROOT = Path(__file__).parents[2]
 EVERY = load(ROOT / "config" / "scenes.yaml")
 SCAN = {"shape": [8, 8], "step_A": 40}
-RIGHT = {"kind": "heterostructure", "materials": ["WS2", "WSe2"], "scan": SCAN, "edge_offset_A": None, "reference_A": [-200, -200, -60, 200]}
+RIGHT = {
+    "kind": "heterostructure",
+    "materials": ["WS2", "WSe2"],
+    "scan": SCAN,
+    "edge_offset_A": None,
+    "reference_A": [-200, -200, -60, 200],
+}
 LATTICE_A = 3.153
 points = st.tuples(st.floats(-140, 140), st.floats(-140, 140))
 
@@ -42,10 +48,12 @@ def _in_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 DISLOCATED = build(
-    **RIGHT, interface_A=0, interface_width_A=0, lattice_deg=90, dislocations={"count": 31, "core_A": 10}, ripple={"height_A": 6, "wavelength_A": 150}
+    **RIGHT, interface_A=0, interface_width_A=0, lattice_deg=90, dislocations={"core_A": 10}, ripple={"height_A": 6, "wavelength_A": 150}
 )
 FLAKES: dict[str, Flake] = {
-    "smooth": build(**RIGHT, interface_A=20, inclusions=[{"centre_A": [-50, 0], "radius_A": 90, "exx": 0.02, "exy": 0.01, "rotation": -0.02}]),
+    "smooth": build(
+        **RIGHT, interface_A=20, inclusions=[{"centre_A": [-50, 0], "radius_A": 90, "exx": 0.02, "exy": 0.01, "rotation": -0.02}]
+    ),
     "rippled": build(**RIGHT, ripple={"height_A": 12, "wavelength_A": 180, "direction_deg": 30}),
     "ramp": build(kind="ramp", materials=["WS2"], scan=SCAN, exx=0.03, eyy=-0.02, exy=0.015),
     "dislocated": DISLOCATED,
@@ -70,11 +78,12 @@ def test_truth_is_the_derivative_of_where_the_lattice_is(name: str, at: tuple[fl
     np.testing.assert_allclose(np.linalg.inv(slope), flake.deformation(x), atol=2e-5)
 
 
-@pytest.mark.parametrize("line", range(12, 19))
+@pytest.mark.parametrize("line", range(-2, 3))
 def test_a_burgers_circuit_closes_to_the_burgers_vector(line: int) -> None:
-    """Integrating F^-1 dx round one dislocation misses closure by a lattice vector along the interface, within 1e-3 of a lattice constant."""
+    """Integrating F^-1 dx round one dislocation misses closure by a lattice vector along the interface."""
     row = DISLOCATED.dislocations
-    centre = row.lines[line] + DISLOCATED.displacement(row.lines[line])
+    at = row.origin + np.array([0, line * row.spacing_A])
+    centre = at + DISLOCATED.displacement(at)
     angle = np.linspace(0, 2 * np.pi, 2001)
     # Both sides of the sharp interface meet in corners of the path, so that no step crosses it.
     x = centre + 25 * np.stack([np.cos(angle), np.sin(angle)], -1)
@@ -95,11 +104,11 @@ def test_a_circuit_round_no_dislocation_closes() -> None:
 
 def test_dislocations_relieve_the_whole_misfit() -> None:
     """Far from the row either side is at rest: F is I on the left and the other lattice's on the right."""
-    scene = build(**RIGHT, interface_A=0, interface_width_A=0, lattice_deg=90, dislocations={"count": 161})
+    scene = build(**RIGHT, interface_A=0, interface_width_A=0, lattice_deg=90, dislocations={})
     misfit = 3.282 / 3.153 - 1
-    np.testing.assert_allclose(scene.deformation(np.array([[-150.0, 0.0], [-130.0, 30.0]])), [np.eye(2)] * 2, atol=6e-4)
-    np.testing.assert_allclose(scene.deformation(np.array([[150.0, 0.0], [130.0, 30.0]])), [(1 + misfit) * np.eye(2)] * 2, atol=6e-4)
-    assert np.median(np.diff(scene.dislocations.lines[:, 1])) == pytest.approx(3.153 / misfit + 3.153 / 2)
+    np.testing.assert_allclose(scene.deformation(np.array([[-150.0, 0.0], [-130.0, 30.0]])), [np.eye(2)] * 2, atol=2e-4)
+    np.testing.assert_allclose(scene.deformation(np.array([[150.0, 0.0], [130.0, 30.0]])), [(1 + misfit) * np.eye(2)] * 2, atol=2e-4)
+    assert scene.dislocations.spacing_A == pytest.approx(3.153 / misfit + 3.153 / 2)
 
 
 def test_dislocations_need_a_lattice_vector_along_the_interface() -> None:
@@ -169,12 +178,12 @@ def test_a_ripple_bends_and_does_not_stretch() -> None:
     """Bonds along the layer keep their length in three dimensions, while the projection shortens by up to half of a per cent."""
     scene = build(kind="heterostructure", materials=["WS2", "WS2"], scan=SCAN, edge_offset_A=None, reference_A=[-200, -200, 0, 200],
                   ripple={"height_A": 6, "wavelength_A": 180})  # fmt: skip
-    xyz = metal(scene, (-80.0, -20.0, 80.0, 20.0))
+    xyz = metal(scene, (-95.0, -20.0, 95.0, 20.0))
     near = cKDTree(xyz).query(xyz[np.abs(xyz[:, :2] / [70, 12]).max(1) < 1], 7)[0][:, 1:]
     np.testing.assert_allclose(near, LATTICE_A, rtol=2e-5)
-    exx = geometry.components(scene.deformation(scene.positions))[..., 0]
+    exx = geometry.components(scene.deformation(np.stack([np.linspace(-80, 80, 500), np.zeros(500)], -1)))[..., 0]
     slope = np.pi * 6 / 180
-    assert exx.min() == pytest.approx(np.sqrt(1 - slope**2) - 1, rel=0.02)
+    assert exx.min() == pytest.approx(np.sqrt(1 - slope**2) - 1, rel=1e-3)
     assert np.ptp(xyz[:, 2]) == pytest.approx(6, rel=0.01)
 
 

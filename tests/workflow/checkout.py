@@ -1,4 +1,7 @@
-"""A checkout of its own in which a run takes seconds: the stages only make files with the right names."""
+"""A checkout of its own, to edit and to break.
+
+With stand-ins for the stages, which only make files with the right names, a run takes seconds.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PARTS = ("ccstae", "config", "envs", "profiles", "workflow", "Snakefile")
+PARTS = ("ccstae", "config", "envs", "profiles", "workflow", "tests/baselines", "Snakefile")
 
 # Stands in for `ccstae`: whatever is named after --out or --optics is there afterwards.
 STAND_IN = """#!/bin/sh
@@ -31,18 +34,33 @@ done
 """
 
 
+# Is `ccstae`, from the sources of the checkout.
+REAL = f"""#!{sys.executable}
+from ccstae.cli import main
+main()
+"""
+
+
 @dataclass(frozen=True)
 class Checkout:
-    """A copy of the project in which the workflow runs on stand-ins."""
+    """A copy of the project."""
 
     path: Path
 
+    def command(self, *words: str) -> subprocess.Popen[str]:
+        """Start a program in the checkout, in a session of its own."""
+        path = os.pathsep.join([str(self.path / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]])
+        environment = {**os.environ, "PATH": path, "PYTHONPATH": str(self.path), "PYTHONDONTWRITEBYTECODE": "1"}
+        pipe = subprocess.PIPE
+        return subprocess.Popen(words, cwd=self.path, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        """Start Snakemake in the checkout."""
+        return self.command(sys.executable, "-m", "snakemake", "--cores", "2", *words)
+
     def snakemake(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run Snakemake in the checkout."""
-        path = os.pathsep.join([str(self.path / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]])
-        environment = {**os.environ, "PATH": path, "PYTHONPATH": str(self.path)}
-        command = [sys.executable, "-m", "snakemake", "--cores", "2", *words]
-        return subprocess.run(command, cwd=self.path, env=environment, capture_output=True, text=True, check=False)
+        return finished(self.start(*words))
 
     def plan(self, *words: str) -> dict[str, int]:
         """How many jobs of each rule a run would have."""
@@ -60,15 +78,21 @@ class Checkout:
         path.write_text(change(path.read_text()))
 
 
-def copy(to: Path) -> Checkout:
-    """Copy the project to a new folder and put the stand-in beside it."""
+def finished(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
+    """Wait for a program's end."""
+    stdout, stderr = process.communicate()
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+
+def copy(to: Path, program: str = STAND_IN) -> Checkout:
+    """Copy the project to a new folder and put `ccstae` beside it, or what stands in for it."""
     for part in PARTS:
         if (ROOT / part).is_dir():
             shutil.copytree(ROOT / part, to / part, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy2(ROOT / part, to / part)
-    stand_in = to / "bin" / "ccstae"
-    stand_in.parent.mkdir()
-    stand_in.write_text(STAND_IN)
-    stand_in.chmod(0o755)
+    script = to / "bin" / "ccstae"
+    script.parent.mkdir()
+    script.write_text(program)
+    script.chmod(0o755)
     return Checkout(to)

@@ -15,6 +15,7 @@ CI = ("--configfile", "config/ci.yaml")
 READ = {"tables": 1, "figures": 1, "report": 1, "provenance": 1}  # what people read, made anew with the scores
 SCORED = {"score": 1, **READ}
 DATA_SETS = 3 * 2  # levels and seeds of config/ci.yaml
+METHODS = 5
 
 # One worker runs them all: they share one finished run.
 pytestmark = pytest.mark.xdist_group("reruns")
@@ -55,7 +56,7 @@ EDITS = {
     "a method": ("ccstae/methods/com.py", comment, {"map": DATA_SETS, **SCORED}),
     "the model": ("ccstae/model/__init__.py", comment, {"map": DATA_SETS, **SCORED}),
     "the bound": ("ccstae/limit.py", comment, {"limit": 1, **SCORED}),
-    "the simulator": ("ccstae/simulate.py", comment, {"simulate": 1, "limit": 1, "noise": DATA_SETS, "map": 4 * DATA_SETS, **SCORED}),
+    "the simulator": ("ccstae/simulate.py", comment, {"simulate": 1, "limit": 1, "noise": DATA_SETS, "map": METHODS * DATA_SETS, **SCORED}),
     "how settings are written": ("ccstae/settings/method.py", comment, {}),
     "a default": (
         "ccstae/settings/method.py",
@@ -71,7 +72,7 @@ EDITS = {
     "a new level": (
         "config/ci.yaml",
         replace("[0, 0.5]", "[0, 0.5, 0.7]"),
-        {"resolve": 1, "limit": 1, "noise": 2, "map": 4 * 2, **SCORED},
+        {"resolve": 1, "limit": 1, "noise": 2, "map": METHODS * 2, **SCORED},
     ),
     "where a number comes from": ("config/ci.yaml", replace("Schutte", "W. J. Schutte"), {"resolve": 1, **SCORED}),
     "how a config is laid out": ("config/ci.yaml", comment, {}),
@@ -114,12 +115,12 @@ def test_counts_go_after_use_unless_kept(checkout: Checkout) -> None:
     assert done.returncode == 0, done.stderr
     assert not list(checkout.path.glob("results/gone/counts/**/*.h5"))
     assert not list(checkout.path.glob("results/gone/scenes/**/optics.h5"))
-    assert len(list(checkout.path.glob("results/gone/maps/**/*.h5"))) == 4 * DATA_SETS
+    assert len(list(checkout.path.glob("results/gone/maps/**/*.h5"))) == METHODS * DATA_SETS
     assert checkout.plan(*CI) == {}
 
 
 def test_every_job_has_a_log_and_a_benchmark(finished: Checkout) -> None:
-    jobs = 1 + 1 + 1 + DATA_SETS + 4 * DATA_SETS + 5
+    jobs = 1 + 1 + 1 + DATA_SETS + METHODS * DATA_SETS + 5
     assert len(list(finished.path.glob("results/ci/benchmarks/**/*.tsv"))) == jobs
     rules = [path.read_text() for path in (ROOT / "workflow" / "rules").glob("*.smk")]
     made = [text for text in rules if re.search(r"^rule ", text, re.MULTILINE)]

@@ -10,7 +10,7 @@ from ccstae.settings.base import ID_PATTERN
 
 try:
     RUN = ccstae.config.parse(config, ", ".join(str(path) for path in workflow.configfiles))
-    if workflow.is_main_process and not workflow.dryrun:
+    if workflow.is_main_process and not workflow.output_settings.dryrun and "--lint" not in sys.argv:
         CLAIM = claim(Path("results", RUN.name))  # held until Snakemake ends
 except InputError as error:
     print(f"error: {error}", file=sys.stderr)

@@ -14,7 +14,7 @@ rule regress:
     resources:
         mem_mb=1000,
     params:
-        run=f"results/{RUN.name}",
+        run=lambda wildcards, input: str(Path(input.metrics).parent),
     message:
         "hold the scores against the baseline"
     shell:

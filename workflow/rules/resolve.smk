@@ -11,7 +11,7 @@ rule resolve:
     resources:
         mem_mb=500,
     params:
-        config=CONFIG_LINE,
+        config=lambda wildcards: CONFIG_LINE,  # a plain string would have its {braces} read as wildcards
     message:
         "complete the config"
     shell:
