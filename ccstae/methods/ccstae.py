@@ -129,7 +129,7 @@ def solve(dictionary: Dictionary, data: Tensor, first: encoders.Encoded, rounds:
 
 
 def code(dictionary: Dictionary, state: State, variance: Tensor) -> tuple[Tensor, Tensor]:
-    """The sparse code: the entry (n,) nearest to each pattern's intensities, and the intensities (n, K) it expects at the pattern's counts."""
+    """The sparse code: intensities (n, K) that the nearest entry expects at the pattern's counts, and that entry (n,)."""
     total = state.intensity[:, 1:].sum(1, keepdim=True)
     shares = dictionary.intensity[:, 1:] / dictionary.intensity[:, 1:].sum(1, keepdim=True)
     expected = total[:, None] * shares  # (n, E, K - 1)

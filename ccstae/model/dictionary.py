@@ -56,7 +56,6 @@ class Dictionary:
         first, other = direct(shift[:, 0]), disk(shift[:, 1:].reshape(-1, 2))
         return tuple(torch.cat([a[:, None], b.reshape(n, K - 1, -1)], 1) for a, b in zip(first, other, strict=True))
 
-
     def pictures(self) -> Tensor:
         """The entries as patterns on the profiles' own fine grid, (E, o Qy, o Qx) in counts per pixel, for people to look at."""
         o, samples = spline.OVERSAMPLING, self.disk.shape[-1]

@@ -1,10 +1,10 @@
 """The encoder: counts to a first deformation, through the scores of each disk.
 
 What counts say of a disk's place is its log-likelihood ratio, disk against background, as a function of the place:
-S_k(d) = sum_q counts(q) log(1 + A_k T(q - d) / (b beta_k)). It is a sufficient statistic, so the encoder sees it and not raw pixels. A small
-network, the same for every disk, turns the map of S_k into a displacement and its precision; the lattice that fits all displacements
-best (weighted least squares, differentiable) is the answer. The network therefore knows no orientation, and what it
-learns holds for every lattice.
+S_k(d) = sum_q counts(q) log(1 + A_k T(q - d) / (b beta_k)). It is a sufficient statistic, so the encoder sees it and not raw
+pixels. A small network, the same for every disk, turns the map of S_k into a displacement and its precision; the lattice that
+fits all displacements best (weighted least squares, differentiable) is the answer. The network therefore knows no
+orientation, and what it learns holds for every lattice.
 
 It is trained in parameter space: deformations are drawn, rendered from the dictionary, counted, and must come back.
 """

@@ -55,14 +55,14 @@ def background(counts: Tensor, position: Tensor, radius_px: float, centre: tuple
     total, area = diffuse(counts, position, radius_px, centre)
     rings = len(total)
     value = total.new_zeros(rings)
-    for r in range(rings):
+    for ring in range(rings):
         for half in range(1, 10):
-            low, high = max(0, r - half), r + half + 1
+            low, high = max(0, ring - half), ring + half + 1
             held, pixels = total[low:high].sum(), area[low:high].sum()
             if held >= 100 or half == 9:
                 break
         # Half a count where none fell: the rate is small, not zero.
-        value[r] = (held + 0.5) / pixels.clamp_min(1.0) if pixels > 0 else torch.nan
+        value[ring] = (held + 0.5) / pixels.clamp_min(1.0) if pixels > 0 else torch.nan
     bare = math.ceil(radius_px + _RIM_PX)
     known = value.isfinite().nonzero()[:, 0]
     value = torch.nan_to_num(value, nan=float(value[known[-1]]) if len(known) else 0.5 / n)

@@ -66,9 +66,10 @@ class TemplateSettings(MethodSettings):
 
 
 class CcstaeSettings(MethodSettings):
-    """The cycle-consistent spatial transforming autoencoder. Placeholder bounds; see ccstae/model."""
+    """The cycle-consistent spatial transforming autoencoder. What it needs beyond this it finds in the counts."""
 
-    seed: int = 0
+    seed: int = Field(0, ge=0)
+    """Seed of the encoder's training."""
 
 
 SETTINGS: dict[str, type[MethodSettings]] = {
