@@ -6,6 +6,7 @@ on an undistorted detector, in which the lattice is known.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -81,9 +82,14 @@ def distorted_response(microscope: Microscope, win: optics.Window) -> tuple[torc
 
     landed = np.stack([sparse(vy, sx), sparse(sy, vx)])
     along = A.T @ landed
-    parts = [torch.sparse_coo_tensor(index, torch.from_numpy(v).float(), (n * n, len(at))) for v in (sparse(vy, vx), *along)]
-    response, x, y = (part.coalesce().to_sparse_csr() for part in parts)
+    response, x, y = (_csr(index, v, (n * n, len(at))) for v in (sparse(vy, vx), *along))
     return response, x, y
+
+
+def _csr(index: torch.Tensor, values: Array, shape: tuple[int, int]) -> torch.Tensor:
+    with warnings.catch_warnings():  # torch says at its first sparse matrix that they are new, and unchecked
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.sparse_coo_tensor(index, torch.from_numpy(values).float(), shape).coalesce().to_sparse_csr()
 
 
 def stored(microscope: Microscope, scan: Scan, positions: Array) -> dict[str, Any]:

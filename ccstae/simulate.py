@@ -131,7 +131,7 @@ class Renderer:
         self.tile_A = config.simulation.tile_A
         m = config.microscope
         self.source = nuisance.source(m)
-        self.probe = torch.from_numpy(optics.probe_fourier(m, win))
+        self.probe = torch.from_numpy(optics.probe_fourier(m, win)).float()
         response, slope = optics.pixel_response(m, win)
         self.response = torch.from_numpy(response.astype(np.float32))
         self.slope = torch.from_numpy(slope.astype(np.float32))
@@ -141,7 +141,7 @@ class Renderer:
 
     def vacuum(self) -> NDArray[np.float32]:
         """The vacuum probe on the detector, (Qy, Qx), sums to 1."""
-        return np.asarray(self.detect((self.probe**2).float()[None])[0][0].numpy())
+        return np.asarray(self.detect((self.probe**2)[None])[0][0].numpy())
 
     def tile(self, scene: Scene, positions: Array) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Patterns (Ry, Rx, Qy, Qx) of a block of positions and their gradients (Ry, Rx, 2, Qy, Qx) with a shift in x, y (1/px)."""
@@ -197,10 +197,10 @@ class Renderer:
         # The probe's phase ramp puts it at the centre sample plus the offset.
         ramp = _ramp(-q, offset_A + n // 2 * self.win.sampling_A)
         probe = self.probe * ramp[:, :, None, 1] * ramp[:, None, :, 0]
-        exit_wave = torch.fft.ifft2(probe.to(torch.complex64)) * transmission
+        exit_wave = torch.fft.ifft2(probe) * transmission
         if drift_px is not None:
             x = torch.arange(n, dtype=torch.float64) * self.win.sampling_A
-            ramp = _ramp(x, drift_px * self.config.microscope.pixel_size_inv_A).to(torch.complex64)
+            ramp = _ramp(x, drift_px * self.config.microscope.pixel_size_inv_A)
             exit_wave = exit_wave * ramp[:, :, None, 1] * ramp[:, None, :, 0]
         amplitude = torch.fft.fft2(exit_wave)
         pattern, slopes = self.detect(amplitude.real**2 + amplitude.imag**2)
@@ -220,8 +220,8 @@ class Renderer:
 
 
 def _ramp(points: torch.Tensor, rate: torch.Tensor) -> torch.Tensor:
-    """exp(2 pi i points rate), (B, n, 2), of points (n) and rates (B, 2)."""
-    return torch.polar(torch.ones(()).double(), 2 * np.pi * points[None, :, None] * rate[:, None, :])
+    """exp(2 pi i points rate), (B, n, 2) complex64, of points (n) and rates (B, 2) in double precision."""
+    return torch.polar(torch.ones(()).double(), 2 * np.pi * points[None, :, None] * rate[:, None, :]).to(torch.complex64)
 
 
 def truth(config: Config, scene: Scene, positions: Array) -> dict[str, NDArray[np.generic]]:

@@ -81,7 +81,6 @@ MUTATIONS = {
     "stated uncertainty 20 % too small": Mutation(
         "ccstae/score.py", "deviation = np.sqrt(np.maximum(", "deviation = 0.8 * np.sqrt(np.maximum("
     ),
-    "no subtraction of background": Mutation("ccstae/methods/com.py", "clean = patterns - radial(", "clean = patterns - 0 * radial("),
 }
 
 
