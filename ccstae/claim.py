@@ -23,7 +23,7 @@ def claim(folder: Path) -> IO[str]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = open(folder / LOCK, "w")
+        handle = open(folder / LOCK, "w")  # noqa: SIM115 (open as long as the claim stands)
     except OSError as error:
         raise InputError(f"{folder}: cannot be written: {error.strerror}; expected a folder for the run's results") from None
     try:

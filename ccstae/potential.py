@@ -83,7 +83,7 @@ def _phase(
     low = low.to(device)
     for number in np.unique(numbers):
         symbol = chemical_symbols[number]
-        table: Array = factors.projected_scattering_factor(symbol)(table_q2)
+        table: Array = factors.projected_scattering_factor(symbol)(table_q2)  # type: ignore[misc]
         table = table * np.exp(-2 * np.pi**2 * thermal_A.get(symbol, 0.0) ** 2 * table_q2)
         values = torch.from_numpy(np.asarray(table)).float().to(device)
         spread = _spread(torch.from_numpy(at[numbers == number]).to(device), shape)

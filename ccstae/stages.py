@@ -63,7 +63,8 @@ def one_line(config: Config) -> str:
 def sources(config: Config, stage: str, method: str | None = None) -> list[str]:
     """The source files behind a stage: its module, what that imports from this package, and so on.
 
-    For `simulate` the structure files of the materials too; for `map` the files behind `method`; for a method from outside, the files that its command names.
+    For `simulate` the structure files of the materials too; for `map` the files behind `method`; for a method from outside, the
+    files that its command names.
     """
     if method is None:
         templates = (_PACKAGE / "templates").iterdir() if stage == "report" else ()

@@ -36,8 +36,8 @@ def made(scene: dict[str, Any], **changes: dict[str, Any]) -> tuple[Config, Scen
 WARM = {
     name: {**DEFAULT.materials[name].model_dump(mode="json"), "thermal_A": {"W": 0.05, "S": 0.07, "Se": 0.07}} for name in ("WS2", "WSe2")
 }
-# abTEM's cell: three samples to a pixel, half again as wide as the window, 0.075 Angstrom between samples.
-FACTOR, SAMPLES = 3, 1848
+# abTEM's cell: three samples to a pixel, half again as wide as the window, 0.09 Angstrom between samples.
+FACTOR, SAMPLES = 3, 1536
 WIDTH_A = FACTOR / (0.013 * 5 / 3)
 STEP_A = WIDTH_A / SAMPLES
 
@@ -131,7 +131,7 @@ def test_whole_patterns_are_those_of_abtem(pairs: tuple[np.ndarray, np.ndarray])
 def test_bragg_disks_are_those_of_abtem(pairs: tuple[np.ndarray, np.ndarray]) -> None:
     config, scene = flake()
     for ours, exact, point in zip(*pairs, POSITIONS, strict=True):
-        G = geometry.inverse_transpose(scene.deformation(np.array(point))) @ scene.nominal
+        G = lattice(config, scene, point)
         for near in disks(config, G):
             assert (ours * near).sum() == pytest.approx((exact * near).sum(), rel=5e-3, abs=1e-6)
 
@@ -140,9 +140,14 @@ def test_there_are_no_streaks_or_copies(pairs: tuple[np.ndarray, np.ndarray]) ->
     """Outside the disks nothing is added to what the exact patterns hold there."""
     config, scene = flake()
     for ours, exact, point in zip(*pairs, POSITIONS, strict=True):
-        G = geometry.inverse_transpose(scene.deformation(np.array(point))) @ scene.nominal
+        G = lattice(config, scene, point)
         outside = ~np.any(disks(config, G), axis=0)
         assert np.abs(ours - exact)[outside].max() < 1e-6
+
+
+def lattice(config: Config, scene: Scene, point: tuple[float, float]) -> np.ndarray:
+    """Reciprocal vectors (columns) of the lattice that the probe meets; the point itself may lie next to a singularity."""
+    return geometry.inverse_transpose(simulate.truth(config, scene, np.array([[point]]))["F_probe"][0, 0]) @ scene.nominal
 
 
 def disks(config: Config, G: np.ndarray, margin_px: float = 3.5) -> list[np.ndarray]:
@@ -251,7 +256,7 @@ def test_the_gradient_is_a_shift_by_a_pixel() -> None:
 
 
 def small_run(tile_A: float = 80.0) -> Config:
-    scene = {"kind": "ramp", "scan": {"shape": [4, 6], "step_A": 40}}
+    scene = {"kind": "ramp", "scan": {"shape": [2, 6], "step_A": 40}}
     return made(scene, microscope=SMALL, simulation={"tile_A": tile_A, "potential_sampling_A": 0.1})[0]
 
 
@@ -262,7 +267,7 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(tmp_path: Path, monkeypatch
     drawn, plain = [], simulate.Renderer.tile
 
     def counted(self: simulate.Renderer, scene: Scene, positions: np.ndarray) -> Any:
-        if len(drawn) == 4:
+        if len(drawn) == 2:
             raise KeyboardInterrupt
         drawn.append(positions.shape)
         return plain(self, scene, positions)
@@ -273,7 +278,7 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(tmp_path: Path, monkeypatch
     assert not (stopped / "made.h5").exists()
     drawn.clear()
     simulate.simulate(config, "made", stopped / "made.h5", stopped / "optics.h5")
-    assert len(drawn) == 2
+    assert len(drawn) == 1
     for name in ("made.h5", "optics.h5"):
         assert (stopped / name).read_bytes() == (whole / name).read_bytes()
     assert sorted(path.name for path in stopped.iterdir()) == ["made.h5", "optics.h5"]
@@ -290,7 +295,7 @@ def test_tiles_of_other_settings_are_not_taken(tmp_path: Path, monkeypatch: pyte
                 simulate.simulate(small_run(tile_A), "made", tmp_path / "made.h5", tmp_path / "optics.h5")
         kept = list((tmp_path / ".made.h5.tiles").iterdir())
         assert len(kept) == 1
-        assert len(list(kept[0].glob("*.npz"))) == {80.0: 6, 120.0: 4}[tile_A]
+        assert len(list(kept[0].glob("*.npz"))) == {80.0: 3, 120.0: 2}[tile_A]
 
 
 def test_tiles_cover_the_scan_once_and_fit_in_memory() -> None:
