@@ -60,7 +60,7 @@ def simulate(config: Config, id: str, scene_path: Path, optics_path: Path) -> No
         gradient = extra.create_dataset("gradient", (ry, rx, 2, n, n), "f4", chunks=(1, min(rx, 32), 2, n, n))
         store.write_calibration(file, calibration(config, scene), drawer.vacuum())
         for number, (rows, columns) in enumerate(tiles):
-            with np.load(parts / f"{number}.npz") as tile:
+            with np.load(parts / f"{number}.npz", allow_pickle=False) as tile:
                 patterns[rows, columns], gradient[rows, columns] = tile["patterns"], tile["gradient"]
         for name, value in truth(config, scene, positions).items():
             extra[name] = value
