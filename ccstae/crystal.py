@@ -10,6 +10,7 @@ import ase
 import ase.data
 import numpy as np
 from ase.io import read
+from ase.io.formats import filetype
 from numpy.typing import NDArray
 
 from ccstae import geometry
@@ -18,6 +19,8 @@ from ccstae.settings.instrument import Material
 
 Array = NDArray[np.float64]
 
+# Of the formats that ASE reads, those that are plain text: some others hold pickles, which can run code.
+_FORMATS = ("cif", "vasp", "extxyz", "xyz", "proteindatabank", "xsf", "res", "aims", "espresso-in")
 _SAME_A = 0.02  # atoms nearer than this in projection lie on one another
 
 
@@ -58,10 +61,14 @@ def crystal(id: str, material: Material) -> Crystal:
     thermal = {symbol: value for symbol, value in material.thermal_A.items() if _number(id, "thermal_A", symbol)}
     if material.structure is not None:
         try:
-            atoms = read(material.structure, index=-1)
+            path = str(material.structure)
+            kind = filetype(path)
+            if kind not in _FORMATS:
+                raise ValueError(f"its format is {kind}")
+            atoms = read(path, index=-1, format=kind, do_not_split_by_at_sign=True)
             assert isinstance(atoms, ase.Atoms)
         except Exception as error:  # ASE raises whatever its reader does
-            message = f"{material.structure} cannot be read: {error}; expected a file that ASE reads"
+            message = f"{material.structure} cannot be read: {error}; expected a structure file: {', '.join(_FORMATS)}"
             raise InputError(f"materials.{id}.structure: {message}") from None
         try:
             return replace(along_zone_axis(atoms, material.zone_axis), thermal_A=thermal)

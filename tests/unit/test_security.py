@@ -18,8 +18,10 @@ from test_bad_input import GOOD, run
 
 import ccstae
 from ccstae import claim, config
+from ccstae.crystal import crystal
 from ccstae.errors import InputError
 from ccstae.methods import external
+from ccstae.settings.instrument import Material
 
 PACKAGE = Path(ccstae.__file__).parent
 ROOT = PACKAGE.parent
@@ -67,6 +69,20 @@ def test_the_loader_of_configs_makes_plain_data_alone() -> None:
     assert issubclass(config._Loader, yaml.SafeLoader)
     with pytest.raises(InputError, match="could not determine a constructor"):
         config.read_yaml("!!python/object/apply:pathlib.Path.touch [x]", "it")
+
+
+def test_a_structure_file_that_holds_a_pickle_is_refused_unread(tmp_path: Path) -> None:
+    """ASE knows old trajectories, which are pickles, by their name or first bytes."""
+    harm = b"cos\nsystem\n(S'touch " + str(tmp_path / "x").encode() + b"'\ntR."
+    folder = tmp_path / "old.bundle"
+    folder.mkdir()
+    (folder / "metadata").write_bytes(harm)
+    for name in ("old.traj", "old.trj", "old.db"):
+        (tmp_path / name).write_bytes(b"PickleTrajectory" + harm)
+    for name in ("old.traj", "old.trj", "old.db", "old.bundle"):
+        with pytest.raises(InputError, match=r"materials\.A\.structure: .*(its format is|bundle).*expected a structure file: cif"):
+            crystal("A", Material(structure=tmp_path / name))
+    assert not (tmp_path / "x").exists()
 
 
 def strings(data: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
