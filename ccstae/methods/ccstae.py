@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ccstae import geometry
+from ccstae.methods import windows
 from ccstae.methods.base import Answer
 from ccstae.methods.sites import SiteFinder, disk_radius_px
 from ccstae.model import dictionary as dictionaries
@@ -45,7 +46,8 @@ def map_strain(counts: Counts, settings: CcstaeSettings, device: str) -> Answer:
     finder = SiteFinder.learn(counts, device)
 
     def batches(rows: np.ndarray) -> list[np.ndarray]:
-        return [rows[i : i + _BATCH] for i in range(0, len(rows), _BATCH)]
+        size = windows.batch(_BATCH)
+        return [rows[i : i + size] for i in range(0, len(rows), size)]
 
     def load(rows: np.ndarray) -> Tensor:
         return torch.from_numpy(patterns[rows].astype(np.float32)).to(device)
