@@ -33,7 +33,7 @@ def checkout(tmp_path: Path) -> Checkout:
 
 def slow(checkout: Checkout) -> None:
     """From here on, drawing noise takes long."""
-    checkout.edit("bin/ccstae", lambda text: text.replace("cat > /dev/null", 'case "$*" in *" noise "*) sleep 60 ;; esac; cat > /dev/null'))
+    checkout.edit("bin/ccstae", lambda text: text.replace("cat > /dev/null", 'case "$*" in *" noise "*) touch noise-began; sleep 60 ;; esac; cat > /dev/null'))
 
 
 def fast(checkout: Checkout) -> None:
@@ -44,7 +44,7 @@ def started(checkout: Checkout) -> subprocess.Popen[str]:
     """A run on its way, in the middle of the noise."""
     process = checkout.start(*RUN)
     for _ in range(600):
-        if (checkout.path / "results/small/scenes/one.truth.h5").exists():
+        if (checkout.path / "noise-began").exists():
             time.sleep(0.5)
             return process
         assert process.poll() is None, process.communicate()
