@@ -1,4 +1,4 @@
-# A method's strain map. With all cores, one at a time: so its time is its own.
+# A method's strain map, on one core: maps of other levels run beside it, and no method gains much from a second thread.
 rule map:
     input:
         counts="<results>/counts/{scene}/{level}.{seed}.h5",
@@ -11,7 +11,7 @@ rule map:
         "<benchmarks>/map/{scene}/{level}.{seed}/{method}.tsv"
     conda:
         "../../envs/ccstae.yaml"
-    threads: workflow.cores
+    threads: 1
     resources:
         mem_mb=6000,
         gpu=lambda wildcards: 0 if RUN.device == "cpu" else 1,
