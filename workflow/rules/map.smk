@@ -14,7 +14,7 @@ rule map:
     threads: 1
     resources:
         mem_mb=6000,
-        gpu=lambda wildcards: 0 if RUN.device == "cpu" else 1,
+        gpu=lambda wildcards: int(RUN.device != "cpu" and Path("/dev/nvidia0").exists()),
     params:
         config=settings("map", "scene", "level", "seed", "method"),
     message:
