@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from ccstae.errors import InputError
@@ -21,3 +22,8 @@ def resolve(device: Literal["auto", "cpu", "gpu"]) -> Literal["cpu", "cuda"]:
     if device == "gpu":
         raise InputError(f"device: gpu was asked for, but torch {torch.__version__} sees none; expected a CUDA GPU, or device: auto or cpu")
     return "cpu"
+
+
+def slots(device: str) -> int:
+    """How many jobs must wait for the GPU: 1 where one may be used and NVIDIA's driver shows one, else 0. Needs no torch."""
+    return int(device != "cpu" and Path("/dev/nvidia0").exists())

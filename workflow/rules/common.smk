@@ -3,6 +3,7 @@ import sys
 from pathlib import Path
 
 import ccstae.config
+import ccstae.device
 from ccstae import stages
 from ccstae.claim import claim
 from ccstae.errors import InputError

@@ -14,7 +14,7 @@ rule map:
     threads: 1
     resources:
         mem_mb=6000,
-        gpu=lambda wildcards: int(RUN.device != "cpu" and Path("/dev/nvidia0").exists()),
+        gpu=ccstae.device.slots(RUN.device),
     params:
         config=settings("map", "scene", "level", "seed", "method"),
     message:
