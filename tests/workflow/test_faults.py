@@ -33,7 +33,10 @@ def checkout(tmp_path: Path) -> Checkout:
 
 def slow(checkout: Checkout) -> None:
     """From here on, drawing noise takes long."""
-    checkout.edit("bin/ccstae", lambda text: text.replace("cat > /dev/null", 'case "$*" in *" noise "*) touch noise-began; sleep 60 ;; esac; cat > /dev/null'))
+    checkout.edit(
+        "bin/ccstae",
+        lambda text: text.replace("cat > /dev/null", 'case "$*" in *" noise "*) touch noise-began; sleep 60 ;; esac; cat > /dev/null'),
+    )
 
 
 def fast(checkout: Checkout) -> None:
