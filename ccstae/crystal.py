@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from itertools import product
 from math import gcd
+from typing import Any
 
 import ase
 import ase.data
@@ -16,12 +18,21 @@ from numpy.typing import NDArray
 from ccstae import geometry
 from ccstae.errors import InputError, unknown
 from ccstae.settings.instrument import Material
+from ccstae.settings.scene import Stacking
 
 Array = NDArray[np.float64]
 
 # Of the formats that ASE reads, those that are plain text: some others hold pickles, which can run code.
 _FORMATS = ("cif", "vasp", "extxyz", "xyz", "proteindatabank", "xsf", "res", "aims", "espresso-in")
 _SAME_A = 0.02  # atoms nearer than this in projection lie on one another
+_THIRD = np.array([1.0, 2.0]) / 3  # of the long diagonal of a hexagonal cell: from one site of the honeycomb to the next
+# Of layer n in a stack: the sign of its coordinates, and its shift in thirds.
+_STACKINGS: dict[Stacking, Callable[[int], tuple[int, int]]] = {
+    "AA": lambda n: (1, 0),
+    "AA'": lambda n: ((-1) ** n, 0),
+    "AB": lambda n: (1, n % 2),
+    "ABC": lambda n: (1, n % 3),
+}
 
 
 @dataclass(frozen=True)
@@ -33,6 +44,8 @@ class Crystal:
     height_A: Array  # (n,)
     numbers: NDArray[np.int64]  # (n,), atomic numbers
     thermal_A: dict[str, float] = field(default_factory=dict)  # root mean square displacement along one axis, by symbol
+    layer_distance_A: float | None = None  # to the next layer, where known
+    stacking: Stacking = "AA"  # of the bulk crystal
 
     @property
     def reciprocal(self) -> Array:
@@ -54,6 +67,21 @@ class Crystal:
     def turned(self, degrees: float) -> Crystal:
         """The same crystal turned about the beam, from x towards y."""
         return replace(self, cell=geometry.rotation_matrix(np.deg2rad(degrees)) @ self.cell)
+
+    def stacked(self, layers: int, stacking: Stacking, distance_A: float) -> Crystal:
+        """Layers of it, the middle of the stack at height 0: layer n is what lies between (n - layers / 2) distance_A and the next.
+
+        InputError for a stacking that the lattice does not have.
+        """
+        if stacking in ("AB", "ABC") and self.lattice_symmetry != 6:
+            raise InputError(f"stacking: {stacking} is for hexagonal lattices; expected AA or AA'")
+        height = self.height_A - (self.height_A.max() + self.height_A.min()) / 2
+        bases, heights = [], []
+        for n in range(layers):
+            sign, thirds = _STACKINGS[stacking](n)
+            bases.append((sign * self.basis + thirds * _THIRD) % 1)
+            heights.append(height + (n - (layers - 1) / 2) * distance_A)
+        return replace(self, basis=np.concatenate(bases), height_A=np.concatenate(heights), numbers=np.tile(self.numbers, layers))
 
 
 def crystal(id: str, material: Material) -> Crystal:
@@ -78,14 +106,15 @@ def crystal(id: str, material: Material) -> Crystal:
     numbers = [_number(id, "species", symbol) for symbol in material.species]
     a, h = material.a_A, material.thickness_A / 2
     hexagonal = a * np.array([[1.0, -0.5], [0.0, np.sqrt(3) / 2]])
-    third = np.array([1.0, 2.0]) / 3
+    stack: dict[str, Any] = {"thermal_A": thermal, "layer_distance_A": material.layer_distance_A}
     if material.prototype == "mx2-2h":
         # The two X planes of a 2H layer lie above one another, on the other site of the honeycomb.
-        sites = np.array([third, 2 * third, 2 * third]) % 1
-        return Crystal(hexagonal, sites, np.array([0.0, h, -h]), np.array(numbers + numbers[1:]), thermal)
+        sites = np.array([_THIRD, 2 * _THIRD, 2 * _THIRD]) % 1
+        return Crystal(hexagonal, sites, np.array([0.0, h, -h]), np.array(numbers + numbers[1:]), stacking="AA'", **stack)
     if material.prototype in ("graphene", "hbn"):
-        return Crystal(hexagonal, np.array([third, 2 * third]) % 1, np.zeros(2), np.array((numbers * 2)[:2]), thermal)
-    return Crystal(a * np.eye(2), np.zeros((1, 2)), np.zeros(1), np.array(numbers), thermal)
+        stack["stacking"] = "AB" if material.prototype == "graphene" else "AA'"
+        return Crystal(hexagonal, np.array([_THIRD, 2 * _THIRD]) % 1, np.zeros(2), np.array((numbers * 2)[:2]), **stack)
+    return Crystal(a * np.eye(2), np.zeros((1, 2)), np.zeros(1), np.array(numbers), **stack)
 
 
 def _number(id: str, where: str, symbol: str) -> int:
@@ -126,7 +155,8 @@ def along_zone_axis(atoms: ase.Atoms, zone_axis: tuple[int, int, int]) -> Crysta
     fraction = np.linalg.solve(fine, plane.T).T
     fraction = (fraction - fraction[0] + 1e-6) % 1 - 1e-6
     kept = _one_of_each(fraction @ fine.T, fine, atoms.numbers, z, round(count))
-    return Crystal(turn @ fine, fraction[kept], z[kept] - z[kept].mean(), atoms.numbers[kept].astype(np.int64))
+    numbers = atoms.numbers[kept].astype(np.int64)
+    return Crystal(turn @ fine, fraction[kept], z[kept] - z[kept].mean(), numbers, layer_distance_A=repeat)
 
 
 def _frame(w: Array) -> Array:

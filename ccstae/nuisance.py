@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from ccstae import optics
+from ccstae.scenes.base import Scene
 from ccstae.settings.instrument import Microscope
 from ccstae.settings.scene import Scan
 
@@ -92,12 +93,12 @@ def _csr(index: torch.Tensor, values: Array, shape: tuple[int, int]) -> torch.Te
         return torch.sparse_coo_tensor(index, torch.from_numpy(values).float(), shape).coalesce().to_sparse_csr()
 
 
-def stored(microscope: Microscope, scan: Scan, positions: Array) -> dict[str, Any]:
+def stored(microscope: Microscope, scene: Scene, positions: Array) -> dict[str, Any]:
     """What the truth file says of the nuisances that are on."""
     own = microscope.nuisances
     out: dict[str, Any] = {}
     if own.drifts:
-        out["centre_px"] = microscope.detector_px // 2 + drift_px(microscope, scan, positions)
+        out["centre_px"] = microscope.detector_px // 2 + drift_px(microscope, scene.scan, positions)
     if own.distorts:
         out["distortion"] = np.array(own.distortion)
     if own.source_size_A > 0:
@@ -107,4 +108,8 @@ def stored(microscope: Microscope, scan: Scan, positions: Array) -> dict[str, An
         out["dead"] = dead
     if own.hot_px > 0:
         out["hot"], out["hot_level"] = hot, own.hot_level
+    if scene.layers > 1:
+        out["layers"], out["stacking"], out["layer_distance_A"] = scene.layers, scene.stacking, scene.layer_distance_A
+    if not scene.tilt.none:
+        out["tilt_mrad"] = np.array(scene.settings.tilt_mrad)
     return out

@@ -15,6 +15,7 @@ from ccstae.settings.instrument import Microscope, Simulation
 Array = NDArray[np.float64]
 
 _GUARD_PX = 3.0  # the point spread brings in what falls this far outside the detector
+_SLICED_A = 0.1  # coarsest sampling of several layers: what one scatters beyond the detector, the next may bring back
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,8 @@ class Window:
         return np.asarray(np.fft.fftfreq(self.samples, self.sampling_A), np.float64)
 
 
-def window(microscope: Microscope, simulation: Simulation) -> Window:
-    """The window for these settings."""
+def window(microscope: Microscope, simulation: Simulation, layers: int = 1) -> Window:
+    """The window for these settings and a specimen of so many layers."""
     width = simulation.window_per_px / microscope.pixel_size_inv_A
     # A distorted or drifted pattern brings in more.
     own = microscope.nuisances
@@ -48,7 +49,8 @@ def window(microscope: Microscope, simulation: Simulation) -> Window:
     drift = float(np.abs(np.array(own.descan_px)).sum(0).max()) / 2
     half = (microscope.detector_px / 2 + _GUARD_PX) * stretch + drift
     reach = half * microscope.pixel_size_inv_A + aperture_radius_inv_A(microscope) * 1.5
-    samples = next_fast_len(int(np.ceil(2 * reach * width)))
+    finest = 2 * reach if layers == 1 else max(2 * reach, 1 / _SLICED_A)
+    samples = next_fast_len(int(np.ceil(finest * width)))
     while samples % 2:
         samples = next_fast_len(samples + 1)
     return Window(width, samples, simulation.window_per_px)

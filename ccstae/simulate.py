@@ -2,8 +2,8 @@
 
 The transmission function of the specimen is built tile by tile (potential.py). Each pattern is then
 |FFT(probe x transmission)|^2 over a window around the beam, integrated over the detector's pixels with their point
-spread. The specimen is one layer, thin enough to be a phase object, so this is the multislice of one slice, and cropping the
-transmission function to the frequencies that reach the detector changes nothing.
+spread. A layer is thin enough to be a phase object, so one layer is the multislice of one slice, and cropping its transmission
+function to the frequencies that reach the detector changes nothing. Several layers are several slices (multislice.py).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.fft import next_fast_len
 
-from ccstae import geometry, nuisance, optics, potential, scenes, simulate_uniform, store
+from ccstae import geometry, multislice, nuisance, optics, potential, scenes, simulate_uniform, store
 from ccstae.config import Config
 from ccstae.progress import progress
 from ccstae.scenes.base import Array, Scene, scan_positions
@@ -28,6 +28,7 @@ from ccstae.scenes.local import LocalScene
 
 _MARGIN_A = 12.0  # atoms this far outside a tile's windows still touch them with their potential
 _BATCH = 64  # patterns per batch; bounds memory, not results
+_BATCH_SAMPLES = 2**23  # of their windows, likewise
 _TILE_BYTES = 2**28
 _MIXED = 0.02  # a material or the vacuum counts when it holds more than this share of the probe
 REGIONS = ("background", "interior", "interface", "edge", "core", "boundary")
@@ -65,7 +66,7 @@ def simulate(config: Config, id: str, scene_path: Path, optics_path: Path) -> No
         for name, value in truth(config, scene, positions).items():
             extra[name] = value
         extra["region"].attrs["regions"] = json.dumps(REGIONS)
-        for name, value in nuisance.stored(config.microscope, scene.scan, positions).items():
+        for name, value in nuisance.stored(config.microscope, scene, positions).items():
             extra[f"nuisance/{name}"] = value
     shutil.rmtree(parts.parent, ignore_errors=True)
 
@@ -116,7 +117,8 @@ def renderer(config: Config, scene: Scene) -> Renderer | simulate_uniform.Unifor
     own = config.microscope.nuisances
     if isinstance(scene, LocalScene) and simulate_uniform.applies(config, scene) and not (own.drifts or own.distorts):
         return simulate_uniform.UniformRenderer(config, scene)
-    windows = Renderer(config, optics.window(config.microscope, config.simulation))
+    windows = Renderer(config, optics.window(config.microscope, config.simulation, scene.layers))
+    windows.tile_A /= scene.layers
     if isinstance(scene, LocalScene):
         windows.tile_A = 0.0  # one position a tile: its neighbours' lattices are others
         windows.source = (np.zeros((1, 2)), np.ones(1))  # wherever the source is, it meets the same lattice
@@ -153,11 +155,13 @@ class Renderer:
         origin = np.floor(positions.min((0, 1)) / sampling).astype(int) - half - int(np.ceil(margin / sampling))
         end = np.ceil(positions.max((0, 1)) / sampling).astype(int) + half + int(np.ceil(margin / sampling))
         shape = [int(next_fast_len(int(n))) for n in end - origin]
-        transmission = self.transmission(scene, origin * sampling, (shape[0], shape[1]))
+        slices = self.slices(scene, origin * sampling, (shape[0], shape[1]))
+        between = multislice.propagator(self.config.microscope, self.win, scene.layer_distance_A) if len(slices) > 1 else None
         flat = positions.reshape(-1, 2)
         drift = None
         if self.config.microscope.nuisances.drifts:
             drift = torch.from_numpy(nuisance.drift_px(self.config.microscope, scene.scan, flat))
+        batch = max(1, min(_BATCH, _BATCH_SAMPLES // (len(slices) * self.win.samples**2)))
         n = self.config.microscope.detector_px
         out = np.zeros((len(flat), n, n), np.float32)
         gradient = np.zeros((len(flat), 2, n, n), np.float32)
@@ -165,39 +169,46 @@ class Renderer:
             index = np.round((flat + point) / sampling).astype(int)
             offset = torch.from_numpy(flat + point - index * sampling)
             corner = index - half - origin
-            for start in range(0, len(flat), _BATCH):
-                part = slice(start, start + _BATCH)
-                cut = torch.stack([transmission[y : y + self.win.samples, x : x + self.win.samples] for x, y in corner[part]])
-                pattern, slopes = self.patterns(cut, offset[part], None if drift is None else drift[part])
+            for start in range(0, len(flat), batch):
+                part = slice(start, start + batch)
+                cut = torch.stack([slices[:, y : y + self.win.samples, x : x + self.win.samples] for x, y in corner[part]])
+                pattern, slopes = self.patterns(cut, offset[part], None if drift is None else drift[part], between)
                 out[part] += weight * pattern
                 gradient[part] += weight * slopes
         lead = positions.shape[:2]
         return out.reshape(*lead, n, n), gradient.reshape(*lead, 2, n, n)
 
-    def transmission(self, scene: Scene, origin_A: Array, shape: tuple[int, int]) -> torch.Tensor:
-        """Transmission function (y, x) on the window's sampling, `shape` samples in (x, y) from `origin_A`."""
+    def slices(self, scene: Scene, origin_A: Array, shape: tuple[int, int]) -> torch.Tensor:
+        """Transmission functions (layer, y, x) on the window's sampling, `shape` samples in (x, y) from `origin_A`."""
         extent = np.array(shape) * self.win.sampling_A
-        positions, numbers = scene.atoms((*origin_A, *(origin_A + extent)))
-        return potential.transmission(
-            positions[:, :2] - origin_A,
-            numbers,
-            shape[::-1],
-            self.win.sampling_A,
-            self.refine,
-            self.config.microscope.energy_keV,
-            scene.thermal_A,
-        )
+        layers = [
+            potential.transmission(
+                positions[:, :2] - origin_A,
+                numbers,
+                shape[::-1],
+                self.win.sampling_A,
+                self.refine,
+                self.config.microscope.energy_keV,
+                scene.thermal_A,
+            )
+            for positions, numbers in scene.slices((*origin_A, *(origin_A + extent)))
+        ]
+        return torch.stack([multislice.band_limited(layer) for layer in layers] if len(layers) > 1 else layers)
 
     def patterns(
-        self, transmission: torch.Tensor, offset_A: torch.Tensor, drift_px: torch.Tensor | None = None
+        self,
+        slices: torch.Tensor,
+        offset_A: torch.Tensor,
+        drift_px: torch.Tensor | None = None,
+        propagator: torch.Tensor | None = None,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Patterns of windows (B, n, n) with the probe `offset_A` (B, 2) from the window's centre, moved by `drift_px` (B, 2)."""
+        """Patterns of windows (B, layers, n, n) with the probe `offset_A` (B, 2) from their centre, moved by `drift_px` (B, 2)."""
         n = self.win.samples
         q = torch.from_numpy(self.win.frequencies)
         # The probe's phase ramp puts it at the centre sample plus the offset.
         ramp = _ramp(-q, offset_A + n // 2 * self.win.sampling_A)
         probe = self.probe * ramp[:, :, None, 1] * ramp[:, None, :, 0]
-        exit_wave = torch.fft.ifft2(probe) * transmission
+        exit_wave = multislice.exit_wave(torch.fft.ifft2(probe), slices, propagator)
         if drift_px is not None:
             x = torch.arange(n, dtype=torch.float64) * self.win.sampling_A
             ramp = _ramp(x, drift_px * self.config.microscope.pixel_size_inv_A)

@@ -35,12 +35,12 @@ _APART = 8.0  # least gap of two disks in standard deviations of the aperture's 
 
 
 def applies(config: Config, scene: LocalScene) -> bool:
-    """Whether the scene can be rendered so: all disks are well apart."""
+    """Whether the scene can be rendered so: it is one layer, and all disks are well apart."""
     radius = optics.aperture_radius_inv_A(config.microscope)
     edge = radius * config.microscope.aperture_edge_mrad / config.microscope.semiangle_mrad
     G = geometry.inverse_transpose(scene.F) @ scene.nominal
     nearest = min(float(np.linalg.norm(G @ hk, axis=-1).min()) for hk in ((1, 0), (0, 1), (1, 1), (1, -1)))
-    return nearest > 2 * radius + _APART * edge
+    return scene.layers == 1 and nearest > 2 * radius + _APART * edge
 
 
 class UniformRenderer:
@@ -107,12 +107,16 @@ class UniformRenderer:
         metric = np.swapaxes(G, 1, 2) @ G
         quadratic = np.stack([hk[..., 0] ** 2, 2 * hk[..., 0] * hk[..., 1], hk[..., 1] ** 2]).reshape(3, -1)
         g2 = (np.stack([metric[:, 0, 0], metric[:, 0, 1], metric[:, 1, 1]], -1) @ quadratic).reshape(-1, *hk.shape[:2])
+        # A tilt shifts an atom at height z by z times the lean: by g . lean of a period.
+        lean = self.scene.tilt.lean
+        leaning = np.einsum("i,bij,hkj->bhk", lean, G, hk) if lean.any() else 0.0
         V = np.zeros(g2.shape, complex)
         factors = LobatoParametrization()
         for number in np.unique(crystal.numbers):
             symbol = chemical_symbols[number]
-            own = crystal.basis[crystal.numbers == number]
-            structure = np.exp(-2j * np.pi * hk @ own.T).sum(-1)
+            own = crystal.numbers == number
+            phases = (hk @ x + z * leaning for x, z in zip(crystal.basis[own], crystal.height_A[own], strict=True))
+            structure = sum(np.exp(-2j * np.pi * phase) for phase in phases)
             damping = np.exp(-2 * np.pi**2 * self.scene.thermal_A.get(symbol, 0.0) ** 2 * g2)
             scattering: Any = factors.projected_scattering_factor(symbol)
             V += scattering(g2) * damping * structure

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ccstae.crystal import Crystal
 from ccstae.errors import InputError
 from ccstae.scenes.dislocation import DislocationRow
+from ccstae.scenes.tilt import Tilt
 from ccstae.settings.scene import Rectangle, Scan, SceneSettings
 
 Array = NDArray[np.float64]
@@ -43,6 +44,15 @@ class Scene(ABC):
 
     def __init__(self, settings: SceneSettings, crystals: Sequence[Crystal]):
         self.settings = settings
+        self.tilt = Tilt(settings.tilt_mrad)
+        self.layers, self.stacking = settings.layers, settings.stacking or crystals[0].stacking
+        self.layer_distance_A = 0.0
+        """From one layer to the next: that of the first material, on which the others grow."""
+        if self.layers > 1:
+            if crystals[0].layer_distance_A is None:
+                raise InputError(f"layers: got {self.layers}; expected the first material to have a layer_distance_A")
+            self.layer_distance_A = crystals[0].layer_distance_A
+            crystals = [crystal.stacked(self.layers, self.stacking, self.layer_distance_A) for crystal in crystals]
         self.crystals = tuple(crystals)
         self.thermal_A: dict[str, float] = {}
         """Root mean square displacement along one axis, by element."""
@@ -66,7 +76,15 @@ class Scene(ABC):
 
     @abstractmethod
     def atoms(self, box: Box) -> Atoms:
-        """All atoms inside the box."""
+        """All atoms inside the box, where the beam sees them, with their heights above the middle of the specimen, along its normal."""
+
+    def slices(self, box: Box) -> list[Atoms]:
+        """The atoms inside the box layer by layer, in the order in which the beam meets them."""
+        positions, numbers = self.atoms(box)
+        if self.layers == 1:
+            return [(positions, numbers)]
+        layer = np.floor(positions[:, 2] / self.layer_distance_A + self.layers / 2)
+        return [(positions[layer == n], numbers[layer == n]) for n in range(self.layers)]
 
     @abstractmethod
     def reference(self, x: Array) -> NDArray[np.bool_]:
@@ -113,14 +131,27 @@ class Flake(Scene):
         """0 for vacuum, 1.. for the materials, at reference points y."""
 
     def relief(self, y: Array) -> tuple[Array, Array]:
-        """Height (...) of the layer at reference points y in Angstrom, and the components (..., 2) of its normal in the plane."""
+        """Height (...) of the layer at reference points y in Angstrom, and the components (..., 2) of its normal in the plane.
+
+        Of a layer that is bent and not stretched the second is minus the slope of the first.
+        """
         return np.zeros(y.shape[:-1]), np.zeros_like(y)
+
+    def seen(self, y: Array) -> Array:
+        """u(y) as the beam sees it, from y to the projection of a specimen that is tilted."""
+        u = self.displacement(y)
+        return u if self.tilt.none else self.tilt.project(y + u, self.relief(y)[0]) - y
+
+    def seen_gradient(self, y: Array) -> Array:
+        """The gradient (..., 2, 2) of `seen`."""
+        slope = self.displacement_gradient(y)
+        return slope if self.tilt.none else self.tilt.deform(np.eye(2) + slope, -self.relief(y)[1]) - np.eye(2)
 
     def to_reference(self, x: Array) -> Array:
         """Solve y = x - u(y) by fixed-point iteration; converges as |du/dy|^n. InputError where it does not."""
-        y = x - self.displacement(x)
+        y = x - self.seen(x)
         for _ in range(60):
-            new = x - self.displacement(y)
+            new = x - self.seen(y)
             if np.abs(new - y).max(initial=0.0) < 1e-9:
                 return new
             y = new
@@ -130,7 +161,7 @@ class Flake(Scene):
 
     def deformation(self, x: Array) -> Array:
         y = self.to_reference(x)
-        F = np.eye(2) + self.displacement_gradient(y)
+        F = np.eye(2) + self.seen_gradient(y)
         return F if self.dislocations is None else F @ np.linalg.inv(np.eye(2) - self.dislocations.gradient(y))
 
     def material(self, x: Array) -> NDArray[np.int8]:
@@ -164,6 +195,7 @@ class Flake(Scene):
                 above, normal = self.relief(y)
                 x = y + self.displacement(y) + height * normal
                 z = above + height * np.sqrt(1 - (normal**2).sum(-1))
+                x = self.tilt.project(x, z)
                 keep = (x[:, 0] >= box[0]) & (x[:, 0] < box[2]) & (x[:, 1] >= box[1]) & (x[:, 1] < box[3])
                 positions.append(np.column_stack([x[keep], z[keep]]))
                 numbers.append(np.full(int(keep.sum()), number))

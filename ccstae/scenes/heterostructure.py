@@ -44,6 +44,8 @@ class Heterostructure(Flake):
 
     def __init__(self, settings: HeterostructureSettings, crystals: Sequence[Crystal]):
         super().__init__(settings, crystals)
+        if settings.ripple is not None and settings.layers > 1:
+            raise InputError(f"layers: got {settings.layers} with a ripple, which bends one layer; expected 1")
         self._waves = None if settings.ripple is None else Waves(settings.ripple)
         angles = np.deg2rad(settings.edge_normal_deg + np.arange(settings.edges) * 120)
         self._edge_normals = np.stack([np.cos(angles), np.sin(angles)], -1)

@@ -18,6 +18,7 @@ from ccstae.crystal import Crystal
 from ccstae.errors import InputError
 from ccstae.scenes import arrays
 from ccstae.scenes.base import Array, Atoms, Box, Scene, cells, inside
+from ccstae.scenes.tilt import Tilt
 from ccstae.settings.scene import LabelledSettings, RotationSettings, UniformSettings
 
 _PARTS = ("exx", "eyy", "exy", "rotation")
@@ -29,7 +30,7 @@ class LocalScene(Scene):
     @cached_property
     def F(self) -> Array:
         """F (Ry, Rx, 2, 2) of every position; I in vacuum."""
-        return np.where(self.label[..., None, None] == 0, np.eye(2), self._given)
+        return np.where(self.label[..., None, None] == 0, np.eye(2), self.tilt.deform(self._given))
 
     @cached_property
     def label(self) -> NDArray[np.int8]:
@@ -75,15 +76,16 @@ class LocalScene(Scene):
         at = self.nearest(np.array([(box[0] + box[2]) / 2, (box[1] + box[3]) / 2]))
         if self.label[at] == 0:
             return np.zeros((0, 3)), np.zeros(0, np.int64)
-        return crystal_atoms(self.crystals[0], self.F[at], np.zeros(2), box)
+        return crystal_atoms(self.crystals[0], self.F[at], np.zeros(2), self.tilt, box)
 
 
-def crystal_atoms(crystal: Crystal, F: Array, origin: Array, box: Box) -> Atoms:
-    """Atoms inside the box of a crystal deformed by F, one of its lattice points at the origin given."""
+def crystal_atoms(crystal: Crystal, F: Array, origin: Array, tilt: Tilt, box: Box) -> Atoms:
+    """Atoms inside the box of a crystal deformed by F as the beam sees it, one of its lattice points at the origin given."""
     lattice = F @ crystal.cell
     x0, y0, x1, y1 = box
     corners = np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]])
-    x = (cells(lattice, corners - origin)[:, None] + crystal.basis @ lattice.T + origin).reshape(-1, 2)
+    shift = crystal.basis @ lattice.T + crystal.height_A[:, None] * tilt.lean
+    x = (cells(lattice, corners - origin)[:, None] + shift + origin).reshape(-1, 2)
     count = len(x) // len(crystal.numbers)
     keep = (x[:, 0] >= x0) & (x[:, 0] < x1) & (x[:, 1] >= y0) & (x[:, 1] < y1)
     return np.column_stack([x, np.tile(crystal.height_A, count)])[keep], np.tile(crystal.numbers, count)[keep]

@@ -30,7 +30,7 @@ class Polycrystal(Scene):
         self._origin = rng.uniform(0, 1, (settings.grains, 2)) @ crystals[0].cell.T
         self.reference_grain = int(np.bincount(self.grain(self.positions).ravel(), minlength=settings.grains).argmax())
         strain[self.reference_grain], angle[self.reference_grain] = 0.0, 0.0
-        self.grain_deformation = geometry.deformation(strain[:, 0], strain[:, 1], strain[:, 2], angle)
+        self.grain_deformation = self.tilt.deform(geometry.deformation(strain[:, 0], strain[:, 1], strain[:, 2], angle))
         """F (grains, 2, 2)."""
 
     def grain(self, x: Array) -> NDArray[np.int64]:
@@ -53,7 +53,7 @@ class Polycrystal(Scene):
         wide = (box[0] - closest, box[1] - closest, box[2] + closest, box[3] + closest)
         xyz, numbers, grain = np.zeros((0, 3)), np.zeros(0, np.int64), np.zeros(0, np.int64)
         for g in self._grains_in(wide):
-            found, z = crystal_atoms(self.crystals[0], self.grain_deformation[g], self._origin[g], wide)
+            found, z = crystal_atoms(self.crystals[0], self.grain_deformation[g], self._origin[g], self.tilt, wide)
             own = self.grain(found[:, :2]) == g
             xyz, numbers = np.concatenate([xyz, found[own]]), np.concatenate([numbers, z[own]])
             grain = np.concatenate([grain, np.full(int(own.sum()), g)])

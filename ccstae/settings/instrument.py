@@ -75,6 +75,8 @@ class Material(Settings):
     """In-plane lattice parameter."""
     thickness_A: float = Field(0.0, ge=0, le=50)
     """Distance of the outer atomic planes (X-X in an MX2 layer)."""
+    layer_distance_A: float | None = Field(None, gt=0, le=50)
+    """From one layer to the next, where a scene has several; a structure file has its own: one repeat along the zone axis."""
     structure: Path | None = None
     """Any structure file that ASE reads; `zone_axis` then lies along the beam."""
     zone_axis: tuple[int, int, int] = (0, 0, 1)
@@ -93,4 +95,8 @@ class Material(Settings):
                 raise ValueError(f"prototype {self.prototype} takes {needed} species, got {len(self.species)}")
             if self.a_A is None:
                 raise ValueError(f"prototype {self.prototype} needs a_A, the in-plane lattice parameter in Angstrom")
+            if self.layer_distance_A is not None and self.layer_distance_A <= self.thickness_A:
+                raise ValueError("layer_distance_A must be more than thickness_A, or layers would overlap")
+        elif self.layer_distance_A is not None:
+            raise ValueError("give no layer_distance_A with a structure: it is one repeat along the zone axis")
         return self

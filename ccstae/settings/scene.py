@@ -11,6 +11,8 @@ from ccstae.settings.base import Id, Settings
 
 Strain = Annotated[float, Field(ge=-0.1, le=0.1)]
 Rectangle = tuple[float, float, float, float]
+Lean = Annotated[float, Field(ge=-50, le=50)]
+Stacking = Literal["AA", "AA'", "AB", "ABC"]
 
 
 class Scan(Settings):
@@ -28,6 +30,13 @@ class SceneSettings(Settings):
     scan: Scan = Scan()
     lattice_deg: float = Field(0.0, ge=-180, le=180)
     """Turns every lattice: the angle of its first vector from x."""
+    layers: int = Field(1, ge=1, le=20)
+    """Layers of the specimen, one above another."""
+    stacking: Stacking | None = None
+    """AA: each above the last. AA': each turned by half a turn against the last (2H of MX2, hBN). AB: every other one shifted by a
+    third of the cell's long diagonal (graphite). ABC: each shifted by another third (3R of MX2). None: that of the bulk crystal."""
+    tilt_mrad: tuple[Lean, Lean] = (0.0, 0.0)
+    """Lean of the specimen's normal from the beam towards x and y."""
     interior_gradient_per_A: float = Field(1.5e-4, gt=0)
     """Largest strain gradient that still counts as interior."""
 

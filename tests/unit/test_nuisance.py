@@ -21,14 +21,14 @@ CORNER = np.array([[[100.0, 60.0]]])  # the last position of the scan
 
 
 @cache
-def made(**nuisances: Any) -> tuple[Config, Scene, simulate.Renderer]:
+def made(scene: tuple[tuple[str, Any], ...] = (), **nuisances: Any) -> tuple[Config, Scene, simulate.Renderer]:
     data = load(ROOT / "config" / "default.yaml").model_dump(mode="json")
     data["microscope"] |= SMALL | {"nuisances": {k: [list(row) for row in v] if isinstance(v, tuple) else v for k, v in nuisances.items()}}
     data["simulation"] |= {"potential_sampling_A": 0.1}
-    data["scenes"] = {"made": {"kind": "ramp", "materials": ["WS2"], "scan": {"shape": [4, 6], "step_A": 40}}}
+    data["scenes"] = {"made": {"kind": "ramp", "materials": ["WS2"], "scan": {"shape": [4, 6], "step_A": 40}, **dict(scene)}}
     config = parse(data)
     scene = scenes.build(config, "made")
-    return config, scene, simulate.Renderer(config, optics.window(config.microscope, config.simulation))
+    return config, scene, simulate.Renderer(config, optics.window(config.microscope, config.simulation, scene.layers))
 
 
 def drawn(at: np.ndarray = CORNER, **nuisances: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -58,10 +58,13 @@ def test_drift_is_linear_and_none_in_the_middle() -> None:
     np.testing.assert_allclose(np.diff(found, 2, axis=0), 0, atol=1e-12)
 
 
-@pytest.mark.parametrize("distortion", [None, ELLIPSE], ids=["round", "elliptical"])
-def test_the_gradient_is_what_a_drift_changes(distortion: list[list[float]] | None) -> None:
+@pytest.mark.parametrize(
+    "other",
+    [{}, {"distortion": tuple(map(tuple, ELLIPSE))}, {"scene": (("layers", 2), ("tilt_mrad", (20, -10)))}],
+    ids=["round", "elliptical", "tilted layers"],
+)
+def test_the_gradient_is_what_a_drift_changes(other: dict[str, Any]) -> None:
     """With a distortion too: the beam drifts before the detector distorts, and that is what a shift of the lattice does."""
-    other = {} if distortion is None else {"distortion": tuple(map(tuple, distortion))}
     h = 0.02
     _, gradient = drawn(**other)
     for image, (x, y) in zip(gradient, ((h, 0.0), (0.0, h)), strict=True):
@@ -157,3 +160,15 @@ def test_the_truth_file_tells_of_them_and_the_limit_counts_them(tmp_path: Path) 
     assert (found["dead"].sum(), found["source_size_A"]) == (205, 3)
     level = made()[0].levels[1].name
     assert np.median(spoilt.limit[level] / truth.limit[level]) > 1.02
+
+
+def test_the_truth_file_tells_of_thickness_and_tilt(tmp_path: Path) -> None:
+    specimen = {"layers": 2, "stacking": "ABC", "tilt_mrad": (20, -10)}
+    config, scene, _ = made(scene=tuple(specimen.items()))
+    with h5py.File(tmp_path / "stored.h5", "w") as file:
+        for name, value in nuisance.stored(config.microscope, scene, CORNER).items():
+            file[name] = value
+        found = {name: file[name][()] for name in file}
+    assert found.pop("stacking") == b"ABC"
+    assert found.pop("tilt_mrad").tolist() == [20, -10]
+    assert found == {"layers": 2, "layer_distance_A": 6.16}

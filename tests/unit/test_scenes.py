@@ -57,6 +57,7 @@ FLAKES: dict[str, Flake] = {
     "rippled": build(**RIGHT, ripple={"height_A": 12, "wavelength_A": 180, "direction_deg": 30}),
     "ramp": build(kind="ramp", materials=["WS2"], scan=SCAN, exx=0.03, eyy=-0.02, exy=0.015),
     "dislocated": DISLOCATED,
+    "tilted": build(**RIGHT, ripple={"height_A": 12, "wavelength_A": 180, "direction_deg": 30}, tilt_mrad=[40, -25]),
 }
 
 

@@ -1,4 +1,4 @@
-"""Patterns of whole flakes: against abTEM's multislice of a larger cell, against truth, and against their own numerical settings."""
+"""Patterns of whole flakes against truth and against their own numerical settings; test_exactness.py holds them against abTEM."""
 
 from __future__ import annotations
 
@@ -6,40 +6,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import abtem
-import ase
 import numpy as np
 import pytest
-from abtem.waves import Waves
-from scipy.ndimage import gaussian_filter
+from exact import SMALL, WARM, disks, made, patterns_at
 
 from ccstae import geometry, optics, scenes, simulate
-from ccstae.config import Config, load, parse
+from ccstae.config import Config
 from ccstae.scenes.base import Scene
-
-ROOT = Path(__file__).parents[2]
-DEFAULT = load(ROOT / "config" / "default.yaml")
-# The default instrument with a probe smaller by 5 / 3 and as many pixels to a disk: the same physics in a smaller window.
-SMALL = {"semiangle_mrad": 5, "aperture_edge_mrad": 1 / 3, "pixel_size_inv_A": 0.013 * 5 / 3, "detector_px": 76}
-
-
-def made(scene: dict[str, Any], **changes: dict[str, Any]) -> tuple[Config, Scene]:
-    data = DEFAULT.model_dump(mode="json")
-    for part, values in changes.items():
-        data[part] |= values
-    data["scenes"] = {"made": data["scenes"].get(scene["kind"], {"materials": ["WS2"]}) | scene}
-    config = parse(data)
-    return config, scenes.build(config, "made")
-
-
-# Vibrating atoms have no sharp cores, so that both ways converge on grids that are fast to test; at 300 K these are about right.
-WARM = {
-    name: {**DEFAULT.materials[name].model_dump(mode="json"), "thermal_A": {"W": 0.05, "S": 0.07, "Se": 0.07}} for name in ("WS2", "WSe2")
-}
-# abTEM's cell: three samples to a pixel, half again as wide as the window, 0.09 Angstrom between samples.
-FACTOR, SAMPLES = 3, 1536
-WIDTH_A = FACTOR / (0.013 * 5 / 3)
-STEP_A = WIDTH_A / SAMPLES
 
 
 @cache
@@ -49,115 +22,8 @@ def flake() -> tuple[Config, Scene]:
     return made(sharp, microscope=SMALL, materials=WARM)
 
 
-class OnGrid:
-    """A scene whose atoms sit on samples of abTEM's grid, where abTEM too has them exactly: between samples it blurs them."""
-
-    def __init__(self, scene: Scene):
-        self.scene, self.thermal_A = scene, scene.thermal_A
-
-    def atoms(self, box: tuple[float, float, float, float]) -> tuple[np.ndarray, np.ndarray]:
-        positions, numbers = self.scene.atoms(box)
-        positions[:, :2] = np.round(positions[:, :2] / STEP_A) * STEP_A
-        return positions, numbers
-
-
 def windows(config: Config) -> simulate.Renderer:
     return simulate.Renderer(config, optics.window(config.microscope, config.simulation))
-
-
-def patterns_at(config: Config, scene: Any, points: list[tuple[float, float]]) -> np.ndarray:
-    """One tile a point, as points may be far apart."""
-    drawer = windows(config)
-    return np.stack([drawer.tile(scene, np.array([[point]], float))[0][0, 0] for point in points])
-
-
-def abtem_pattern(config: Config, scene: OnGrid, point: tuple[float, float]) -> np.ndarray:
-    """abTEM's multislice of the beam at the middle of a cell half again as wide as the window, binned on the detector here."""
-    m = config.microscope
-    corner = np.round((np.array(point) - WIDTH_A / 2) / STEP_A) * STEP_A
-    positions, numbers = scene.atoms((*corner, *(corner + WIDTH_A)))
-    q = np.fft.fftfreq(SAMPLES, STEP_A)
-    beam = optics.aperture(m, np.hypot(q[:, None], q)).astype(complex)
-    beam /= np.sqrt((beam**2).sum())
-    shift = np.exp(-2j * np.pi * np.outer(point - corner, q))
-    wave = np.fft.ifft2(beam * shift[0][:, None] * shift[1]) * SAMPLES**2  # abTEM's arrays are (x, y)
-    height = 12.0
-    at = positions - [*corner, positions[:, 2].min() - 2]
-    atoms = ase.Atoms(numbers=numbers, positions=at, cell=[WIDTH_A, WIDTH_A, height])
-    with abtem.config.set({"diagnostics.progress_bar": False, "fftw.planning_effort": "FFTW_ESTIMATE"}):
-        factors = abtem.parametrizations.LobatoParametrization(sigmas=scene.thermal_A)
-        cell = abtem.Potential(atoms, gpts=SAMPLES, slice_thickness=height, projection="infinite", parametrization=factors)
-        waves = Waves(wave.astype(np.complex64), energy=m.energy_keV * 1e3, extent=WIDTH_A)
-        exit_wave = np.asarray(waves.multislice(cell.build(lazy=False)).compute().array)
-    intensity = np.fft.fftshift(np.abs(np.fft.fft2(exit_wave).T / SAMPLES**2) ** 2)
-    spread = gaussian_filter(intensity, m.point_spread_px * FACTOR, truncate=8)
-    pixel = SAMPLES // 2 + (np.arange(m.detector_px) - m.detector_px // 2)[:, None] * FACTOR + np.arange(-1, 2)
-    return spread[pixel][:, :, pixel].sum((1, 3))
-
-
-# Interior left and right, the round region of tension, the interface, a core and the lattice next to it, the edge, and a corner of both.
-POSITIONS = [
-    (-450.0, -300.0),
-    (-80.3, 120.9),
-    (-301.7, 0.2),
-    (400.1, -212.5),
-    (250.6, 77.7),
-    (120.0, 33.3),
-    (108.0, -61.9),
-    (124.0, 0.0),
-    (-200.0, 438.0),
-    (130.0, 437.0),
-]
-
-
-@pytest.fixture(scope="module")
-def pairs() -> tuple[np.ndarray, np.ndarray]:
-    config, scene = flake()
-    atoms = OnGrid(scene)
-    return patterns_at(config, atoms, POSITIONS), np.stack([abtem_pattern(config, atoms, point) for point in POSITIONS])
-
-
-def test_positions_are_of_every_kind() -> None:
-    config, scene = flake()
-    kinds = {simulate.REGIONS[i] for i in simulate.truth(config, scene, np.array(POSITIONS)[None])["region"].ravel()}
-    assert kinds >= {"interior", "interface", "edge", "core"}
-
-
-def test_whole_patterns_are_those_of_abtem(pairs: tuple[np.ndarray, np.ndarray]) -> None:
-    ours, exact = pairs
-    assert (np.abs(ours - exact).sum((1, 2)) < 0.01 * exact.sum((1, 2))).all()
-
-
-def test_bragg_disks_are_those_of_abtem(pairs: tuple[np.ndarray, np.ndarray]) -> None:
-    config, scene = flake()
-    for ours, exact, point in zip(*pairs, POSITIONS, strict=True):
-        G = lattice(config, scene, point)
-        for near in disks(config, G, 2.5):  # narrower: in a core, a disk comes close to the direct beam's flank
-            assert (ours * near).sum() == pytest.approx((exact * near).sum(), rel=5e-3, abs=1e-6)
-
-
-def test_there_are_no_streaks_or_copies(pairs: tuple[np.ndarray, np.ndarray]) -> None:
-    """Outside the disks nothing is added to what the exact patterns hold there."""
-    config, scene = flake()
-    for ours, exact, point in zip(*pairs, POSITIONS, strict=True):
-        G = lattice(config, scene, point)
-        outside = ~np.any(disks(config, G), axis=0)
-        assert np.abs(ours - exact)[outside].max() < 1e-6
-
-
-def lattice(config: Config, scene: Scene, point: tuple[float, float]) -> np.ndarray:
-    """Reciprocal vectors (columns) of the lattice that the probe meets; the point itself may lie next to a singularity."""
-    return geometry.inverse_transpose(simulate.truth(config, scene, np.array([[point]]))["F_probe"][0, 0]) @ scene.nominal
-
-
-def disks(config: Config, G: np.ndarray, margin_px: float = 3.5) -> list[np.ndarray]:
-    """Masks of the disks that lie on the detector, the direct beam first."""
-    m = config.microscope
-    half = m.detector_px // 2
-    radius = optics.aperture_radius_inv_A(m) / m.pixel_size_inv_A + margin_px
-    y, x = np.mgrid[: m.detector_px, : m.detector_px] - half
-    centres = geometry.lattice_nodes(G, (half - radius) * m.pixel_size_inv_A) @ G.T / m.pixel_size_inv_A
-    return [np.hypot(x - cx, y - cy) < radius for cx, cy in centres]
 
 
 def test_vacuum_is_the_probe_and_holds_every_electron() -> None:
@@ -166,12 +32,6 @@ def test_vacuum_is_the_probe_and_holds_every_electron() -> None:
     vacuum = drawer.vacuum()
     assert vacuum.sum() == pytest.approx(1, abs=1e-4)
     np.testing.assert_allclose(patterns_at(config, scene, [(0.0, 700.0)])[0], vacuum, atol=1e-7)
-
-
-def test_no_electron_is_made(pairs: tuple[np.ndarray, np.ndarray]) -> None:
-    totals = pairs[0].sum((1, 2))
-    assert (totals <= 1 + 1e-6).all()
-    assert (totals > 0.97).all()
 
 
 def recovered(patterns: np.ndarray, F: np.ndarray, config: Config, scene: Scene) -> np.ndarray:

@@ -1,0 +1,43 @@
+"""Several layers: the wave meets each as one slice and spreads in between.
+
+    psi_1 = probe t_1,    psi_n+1 = t_n+1 FFT^-1[P FFT[psi_n]],    P(q) = exp(-i pi lambda d q^2),
+
+the multislice of J. M. Cowley and A. F. Moodie, Acta Cryst. 10, 609 (1957). Electrons that one layer scatters beyond the detector may be
+brought back by the next, so the window's grid is finer than that of one layer (`optics.window`): at 0.1 Angstrom it keeps 3.3 1/Angstrom.
+Waves and transmission functions keep two thirds of the grid's frequencies; what their product folds back then lies outside.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from ccstae import geometry, optics
+from ccstae.settings.instrument import Microscope
+
+_KEPT = 2 / 3
+
+
+def propagator(microscope: Microscope, win: optics.Window, distance_A: float) -> torch.Tensor:
+    """P (n, n), complex64, FFT order, over a distance in Angstrom; zero where waves are cut."""
+    q = win.frequencies
+    kept = np.abs(q) < _KEPT * q.max()
+    phase = -np.pi * geometry.wavelength_A(microscope.energy_keV) * distance_A * (q[:, None] ** 2 + q**2)
+    return torch.from_numpy(np.where(kept[:, None] & kept, np.exp(1j * phase), 0.0).astype(np.complex64))
+
+
+def band_limited(transmission: torch.Tensor) -> torch.Tensor:
+    """A transmission function (ny, nx) without the frequencies that are cut."""
+    spectrum = torch.fft.fft2(transmission)
+    for axis, n in enumerate(transmission.shape):
+        cut = torch.from_numpy(np.flatnonzero(np.abs(np.fft.fftfreq(n)) >= _KEPT / 2)).to(transmission.device)
+        spectrum.index_fill_(axis, cut, 0)
+    return torch.fft.ifft2(spectrum)
+
+
+def exit_wave(wave: torch.Tensor, slices: torch.Tensor, propagator: torch.Tensor | None) -> torch.Tensor:
+    """The wave (B, n, n) behind slices (B, layers, n, n) that it meets in this order; no propagator is needed for one."""
+    wave = wave * slices[:, 0]
+    for n in range(1, slices.shape[1]):
+        wave = torch.fft.ifft2(torch.fft.fft2(wave) * propagator) * slices[:, n]
+    return wave
