@@ -10,7 +10,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 unexport PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := run
-.PHONY: run setup test lint format unit dry ci regress baseline mutate faults audit lock clean help
+.PHONY: run setup test tune lint format unit dry ci regress baseline mutate faults audit lock clean help
 
 run: setup ## run $(CONFIG), then say where the report is and what it found
 	@ccstae config check "$(CONFIG)"
@@ -27,6 +27,9 @@ $(READY): envs/ccstae.lock pyproject.toml
 	@touch $@
 
 test: setup lint unit dry ci ## everything that continuous integration checks
+
+tune: setup ## only search the settings of the methods of $(CONFIG) that are tuned
+	snakemake --cores "$(CORES)" --configfile "$(CONFIG)" --no-hooks --until tune
 
 lint: setup ## format, lint and types
 	ruff format --check .

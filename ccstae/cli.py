@@ -19,7 +19,7 @@ from pydantic import BaseModel, TypeAdapter
 from ccstae import __version__
 from ccstae.config import Config, dump, load, models, parse, read_yaml
 from ccstae.errors import InputError, unknown
-from ccstae.settings.method import SETTINGS
+from ccstae.settings.method import SETTINGS, TRIED
 from ccstae.settings.scene import AnyScene
 
 # The stages' modules are imported where they run: torch and abTEM take seconds, and `--help` should not.
@@ -107,13 +107,34 @@ def noise(
 
 
 @app.command("map")
-def map_strain(config: ConfigPath, method: str, out: Out, counts: Annotated[Path, typer.Option(help="The noisy counts.")]) -> None:
+def map_strain(
+    config: ConfigPath,
+    method: str,
+    out: Out,
+    counts: Annotated[Path, typer.Option(help="The noisy counts.")],
+    tuned: Annotated[Path | None, typer.Option(help="Settings that `tune` chose, instead of the config's.")] = None,
+) -> None:
     """Map strain with a method."""
     run = read(config)
     known("method", method, run.methods)
     from ccstae.methods import run as methods
 
+    if tuned is not None:
+        from ccstae.tuned import read as read_tuned
+
+        run = run.with_settings(method, read_tuned(tuned).settings)
     methods.run(run, method, counts, out)
+
+
+@app.command()
+def tune(config: ConfigPath, method: str, level: str, run_dir: RunDir, out: Out) -> None:
+    """Search the best settings of a method at a noise level, on the run's tuning scenes and seeds."""
+    run = read(config)
+    known("method", method, run.methods)
+    run.level(level)
+    from ccstae import tune
+
+    tune.tune(run, method, level, run_dir, out)
 
 
 @app.command()
@@ -201,6 +222,8 @@ def methods() -> None:
     """List the methods and their settings."""
     for id, settings in SETTINGS.items():
         describe(id, settings)
+        for name, values in TRIED.get(id, {}).items():
+            print(f"    tune: true tries {name}: {shown(values)}")
 
 
 @app.command()
@@ -237,8 +260,8 @@ def check(config: ConfigPath) -> None:
             scenes.build(run, id)
         except InputError as error:
             raise InputError(f"{config}: {error}") from None
-    maps = len(run.scenes) * len(run.levels) * len(run.seeds.test) * len(run.methods)
-    print(f"{config}: good: {len(run.scenes)} scenes, {len(run.levels)} noise levels, {len(run.methods)} methods, {maps} maps")
+    maps = len(run.scored) * len(run.levels) * len(run.seeds.test) * len(run.methods)
+    print(f"{config}: good: {len(run.scored)} scenes, {len(run.levels)} noise levels, {len(run.methods)} methods, {maps} maps")
 
 
 @config_app.command()

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, Validati
 from ccstae.errors import InputError, unknown
 from ccstae.settings.base import Id, Settings
 from ccstae.settings.instrument import Material, Microscope, Simulation
-from ccstae.settings.method import SETTINGS
+from ccstae.settings.method import SETTINGS, TRIED
 from ccstae.settings.scene import AnyScene
 
 
@@ -89,6 +89,8 @@ class Method(Settings):
     command: str | None = None
     """A program that reads a counts file and writes a map file. It runs without a shell, as trusted code."""
     settings: dict[str, Any] = Field({})
+    tune: bool | dict[str, Annotated[list[Any], Field(min_length=1)]] = False
+    """Search the best settings for each noise level: the values to try of each setting, or true for those the method lists itself."""
     time_limit_s: float = Field(3600.0, gt=0)
 
     @model_validator(mode="after")
@@ -132,6 +134,19 @@ class Config(Settings):
         """All levels, each once, in the order of the config."""
         return list({level.name: level for noise in self.noise.values() for level in noise.levels}.values())
 
+    @property
+    def scored(self) -> dict[str, AnyScene]:
+        """The scenes that are scored; InputError where all are for tuning."""
+        found = {id: scene for id, scene in self.scenes.items() if not scene.tune}
+        if not found:
+            raise InputError("scenes: every one has tune: true; expected one to score")
+        return found
+
+    @property
+    def tuning(self) -> dict[str, AnyScene]:
+        """The scenes that settings are chosen on."""
+        return {id: scene for id, scene in self.scenes.items() if scene.tune}
+
     def level(self, name: str) -> Level:
         for level in self.levels:
             if level.name == name:
@@ -144,6 +159,18 @@ class Config(Settings):
         if entry.command is not None:
             return None
         return SETTINGS[entry.method or id].model_validate(entry.settings)
+
+    def with_settings(self, id: str, settings: dict[str, Any]) -> Config:
+        """This config with other settings of one method."""
+        entry = self.methods[id].model_copy(update={"settings": settings})
+        return self.model_copy(update={"methods": {**self.methods, id: entry}})
+
+    def tried(self, id: str) -> dict[str, list[Any]]:
+        """The values that a search tries of each setting of a method; nothing for one that is not tuned."""
+        entry = self.methods[id]
+        if entry.tune is True:
+            return TRIED.get(entry.method or id, {}) if entry.command is None else {}
+        return entry.tune or {}
 
 
 class _Loader(yaml.SafeLoader):
@@ -214,6 +241,7 @@ def dump(config: Config) -> str:
         settings = config.method_settings(id)
         if settings is not None:
             data["methods"][id]["settings"] = settings.model_dump(mode="json")
+        data["methods"][id]["tune"] = config.tried(id) or False
     return yaml.safe_dump(data, sort_keys=False)
 
 
@@ -231,6 +259,24 @@ def _check_references(config: Config, where: str) -> None:
                 config.method_settings(id)
             except ValidationError as error:
                 raise InputError(f"{where}: methods.{id}.settings.{_first(error, SETTINGS[name])}") from None
+        if entry.tune:
+            _check_tuning(config, id, where)
+
+
+def _check_tuning(config: Config, id: str, where: str) -> None:
+    """A search has values to try, that the method takes, and counts to try them on that are never scored."""
+    tried = config.tried(id)
+    if not tried:
+        raise InputError(f"{where}: methods.{id}.tune: no settings to try; expected a mapping of settings to lists of values")
+    if not config.tuning or not config.seeds.tune:
+        raise InputError(f"{where}: methods.{id}.tune: expected a scene with tune: true and a seed in seeds.tune to choose settings on")
+    if config.methods[id].command is None:
+        for name, value in ((name, value) for name, values in tried.items() for value in values):
+            try:
+                config.with_settings(id, {**config.methods[id].settings, name: value}).method_settings(id)
+            except ValidationError as error:
+                model = SETTINGS[config.methods[id].method or id]
+                raise InputError(f"{where}: methods.{id}.tune.{_first(error, model)}") from None
 
 
 def _first(error: ValidationError, model: type[BaseModel]) -> str:

@@ -94,6 +94,11 @@ def deformation_from_reciprocal(G: Array, G0: Array) -> Array:
     return inverse_transpose(G @ np.linalg.inv(G0))
 
 
+def deformation_from_real(A: Array, A0: Array) -> Array:
+    """F = A A0^-1 from measured and reference real lattice vectors (columns), shapes (..., 2, 2) and (2, 2)."""
+    return A @ np.linalg.inv(A0)
+
+
 def reciprocal(lattice: Array) -> Array:
     """Reciprocal lattice vectors (columns, 1/Angstrom, no 2 pi) of real lattice vectors (columns, Angstrom)."""
     return inverse_transpose(lattice)

@@ -11,7 +11,7 @@ from pathlib import Path
 import jinja2
 import markupsafe
 
-from ccstae import display, figures, provenance, score, store, tables
+from ccstae import display, figures, provenance, score, store, tables, tuned
 from ccstae.config import Config, dump
 from ccstae.errors import InputError
 
@@ -38,6 +38,17 @@ class Used:
     versions: str
 
 
+@dataclass(frozen=True)
+class Chosen:
+    """What the search of a method's settings found."""
+
+    method: str
+    levels: dict[str, tuned.Tuned]
+    """By the level's name for people."""
+    names: list[str]
+    """The settings that were searched."""
+
+
 def write(config: Config, run_dir: Path, report_path: Path) -> None:
     """Write the report from a run's scores, maps, figures and benchmarks. InputError names what is missing."""
     run_dir = Path(run_dir)
@@ -54,6 +65,7 @@ def write(config: Config, run_dir: Path, report_path: Path) -> None:
         tables=made,
         pictures=pictures(config, run_dir / "figures"),
         shown=display.level(*score.shown_level(metrics)),
+        chosen=[_chosen(config, run_dir, method) for method, entry in config.methods.items() if entry.tune],
         used=[_used(config, run_dir, method) for method in config.methods],
         resolved=dump(config),
         provenance={key: value for key, value in made_by.items() if key != "rules"},
@@ -74,7 +86,7 @@ def facts(config: Config) -> dict[str, str]:
     pixels = f"{m.detector_px} x {m.detector_px}"
     backgrounds = sorted({one.background for one in config.levels})
     doses = sorted({one.electrons for one in config.levels if math.isfinite(one.electrons)}, reverse=True)
-    scenes = (f"{name}: {' and '.join(s.materials)}, {s.scan.shape[0]} x {s.scan.shape[1]} positions" for name, s in config.scenes.items())
+    scenes = (f"{name}: {' and '.join(s.materials)}, {s.scan.shape[0]} x {s.scan.shape[1]} positions" for name, s in config.scored.items())
     noise = [f"w from {backgrounds[0]:g} to {backgrounds[-1]:g}"] if len(backgrounds) > 1 else [f"w = {backgrounds[0]:g}"]
     noise += [f"{', '.join(map(display.power, doses))} electrons per pattern"] if doses else []
     noise += ["noise-free"] if any(math.isinf(one.electrons) for one in config.levels) else []
@@ -89,7 +101,7 @@ def facts(config: Config) -> dict[str, str]:
 
 def pictures(config: Config, folder: Path) -> dict[str, list[Picture]]:
     """The figures that a run has, by scene, in the order to be read. InputError where there is none at all."""
-    found: dict[str, list[Picture]] = {scene: [] for scene in config.scenes}
+    found: dict[str, list[Picture]] = {scene: [] for scene in config.scored}
     for entry in figures.catalogue(config):
         path = folder / f"{entry.name}.png"
         if path.is_file():
@@ -100,12 +112,18 @@ def pictures(config: Config, folder: Path) -> dict[str, list[Picture]]:
     return found
 
 
+def _chosen(config: Config, run_dir: Path, method: str) -> Chosen:
+    """The settings chosen for a method, level by level. InputError where a file is missing."""
+    levels = {display.level(level.background, level.electrons): tuned.read(tuned.path(run_dir, method, level)) for level in config.levels}
+    return Chosen(method, levels, list(config.tried(method)))
+
+
 def _used(config: Config, run_dir: Path, method: str) -> Used:
     """Settings, devices and versions written in the maps of a method."""
     by_settings: dict[str, list[str]] = {}
     devices: set[str] = set()
     versions = "{}"
-    for scene in config.scenes:
+    for scene in config.scored:
         for level in config.levels:
             for seed in config.seeds.test:
                 attributes = store.read_map(score.map_path(run_dir, scene, level, seed, method)).attributes

@@ -180,7 +180,7 @@ def _read_map(path: Path, shape: tuple[int, int]) -> store.Map:
 def score(config: Config, run_dir: Path, metrics_path: Path) -> None:
     """Score every map of a run and write the long table. InputError names the file that is missing or unfit."""
     rows: list[tuple[Any, ...]] = []
-    for scene in config.scenes:
+    for scene in config.scored:
         truth = _read_truth(truth_path(Path(run_dir), scene), config.levels)
         for method in config.methods:
             for level in config.levels:

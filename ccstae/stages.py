@@ -35,14 +35,16 @@ def narrow(
     """The config of one job, with only the settings that the job uses.
 
     `simulate` and `limit` are for one scene (the limit for every level), `noise` for one scene, level and seed, `map` for one
-    method as well; the stages after them see every scene and so the whole config.
+    method as well; `tune` is for one level and method on the tuning scenes. The stages after them see the whole config.
     """
     entries: dict[str, object] = {"keep_counts": False}
-    if scene is not None:
-        settings = config.scenes[scene]
+    if scene is not None or stage == "tune":
+        # Whether a scene is for tuning is nothing to the jobs that make it.
+        scenes = config.tuning if scene is None else {scene: config.scenes[scene].model_copy(update={"tune": False})}
         # Where a material's numbers come from is for people.
-        materials = {name: config.materials[name].model_copy(update={"source": ""}) for name in settings.materials}
-        entries |= _UNUSED | {"scenes": {scene: settings}, "materials": materials}
+        used = {name for settings in scenes.values() for name in settings.materials}
+        materials = {name: m.model_copy(update={"source": ""}) for name, m in config.materials.items() if name in used}
+        entries |= _UNUSED | {"scenes": scenes, "materials": materials}
     if stage == "limit":
         entries["noise"] = config.noise
     if level is not None:
@@ -51,7 +53,13 @@ def narrow(
     if seed is not None:
         entries["seeds"] = Seeds(test=(seed,), tune=())
     if method is not None:
-        entries |= {"methods": {method: config.methods[method]}, "device": config.device}
+        entry = config.methods[method]
+        if stage == "tune":
+            tune = config.seeds.tune
+            entries["seeds"] = Seeds(test=(max(tune, default=0) + 1,), tune=tune)
+        else:  # what was chosen comes as a file
+            entry = entry.model_copy(update={"tune": False})
+        entries |= {"methods": {method: entry}, "device": config.device}
     return config.model_copy(update=entries)
 
 
@@ -63,17 +71,18 @@ def one_line(config: Config) -> str:
 def sources(config: Config, stage: str, method: str | None = None) -> list[str]:
     """The source files behind a stage: its module, what that imports from this package, and so on.
 
-    For `simulate` the structure files of the materials too; for `map` the files behind `method`; for a method from outside, the
-    files that its command names.
+    For `simulate` the structure files of the materials too; for `map` and `tune` the files behind `method`; for a method from outside,
+    the files that its command names.
     """
     if method is None:
         templates = (_PACKAGE / "templates").iterdir() if stage == "report" else ()
         structures = {str(m.structure) for m in config.materials.values() if m.structure is not None} if stage == "simulate" else ()
         return files(f"ccstae.{stage}") + sorted(map(os.path.relpath, templates)) + sorted(structures)
     entry = config.methods[method]
+    runs = "ccstae.tune" if stage == "tune" else "ccstae.methods.run"
     if entry.command is None:
-        return files("ccstae.methods.run", REGISTRY[entry.method or method])
-    return files("ccstae.methods.run") + [word for word in entry.command.split() if Path(word).is_file()]
+        return files(runs, REGISTRY[entry.method or method])
+    return files(runs) + [word for word in entry.command.split() if Path(word).is_file()]
 
 
 def files(*modules: str) -> list[str]:

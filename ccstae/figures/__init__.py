@@ -73,7 +73,7 @@ class Entry:
 def catalogue(config: Config) -> list[Entry]:
     """Every figure that a run of this config may have, in the order to be read. Some need what only a run can tell."""
     entries = []
-    for scene in config.scenes:
+    for scene in config.scored:
         for kind, (title, caption) in _CAPTIONS.items():
             for method in config.methods if kind == "dictionary" else [""]:
                 name = f"{scene}_{kind}" + (f"_{method}" if method else "")
@@ -86,7 +86,7 @@ def write(config: Config, run_dir: Path, figures_dir: Path) -> None:
     run_dir, figures_dir = Path(run_dir), Path(figures_dir)
     metrics = score.read(run_dir / "metrics.csv")
     with style.styled():
-        for scene in config.scenes:
+        for scene in config.scored:
             for name, drawn in _of_scene(config, run_dir, scene, metrics[metrics["scene"] == scene]):
                 style.save(drawn, figures_dir / f"{scene}_{name}")
 

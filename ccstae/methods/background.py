@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+# Soft edge of a disk, outside its radius, that is kept out of the background.
+EDGE_PX = 2.5
+
 
 def radial(patterns: Tensor, centre: Tensor, sites: Tensor, exclude: float) -> Tensor:
     """Background (B, Qy, Qx): the mean at each distance from `centre` (B, 2), over pixels further than `exclude` px from every site.
@@ -16,7 +19,7 @@ def radial(patterns: Tensor, centre: Tensor, sites: Tensor, exclude: float) -> T
     device, to = patterns.device, patterns.dtype
     x = torch.arange(width, device=device, dtype=to)
     y = torch.arange(height, device=device, dtype=to)
-    free = ~_near(sites.to(to), exclude, height, width)
+    free = ~near(sites.to(to), exclude, height, width)
     r = ((x - centre[:, 0, None]).square()[:, None, :] + (y - centre[:, 1, None]).square()[:, :, None]).sqrt().reshape(B, -1)
     n = int((height**2 + width**2) ** 0.5) + 2
     low = r.long().clamp(max=n - 2)
@@ -30,7 +33,7 @@ def radial(patterns: Tensor, centre: Tensor, sites: Tensor, exclude: float) -> T
     return torch.lerp(profile.gather(1, low), profile.gather(1, low + 1), part).reshape(patterns.shape)
 
 
-def _near(sites: Tensor, radius: float, height: int, width: int) -> Tensor:
+def near(sites: Tensor, radius: float, height: int, width: int) -> Tensor:
     """Pixels (B, Qy, Qx) within `radius` of any site."""
     B = len(sites)
     half = int(radius) + 1

@@ -22,6 +22,7 @@ REGISTRY = {
     "zero": "ccstae.methods.zero",
     "com": "ccstae.methods.com",
     "template": "ccstae.methods.template",
+    "cepstral": "ccstae.methods.cepstral",
     "ccstae": "ccstae.methods.ccstae",
 }
 

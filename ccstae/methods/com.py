@@ -17,35 +17,34 @@ from torch import Tensor
 
 from ccstae import geometry
 from ccstae.methods import lattice_fit, windows
-from ccstae.methods.background import radial
+from ccstae.methods.background import EDGE_PX, radial
 from ccstae.methods.base import Answer
 from ccstae.methods.lattice_fit import LatticeFit
-from ccstae.methods.sites import Located, SiteFinder, nodes, track
+from ccstae.methods.sites import Located, SiteFinder, nodes, one_hot_rings, track
 from ccstae.settings.method import ComSettings
 from ccstae.store import Counts
 
 # Half width of the ring, outside the window, that background "ring" and "median" use.
 RING_PX = 2.0
-# Soft edge of a disk, outside its radius, that is kept out of the radial background.
-EDGE_PX = 2.5
 
 
 def map_strain(counts: Counts, settings: ComSettings, device: str) -> Answer:
     """F from the centres of mass of the Bragg disks; NaN for patterns without a lattice (module docstring)."""
     finder = SiteFinder.learn(counts, device)
     hk = nodes(counts.calibration, counts.counts.shape).to(device)
+    ring = one_hot_rings(counts.calibration, hk)
     scan, shape = counts.counts.shape[:2], counts.counts.shape[2:]
     centre = np.empty((math.prod(scan), 2))
     G = np.empty((math.prod(scan), 2, 2))
     for where, patterns in windows.chunks(counts.counts.reshape(-1, *shape), device):
-        found = refine(patterns, finder.locate(patterns), hk, finder.radius, settings)
+        found = refine(patterns, finder.locate(patterns), hk, ring, finder.radius, settings)
         centre[where], G[where] = found.centre.cpu().numpy(), found.G.cpu().numpy()
     F = geometry.deformation_from_reciprocal(G * counts.calibration.pixel_size_inv_A, counts.calibration.lattice_inv_A)
     return Answer(F=F.reshape(*scan, 2, 2), centre_px=centre.reshape(*scan, 2))
 
 
-def refine(patterns: Tensor, rough: Located, hk: Tensor, radius: float, settings: ComSettings) -> LatticeFit:
-    """Lattices of patterns (B, Qy, Qx) from the centres of mass of disks of `radius` px at the nodes `hk` (S, 2)."""
+def refine(patterns: Tensor, rough: Located, hk: Tensor, ring: Tensor, radius: float, settings: ComSettings) -> LatticeFit:
+    """Lattices of patterns (B, Qy, Qx) from the centres of mass of disks of `radius` px at the nodes `hk` (S, 2) on `ring` (1 + S, R)."""
     hk = torch.cat([torch.zeros_like(hk[:1]), hk])  # the direct beam is a node too; it carries the centre
     found, lost = LatticeFit(rough.centre.double(), rough.G.double()), ~rough.found
     clean = patterns
@@ -54,8 +53,13 @@ def refine(patterns: Tensor, rough: Located, hk: Tensor, radius: float, settings
         if settings.background == "radial" and turn < 2:  # once between the rough sites, once between the fitted ones
             clean = patterns - radial(patterns, found.centre.to(patterns.dtype), at.to(patterns.dtype), radius + EDGE_PX)
         shift, mass = _centre_of_mass(clean, at.to(patterns.dtype), settings, radius)
-        usable = windows.inside(at, radius + 1, patterns.shape)
-        found, lost = track(lattice_fit.fit(at + shift, torch.where(usable, mass.clamp_min(0), 0), hk), rough, lost)
+        mass = torch.where(windows.inside(at, radius + 1, patterns.shape), mass.clamp_min(0), 0)
+        weights = mass
+        if settings.weights == "information":
+            weights = lattice_fit.information(
+                mass, _noise(patterns, at.to(patterns.dtype), settings.window_radii * radius), radius**2 / 4, ring
+            )
+        found, lost = track(lattice_fit.fit(at + shift, weights, hk, settings.reject_outliers), rough, lost)
     return found.without(lost)
 
 
@@ -65,8 +69,7 @@ def _centre_of_mass(patterns: Tensor, at: Tensor, settings: ComSettings, radius:
     ring = settings.background in ("ring", "median")
     values, dx, dy = windows.cut(patterns, at, math.ceil(reach + (RING_PX if ring else 0.5)) + 1)
     r = (dx**2 + dy**2).sqrt()
-    # A window with a soft rim, one pixel wide, does not jump when its centre moves by a fraction of a pixel.
-    window = (reach + 0.5 - r).clamp(0, 1)
+    window = _window(r, reach)
     if ring:
         rim = (r > reach + 0.5) & (r <= reach + 0.5 + RING_PX)
         masked = torch.where(rim, values, torch.nan).flatten(-2)
@@ -80,3 +83,15 @@ def _centre_of_mass(patterns: Tensor, at: Tensor, settings: ComSettings, radius:
     shift = torch.stack([(weight * dx).sum((-1, -2)) / safe, (weight * dy).sum((-1, -2)) / safe], -1)
     # Noise can put the ratio of two small sums anywhere; a disk's centre lies inside its window.
     return shift.clamp(-reach, reach), mass
+
+
+def _noise(patterns: Tensor, at: Tensor, reach: float) -> Tensor:
+    """Poisson variance (B, S) of sum_q n (q - at) along either axis, over the window: that of the centre of mass times its mass squared."""
+    values, dx, dy = windows.cut(patterns, at, math.ceil(reach + 0.5) + 1)
+    squared = dx**2 + dy**2
+    return (values * _window(squared.sqrt(), reach) ** 2 * squared).sum((-1, -2)) / 2
+
+
+def _window(r: Tensor, reach: float) -> Tensor:
+    """A soft rim, one pixel wide, does not jump when the window's centre moves by a fraction of a pixel."""
+    return (reach + 0.5 - r).clamp(0, 1)

@@ -51,6 +51,19 @@ def fit(measured: Tensor, weights: Tensor, hk: Tensor, reject: bool = False, rou
     return found
 
 
+def information(signal: Tensor, noise: Tensor, least: float, ring: Tensor) -> Tensor:
+    """Inverse variances (B, S), up to a factor, of positions whose variance goes as noise / signal^2; zero where `signal` (B, S) is.
+
+    Signal and noise are averaged over each pattern's rings, of which `ring` (S, R) is the one-hot table, and noise is no less than `least`
+    times the signal: weights that follow the noise of a single disk would bias the fit.
+    """
+    used = (signal > 0).to(signal.dtype)
+    number = (used @ ring).clamp_min(1)
+    signal = (signal @ ring) / number
+    noise = torch.maximum((used * noise) @ ring / number, least * signal).clamp_min(torch.finfo(noise.dtype).tiny)
+    return used * ((signal**2 / noise) @ ring.T)
+
+
 def _solve(measured: Tensor, weights: Tensor, hk: Tensor) -> LatticeFit:
     design = torch.cat([torch.ones_like(hk[:, :1]), hk], 1).double()  # (S, 3)
     # Weights relative to the largest: the condition of the normal matrix then tells of the sites alone.

@@ -52,16 +52,20 @@ def subpixel(maps: Tensor, peak: Tensor, how: Literal["none", "parabolic", "dft"
     if how == "parabolic":
         step, height = _parabola(values)
         return peak + step, height
-    offsets, weights = _interpolation(upsample, maps)
-    fine = weights @ values @ weights.T  # (B, S, n, n)
-    n = len(offsets)
-    best = fine.flatten(-2).argmax(-1)
+    weights = _interpolation(upsample, maps)
+    step, height = maximum(weights @ values @ weights.T)
+    return peak + step / upsample, height
+
+
+def maximum(grid: Tensor) -> tuple[Tensor, Tensor]:
+    """Maximum of a grid (..., n, n), n odd, by a parabola there: position (..., 2), x first, in steps from the middle, and height."""
+    n = grid.shape[-1]
+    best = grid.flatten(-2).argmax(-1)
     iy, ix = (best // n).clamp(1, n - 2), (best % n).clamp(1, n - 2)
-    span = torch.arange(-1, 2, device=maps.device)
+    span = torch.arange(-1, 2, device=grid.device)
     flat = (iy[..., None, None] + span[:, None]) * n + ix[..., None, None] + span
-    around = fine.flatten(-2).gather(-1, flat.flatten(-2)).reshape(flat.shape)
-    step, height = _parabola(around)
-    return peak + torch.stack([offsets[ix], offsets[iy]], -1) + step / upsample, height
+    step, height = _parabola(grid.flatten(-2).gather(-1, flat.flatten(-2)).reshape(flat.shape))
+    return torch.stack([ix, iy], -1) - n // 2 + step, height
 
 
 def _parabola(values: Tensor) -> tuple[Tensor, Tensor]:
@@ -76,11 +80,11 @@ def _parabola(values: Tensor) -> tuple[Tensor, Tensor]:
     return torch.stack(steps, -1), height
 
 
-def _interpolation(upsample: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Offsets (n,) in pixels, and the matrix (n, 2 TAPS + 1) that reads a map there: sinc under a Kaiser window."""
+def _interpolation(upsample: int, like: Tensor) -> Tensor:
+    """The matrix (n, 2 TAPS + 1) that reads a map every 1 / `upsample` px within 0.8 px: sinc under a Kaiser window."""
     reach = math.ceil(0.8 * upsample)
     offsets = torch.arange(-reach, reach + 1, dtype=torch.float64) / upsample
     distance = offsets[:, None] - torch.arange(-TAPS, TAPS + 1)
     window = torch.special.i0(KAISER_BETA * (1 - (distance / (TAPS + 1)) ** 2).clamp_min(0).sqrt())
     weights = torch.sinc(distance) * window
-    return offsets.to(like), (weights / weights.sum(1, keepdim=True)).to(like)
+    return (weights / weights.sum(1, keepdim=True)).to(like)

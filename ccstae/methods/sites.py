@@ -60,6 +60,12 @@ def nodes(calibration: Calibration, shape: tuple[int, ...]) -> Tensor:
     return torch.from_numpy(geometry.lattice_nodes(G, reach)[1:])
 
 
+def one_hot_rings(calibration: Calibration, hk: Tensor) -> Tensor:
+    """The table (1 + S, R) of which ring each node lies on, the direct beam a ring of its own before the others."""
+    ring = rings(calibration, hk.cpu())
+    return torch.nn.functional.one_hot(torch.cat([torch.zeros_like(ring[:1]), ring + 1])).float().to(hk.device)
+
+
 def rings(calibration: Calibration, hk: Tensor) -> Tensor:
     """Index (S,) of the ring that each node lies on: nodes of one length, shortest first."""
     length = np.linalg.norm(hk.numpy() @ calibration.lattice_inv_A.T, axis=-1)

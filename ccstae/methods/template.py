@@ -19,7 +19,7 @@ from ccstae import geometry
 from ccstae.methods import kernels, lattice_fit, peaks, windows
 from ccstae.methods.base import Answer
 from ccstae.methods.lattice_fit import LatticeFit
-from ccstae.methods.sites import Located, SiteFinder, nodes, rings, track
+from ccstae.methods.sites import Located, SiteFinder, nodes, one_hot_rings, track
 from ccstae.settings.method import TemplateSettings
 from ccstae.store import Counts
 
@@ -29,7 +29,7 @@ class Matcher:
 
     def __init__(self, probe: Tensor, hk: Tensor, ring: Tensor, radius: float, settings: TemplateSettings) -> None:
         self.hk = torch.cat([torch.zeros_like(hk[:1]), hk])  # the direct beam is a node too; it carries the centre
-        self.ring = torch.nn.functional.one_hot(torch.cat([torch.zeros_like(ring[:1]), ring + 1])).to(probe)  # (S, R)
+        self.ring = ring  # (S, R)
         self.radius = radius
         self.settings = settings
         self.n = kernels.padded(max(probe.shape), settings.trench_radii * radius)
@@ -66,36 +66,27 @@ class Matcher:
             usable &= torch.linalg.vector_norm(measured - at, dim=-1) <= reach
             height = torch.where(usable, height.clamp_min(0), 0)
             if settings.weights == "information":
-                weights = self._information(patterns, measured, height, ring)
+                weights = lattice_fit.information(height, self._noise(patterns, measured), self.least, ring)
             else:
                 weights = height if settings.weights == "intensity" else (height > 0).to(height.dtype)
             found, lost = track(lattice_fit.fit(measured, weights, hk, settings.reject_outliers), rough, lost)
             reach = max(reach / 2, 1.5)
         return found.without(lost)
 
-    def _information(self, patterns: Tensor, at: Tensor, height: Tensor, ring: Tensor) -> Tensor:
-        """Inverse variances (B, S), up to a factor, of peaks of `height`; zero where that is zero.
+    def _noise(self, patterns: Tensor, at: Tensor) -> Tensor:
+        """What moves peaks at `at` (B, S, 2): the sum of counts times the kernel's slope squared, the Poisson variance of the map's slope.
 
-        A peak of height h bends in proportion to h, and Poisson noise moves its slope by v, the sum of counts times the kernel's slope
-        squared, so the variance of its position goes as v / h^2. Both are averaged over the pattern's rings, and v is no less than for
-        the disk alone: weights that follow the noise of a single disk would bias the fit.
+        A peak of height h bends in proportion to h, so the variance of its position goes as this over h^2.
         """
         values, _, _ = windows.cut(patterns, at, len(self.slope) // 2)
-        used = (height > 0).to(height.dtype)
-        number = (used @ ring).clamp_min(1)
-        h = (height @ ring) / number
-        v = (used * (values * self.slope).sum((-1, -2))) @ ring / number
-        v = torch.maximum(v, self.least * h).clamp_min(torch.finfo(v.dtype).tiny)
-        return used * ((h**2 / v) @ ring.T)
+        return (values * self.slope).sum((-1, -2))
 
 
 def map_strain(counts: Counts, settings: TemplateSettings, device: str) -> Answer:
     """F from the correlation peaks of the Bragg disks; NaN for patterns without a lattice (module docstring)."""
     finder = SiteFinder.learn(counts, device)
     hk = nodes(counts.calibration, counts.counts.shape).to(device)
-    matcher = Matcher(
-        torch.from_numpy(counts.probe).to(device), hk, rings(counts.calibration, hk.cpu()).to(device), finder.radius, settings
-    )
+    matcher = Matcher(torch.from_numpy(counts.probe).to(device), hk, one_hot_rings(counts.calibration, hk), finder.radius, settings)
     scan, shape = counts.counts.shape[:2], counts.counts.shape[2:]
     centre = np.empty((math.prod(scan), 2))
     G = np.empty((math.prod(scan), 2, 2))

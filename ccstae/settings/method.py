@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -35,6 +35,10 @@ class ComSettings(MethodSettings):
     between the disks at the same distance from the direct beam."""
     threshold: float = Field(0.0, ge=0, lt=1)
     """Pixels below this fraction of their window's maximum are set to zero."""
+    weights: Literal["intensity", "information"] = "intensity"
+    """Weights of the lattice fit: mass, or mass squared over the Poisson variance of the window's first moment."""
+    reject_outliers: bool = False
+    """Leave out disks beyond 3.5 robust standard deviations of the fit."""
 
 
 class TemplateSettings(MethodSettings):
@@ -65,6 +69,19 @@ class TemplateSettings(MethodSettings):
     """Leave out peaks beyond 3.5 robust standard deviations of the fit."""
 
 
+class CepstralSettings(MethodSettings):
+    """Peaks of the exit-wave power cepstrum, the Fourier transform of a pattern's logarithm."""
+
+    offset_electrons: float = Field(0.1, gt=0, le=1e12)
+    """Added to the counts of every pixel before the logarithm."""
+    background: Literal["none", "radial"] = "radial"
+    """What is subtracted from the logarithm: nothing, or its mean between the disks at the same distance from the direct beam."""
+    longest: float = Field(2.1, ge=1, le=6)
+    """Length of the longest lattice vectors looked at over that of the shortest."""
+    upsample: int = Field(16, ge=4, le=128)
+    """Grid points per width of a peak."""
+
+
 class CcstaeSettings(MethodSettings):
     """The cycle-consistent spatial transforming autoencoder. What it needs beyond this it finds in the counts."""
 
@@ -72,9 +89,37 @@ class CcstaeSettings(MethodSettings):
     """Seed of the encoder's training."""
 
 
+# Values that `tune: true` tries, beside the defaults. Ours has none: one setting serves all levels.
+TRIED: dict[str, dict[str, list[Any]]] = {
+    "com": {
+        "window_radii": [1.0, 1.2, 1.4, 1.7],
+        "background": ["none", "ring", "median", "radial"],
+        "threshold": [0.0, 0.1, 0.3],
+        "weights": ["intensity", "information"],
+        "reject_outliers": [False, True],
+        "iterations": [2, 4, 8],
+    },
+    "template": {
+        "kernel": ["flat", "gaussian", "sigmoid"],
+        "trench_radii": [1.5, 2.0, 3.0],
+        "smoothing_px": [0.0, 0.7, 1.5],
+        "correlation_power": [0.8, 0.9, 1.0],
+        "weights": ["none", "intensity", "information"],
+        "search_px": [2.0, 4.0, 6.0],
+        "reject_outliers": [False, True],
+    },
+    "cepstral": {
+        "offset_electrons": [0.03, 0.1, 0.3, 1.0, 3.0, 10.0],
+        "background": ["none", "radial"],
+        "longest": [1.1, 1.8, 2.1, 2.7],
+    },
+}
+
+
 SETTINGS: dict[str, type[MethodSettings]] = {
     "zero": ZeroSettings,
     "com": ComSettings,
     "template": TemplateSettings,
+    "cepstral": CepstralSettings,
     "ccstae": CcstaeSettings,
 }

@@ -39,6 +39,8 @@ class SceneSettings(Settings):
     """Lean of the specimen's normal from the beam towards x and y."""
     interior_gradient_per_A: float = Field(1.5e-4, gt=0)
     """Largest strain gradient that still counts as interior."""
+    tune: bool = False
+    """For choosing the settings of methods that ask for it, and never scored."""
 
 
 class Inclusion(Settings):

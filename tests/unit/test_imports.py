@@ -11,7 +11,7 @@ import pytest
 import ccstae
 
 PACKAGE = Path(ccstae.__file__).parent
-STAGES = ("simulate", "noise", "limit", "methods.run", "score", "tables", "figures", "report", "regress")
+STAGES = ("simulate", "noise", "limit", "methods.run", "score", "tune", "tables", "figures", "report", "regress")
 TOP = {"ccstae.cli", "ccstae.stages", "ccstae.claim"}  # what starts stages, and is started by none
 
 
@@ -76,7 +76,7 @@ def test_no_stage_imports_a_later_one(stage: str) -> None:
 
 @pytest.mark.parametrize("method", sorted(name for name in MODULES if name.startswith(("ccstae.methods.", "ccstae.model"))))
 def test_a_method_cannot_know_the_truth(method: str) -> None:
-    assert reach(method) & {f"ccstae.{name}" for name in ("simulate", "scenes", "limit", "noise", "score")} == set()
+    assert reach(method) & {f"ccstae.{name}" for name in ("simulate", "scenes", "limit", "noise", "score", "tune")} == set()
 
 
 @pytest.mark.parametrize("module", ["ccstae.geometry", "ccstae.errors", "ccstae.settings.base"])

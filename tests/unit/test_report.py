@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from conftest import made_config
 
-from ccstae import config, report, score, store, tables
+from ccstae import config, report, score, store, tables, tuned
 from ccstae.errors import InputError
 
 _VOID = {"meta", "img", "br", "hr", "link", "input"}
@@ -110,6 +110,22 @@ def test_settings_that_differ_between_levels_are_shown(folder: Path):
     assert text.count("One setting at every level.") == 3
     assert '"upsample": 99' in text
     assert "Settings differ between levels." in text
+
+
+def test_settings_chosen_by_search_are_shown(folder: Path):
+    plain = made_config()
+    entry = plain.methods["com"].model_copy(update={"tune": {"window_radii": [1.0, 1.875]}})
+    settings = plain.model_copy(update={"methods": {**plain.methods, "com": entry}})
+    for level in settings.levels:
+        chosen = tuned.Tuned(method="com", level=level.name, settings={"window_radii": 1.875}, error=1.2345, error_before=1.3456, tried=17)
+        tuned.write(tuned.path(folder, "com", level), chosen)
+    page = made(folder, settings)
+    assert "tuned" in page.ids
+    assert re.search(r"w 0.25, 1e5 e\s*1.35\s*1.23\s*17\s*1.875", page.text)
+    assert "Settings chosen by search" not in made(folder).text
+    tuned.path(folder, "com", settings.levels[0]).unlink()
+    with pytest.raises(InputError, match=r"tuned/com/\S+\.yaml: cannot be read"):
+        made(folder, settings)
 
 
 def test_prose_marks_code_and_escapes_the_rest():

@@ -103,6 +103,25 @@ def test_the_run_is_exactly_the_given_file(finished: Checkout) -> None:
     assert finished.plan("--configfile", str(path)) == expected
 
 
+def test_a_tuned_method_is_tuned_on_a_field_and_seed_of_its_own(checkout: Checkout) -> None:
+    field = "    materials: [WS2, WSe2]\n    scan: {shape: [6, 6], step_A: 50}\n"
+    edit = [
+        ("\nnoise:", f"\n  other:\n    kind: heterostructure\n    tune: true\n{field}\nnoise:"),
+        ("tune: []", "tune: [101]"),
+        ("  com:", "  com:\n  com-tuned: {method: com, tune: true}"),
+    ]
+    for old, new in edit:
+        checkout.edit("config/ci.yaml", replace(old, new))
+    of_it = {"simulate": 1, "limit": 1, "noise": 3, "tune": 3, "map": DATA_SETS}
+    assert checkout.plan(*CI) == {"resolve": 1, **of_it, **SCORED}
+    done = checkout.snakemake(*CI)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not list(checkout.path.glob("results/ci/maps/other*"))
+    assert checkout.plan(*CI) == {}
+    checkout.edit("ccstae/tune.py", comment)
+    assert checkout.plan(*CI) == {"tune": 3, "map": DATA_SETS, **SCORED}
+
+
 def test_without_a_config_the_main_job_runs(finished: Checkout) -> None:
     assert finished.plan() == finished.plan("--configfile", "config/default.yaml")
     assert finished.plan()["map"] > DATA_SETS

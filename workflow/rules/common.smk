@@ -11,6 +11,7 @@ from ccstae.settings.base import ID_PATTERN
 
 try:
     RUN = ccstae.config.parse(config, ", ".join(str(path) for path in workflow.configfiles))
+    SCORED = RUN.scored
     if workflow.is_main_process and not workflow.output_settings.dryrun and "--lint" not in sys.argv:
         CLAIM = claim(Path("results", RUN.name))  # held until Snakemake ends
 except InputError as error:
@@ -55,14 +56,12 @@ def disposable(path):
 
 
 def truths():
-    return expand("<results>/scenes/{scene}.truth.h5", scene=RUN.scenes)
+    return expand("<results>/scenes/{scene}.truth.h5", scene=SCORED)
 
 
 def scenes():
-    return expand("<results>/scenes/{scene}.h5", scene=RUN.scenes)
+    return expand("<results>/scenes/{scene}.h5", scene=SCORED)
 
 
 def maps():
-    return expand(
-        "<results>/maps/{scene}/{level}.{seed}/{method}.h5", scene=RUN.scenes, level=LEVELS, seed=RUN.seeds.test, method=RUN.methods
-    )
+    return expand("<results>/maps/{scene}/{level}.{seed}/{method}.h5", scene=SCORED, level=LEVELS, seed=RUN.seeds.test, method=RUN.methods)

@@ -2,6 +2,7 @@
 rule map:
     input:
         counts="<results>/counts/{scene}/{level}.{seed}.h5",
+        tuned=lambda wildcards: "<results>/tuned/{method}/{level}.yaml" if RUN.methods[wildcards.method].tune else [],
         sources=lambda wildcards: stages.sources(RUN, "map", wildcards.method),
     output:
         strain="<results>/maps/{scene}/{level}.{seed}/{method}.h5",
@@ -16,9 +17,10 @@ rule map:
         mem_mb=6000,
         gpu=ccstae.device.slots(RUN.device),
     params:
+        tuned=lambda wildcards, input: ["--tuned", str(input.tuned)] if input.tuned else [],
         config=settings("map", "scene", "level", "seed", "method"),
     message:
         "map {wildcards.scene} at {wildcards.level}, seed {wildcards.seed}, with {wildcards.method}"
     shell:
         "ccstae --threads {threads} --log {log:q} map - {wildcards.method:q}"
-        " --counts {input.counts:q} --out {output.strain:q} <<< {params.config:q}"
+        " --counts {input.counts:q} {params.tuned:q} --out {output.strain:q} <<< {params.config:q}"

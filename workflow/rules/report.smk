@@ -4,6 +4,7 @@ rule report:
         metrics="<results>/metrics.csv",
         tables="<results>/tables",
         figures="<results>/figures",
+        tuned=expand("<results>/tuned/{method}/{level}.yaml", method=[id for id, m in RUN.methods.items() if m.tune], level=LEVELS),
         sources=stages.sources(RUN, "report"),
     output:
         report="<results>/report.html",
