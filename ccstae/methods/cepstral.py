@@ -7,8 +7,9 @@ disks for as much as strong ones, so intensities that tilt and thickness change 
 border. As in the authors' code the transform is evaluated where it is wanted, off any grid: about each predicted lattice vector as two
 matrix products, over the width of a peak first and then finely round its maximum.
 
-The peaks lie on the slope of C, which falls from r = 0 with the size of the probe: they are pulled inwards by a little, the same everywhere
-but for what strain changes. Where most pixels hold no electron the logarithm has nothing to level, and the peaks drown.
+The peaks lie on a slope of C, which falls from r = 0 with the size of the probe, and are pulled by it, alike everywhere but for what strain
+changes. Taking off what is smooth in the logarithm (`disks_alone`, not in the published code) makes the slope small; without it a diffuse
+background hides the peaks. Where most pixels hold no electron the logarithm has nothing to level, and the peaks drown in noise.
 
 A pattern without an answer (NaN) is one whose evidence for any lattice stays below 20 to 1 (`sites.EVIDENCE`), or whose peaks do not
 determine a lattice within 12 % of where it was first seen.
@@ -53,9 +54,7 @@ def map_strain(counts: Counts, settings: CepstralSettings, device: str) -> Answe
         begin = torch.linalg.inv(rough.G.double()).mT  # lattice vectors in 1 / px
         logarithm = (patterns + settings.offset_electrons).log()
         if settings.background == "radial":
-            at = lattice_fit.positions(rough.centre, rough.G, disks)
-            logarithm = logarithm - radial(logarithm, rough.centre, at, finder.radius + EDGE_PX)
-            logarithm[near(rough.centre[:, None], finder.radius + EDGE_PX, *shape)] = 0
+            logarithm = disks_alone(logarithm, rough, disks, finder.radius + EDGE_PX)
         found = refine(windowed(logarithm), begin, nodes, settings.upsample)
         away = (found - begin).norm(dim=(-2, -1)) / begin.norm(dim=(-2, -1))
         lost = ~rough.found | ~(away < sites.RUNAWAY)
@@ -63,6 +62,16 @@ def map_strain(counts: Counts, settings: CepstralSettings, device: str) -> Answe
         centre[where] = torch.where(lost[:, None], torch.nan, rough.centre).cpu().numpy()
     F = geometry.deformation_from_real(A, nominal)
     return Answer(F=F.reshape(*scan, 2, 2), centre_px=centre.reshape(*scan, 2))
+
+
+def disks_alone(logarithm: Tensor, rough: sites.Located, hk: Tensor, radius: float) -> Tensor:
+    """The logarithm (B, Qy, Qx) less its mean between the disks `hk` (S, 2) at each distance from the direct beam, and without that beam.
+
+    What is smooth in the pattern makes the slope on which the peaks lie, and a beam that outshines the disks most of it.
+    """
+    at = lattice_fit.positions(rough.centre, rough.G, hk)
+    beam = near(at[:, :1], radius, *logarithm.shape[-2:])
+    return (logarithm - radial(logarithm, rough.centre, at, radius)).masked_fill(beam, 0)
 
 
 def windowed(logarithm: Tensor) -> Tensor:

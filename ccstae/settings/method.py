@@ -75,7 +75,7 @@ class CepstralSettings(MethodSettings):
     offset_electrons: float = Field(0.1, gt=0, le=1e12)
     """Added to the counts of every pixel before the logarithm."""
     background: Literal["none", "radial"] = "radial"
-    """What is subtracted from the logarithm: nothing, or its mean between the disks at the same distance from the direct beam."""
+    """What is taken off the logarithm: nothing, or the direct beam and the mean between the disks at the same distance from it."""
     longest: float = Field(2.1, ge=1, le=6)
     """Length of the longest lattice vectors looked at over that of the shortest."""
     upsample: int = Field(16, ge=4, le=128)
