@@ -9,6 +9,8 @@ Waves and transmission functions keep two thirds of the grid's frequencies; what
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
@@ -35,9 +37,11 @@ def band_limited(transmission: torch.Tensor) -> torch.Tensor:
     return torch.fft.ifft2(spectrum)
 
 
-def exit_wave(wave: torch.Tensor, slices: torch.Tensor, propagator: torch.Tensor | None) -> torch.Tensor:
-    """The wave (B, n, n) behind slices (B, layers, n, n) that it meets in this order; no propagator is needed for one."""
-    wave = wave * slices[:, 0]
-    for n in range(1, slices.shape[1]):
-        wave = torch.fft.ifft2(torch.fft.fft2(wave) * propagator) * slices[:, n]
+def exit_wave(wave: torch.Tensor, slices: Sequence[torch.Tensor], propagator: torch.Tensor | None) -> torch.Tensor:
+    """The wave (B, n, n), changed in place, behind B times slices (layers, n, n) that it meets in this order; one needs no propagator."""
+    for layer in range(len(slices[0])):
+        if layer > 0:
+            wave = torch.fft.ifft2(torch.fft.fft2(wave) * propagator)
+        for one, own in zip(wave, slices, strict=True):
+            one *= own[layer]
     return wave

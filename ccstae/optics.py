@@ -77,6 +77,21 @@ def probe_fourier(microscope: Microscope, win: Window) -> Array:
     return np.asarray(amplitude / np.sqrt((amplitude**2).sum()))
 
 
+def probe_factors(microscope: Microscope, win: Window) -> tuple[Array, Array]:
+    """Factors Y and X, both (terms, n), of `probe_fourier` = Y^T X: the singular vectors of the aperture.
+
+    An aperture that covers few samples has few terms (13 by default, 308 samples), and a shifted probe is then a product of
+    (n, terms) and (terms, n) matrices instead of a Fourier transform.
+    """
+    probe = probe_fourier(microscope, win)
+    inside = np.flatnonzero(probe[0] > 1e-12 * probe.max())
+    y, size, x = np.linalg.svd(probe[np.ix_(inside, inside)])
+    terms = size > 1e-9 * size[0]
+    factors = np.zeros((2, terms.sum(), win.samples))
+    factors[0][:, inside], factors[1][:, inside] = (y * size).T[terms], x[terms]
+    return factors[0], factors[1]
+
+
 def pixel_response(microscope: Microscope, win: Window) -> tuple[Array, Array]:
     """Response of the detector's pixels to the window's reciprocal samples, and its slope, both (detector_px, n), FFT order.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 
@@ -22,13 +22,13 @@ from scipy.fft import next_fast_len
 
 from ccstae import geometry, multislice, nuisance, optics, potential, scenes, simulate_uniform, store
 from ccstae.config import Config
+from ccstae.detector import Detector
 from ccstae.progress import progress
 from ccstae.scenes.base import Array, Scene, scan_positions
 from ccstae.scenes.local import LocalScene
 
 _MARGIN_A = 12.0  # atoms this far outside a tile's windows still touch them with their potential
-_BATCH = 64  # patterns per batch; bounds memory, not results
-_BATCH_SAMPLES = 2**23  # of their windows, likewise
+_BATCH_SAMPLES = 2**20  # of all windows of a batch: few enough to stay in a processor's cache
 _TILE_BYTES = 2**28
 _MIXED = 0.02  # a material or the vacuum counts when it holds more than this share of the probe
 REGIONS = ("background", "interior", "interface", "edge", "core", "boundary")
@@ -134,16 +134,14 @@ class Renderer:
         m = config.microscope
         self.source = nuisance.source(m)
         self.probe = torch.from_numpy(optics.probe_fourier(m, win)).float()
-        response, slope = optics.pixel_response(m, win)
-        self.response = torch.from_numpy(response.astype(np.float32))
-        self.slope = torch.from_numpy(slope.astype(np.float32))
-        self.distorted = nuisance.distorted_response(m, win) if m.nuisances.distorts else None
+        self.factors = [torch.from_numpy(part.astype(np.complex64)) for part in optics.probe_factors(m, win)]
+        self.detect = Detector(m, win)
         # Whole number of potential samples per window sample, so that cropping keeps the grids aligned.
         self.refine = int(np.ceil(win.sampling_A / config.simulation.potential_sampling_A))
 
     def vacuum(self) -> NDArray[np.float32]:
         """The vacuum probe on the detector, (Qy, Qx), sums to 1."""
-        return np.asarray(self.detect((self.probe**2)[None])[0][0].numpy())
+        return np.asarray(self.detect(self.probe[None].to(torch.complex64))[0][0].numpy())
 
     def tile(self, scene: Scene, positions: Array) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Patterns (Ry, Rx, Qy, Qx) of a block of positions and their gradients (Ry, Rx, 2, Qy, Qx) with a shift in x, y (1/px)."""
@@ -161,7 +159,7 @@ class Renderer:
         drift = None
         if self.config.microscope.nuisances.drifts:
             drift = torch.from_numpy(nuisance.drift_px(self.config.microscope, scene.scan, flat))
-        batch = max(1, min(_BATCH, _BATCH_SAMPLES // (len(slices) * self.win.samples**2)))
+        batch = max(1, _BATCH_SAMPLES // self.win.samples**2)
         n = self.config.microscope.detector_px
         out = np.zeros((len(flat), n, n), np.float32)
         gradient = np.zeros((len(flat), 2, n, n), np.float32)
@@ -171,7 +169,7 @@ class Renderer:
             corner = index - half - origin
             for start in range(0, len(flat), batch):
                 part = slice(start, start + batch)
-                cut = torch.stack([slices[:, y : y + self.win.samples, x : x + self.win.samples] for x, y in corner[part]])
+                cut = [slices[:, y : y + self.win.samples, x : x + self.win.samples] for x, y in corner[part]]
                 pattern, slopes = self.patterns(cut, offset[part], None if drift is None else drift[part], between)
                 out[part] += weight * pattern
                 gradient[part] += weight * slopes
@@ -197,37 +195,26 @@ class Renderer:
 
     def patterns(
         self,
-        slices: torch.Tensor,
+        slices: Sequence[torch.Tensor],
         offset_A: torch.Tensor,
         drift_px: torch.Tensor | None = None,
         propagator: torch.Tensor | None = None,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Patterns of windows (B, layers, n, n) with the probe `offset_A` (B, 2) from their centre, moved by `drift_px` (B, 2)."""
-        n = self.win.samples
-        q = torch.from_numpy(self.win.frequencies)
-        # The probe's phase ramp puts it at the centre sample plus the offset.
-        ramp = _ramp(-q, offset_A + n // 2 * self.win.sampling_A)
-        probe = self.probe * ramp[:, :, None, 1] * ramp[:, None, :, 0]
-        exit_wave = multislice.exit_wave(torch.fft.ifft2(probe), slices, propagator)
+        """Patterns of B windows (layers, n, n) with the probe `offset_A` (B, 2) from their centre, moved by `drift_px` (B, 2)."""
+        exit_wave = multislice.exit_wave(self.waves(offset_A), slices, propagator)
         if drift_px is not None:
-            x = torch.arange(n, dtype=torch.float64) * self.win.sampling_A
+            x = torch.arange(self.win.samples, dtype=torch.float64) * self.win.sampling_A
             ramp = _ramp(x, drift_px * self.config.microscope.pixel_size_inv_A)
-            exit_wave = exit_wave * ramp[:, :, None, 1] * ramp[:, None, :, 0]
-        amplitude = torch.fft.fft2(exit_wave)
-        pattern, slopes = self.detect(amplitude.real**2 + amplitude.imag**2)
+            exit_wave *= ramp[:, :, None, 1] * ramp[:, None, :, 0]
+        pattern, slopes = self.detect(torch.fft.fft2(exit_wave))
         return pattern.numpy(), slopes.numpy()
 
-    def detect(self, intensity: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Patterns (B, Qy, Qx) and gradients (B, 2, Qy, Qx) of intensities (B, n, n) in reciprocal space."""
-        if self.distorted is not None:
-            size = self.config.microscope.detector_px
-            samples = intensity.reshape(len(intensity), -1).T.contiguous()
-            pattern, along_x, along_y = ((part @ samples).T.reshape(-1, size, size) for part in self.distorted)
-            return pattern, torch.stack([along_x, along_y], 1)
-        rows = self.response @ intensity
-        along_x = rows @ self.slope.T
-        along_y = (self.slope @ intensity) @ self.response.T
-        return rows @ self.response.T, torch.stack([along_x, along_y], 1)
+    def waves(self, offset_A: torch.Tensor) -> torch.Tensor:
+        """Probes (B, n, n) in real space, `offset_A` (B, 2) from the centre sample: sums of the few products of `probe_factors`."""
+        q = torch.from_numpy(self.win.frequencies)
+        ramp = _ramp(-q, offset_A + self.win.samples // 2 * self.win.sampling_A)
+        y, x = (torch.fft.ifft(factor * ramp[:, None, :, axis]) for factor, axis in zip(self.factors, (1, 0), strict=True))
+        return y.transpose(1, 2) @ x
 
 
 def _ramp(points: torch.Tensor, rate: torch.Tensor) -> torch.Tensor:
