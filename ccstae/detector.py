@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ccstae import nuisance, optics
 from ccstae.settings.instrument import Microscope
@@ -28,13 +29,13 @@ class Detector:
             return
         response, slope = (np.fft.fftshift(part, 1) for part in optics.pixel_response(microscope, win))
         sees = (np.abs(response) > _NONE) | (np.abs(slope) > _NONE)
-        self.first, self.last = np.flatnonzero(sees.any(0))[[0, -1]] + [0, 1]
-        self.bands = []
+        self.first, self.last = _span(sees)
+        self.bands: list[tuple[slice, slice, torch.Tensor, torch.Tensor]] = []
         for start in range(0, self.pixels, _BLOCK):
             pixels = slice(start, start + _BLOCK)
-            a, b = np.flatnonzero(sees[pixels].any(0))[[0, -1]] + [0, 1]
-            parts = (torch.from_numpy(part[pixels, a:b].astype(np.float32)).to(device) for part in (response, slope))
-            self.bands.append((pixels, slice(a - self.first, b - self.first), *parts))
+            a, b = _span(sees[pixels])
+            own, sloped = (torch.from_numpy(part[pixels, a:b].astype(np.float32)).to(device) for part in (response, slope))
+            self.bands.append((pixels, slice(a - self.first, b - self.first), own, sloped))
 
     def __call__(self, amplitude: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Patterns (B, Qy, Qx) and gradients (B, 2, Qy, Qx), a shift along x and y (1/px), of amplitudes (B, n, n) in FFT order."""
@@ -69,3 +70,9 @@ class Detector:
                 part = amplitude[:, from_y, from_x]
                 torch.mul(part.real, part.real, out=out[:, to_y, to_x]).addcmul_(part.imag, part.imag)
         return out
+
+
+def _span(sees: NDArray[np.bool_]) -> tuple[int, int]:
+    """First column that any row sees, and the one after the last."""
+    columns = np.flatnonzero(sees.any(0))
+    return int(columns[0]), int(columns[-1]) + 1

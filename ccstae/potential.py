@@ -10,6 +10,8 @@ SIAM J. Sci. Comput. 41, C479 (2019)). abTEM itself shares an atom among four sa
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from abtem.core.energy import energy2sigma
@@ -22,8 +24,8 @@ Array = NDArray[np.float64]
 _WIDTH = 8  # samples that the kernel spans; with the band below its error is 1e-6
 _BAND = 1 / 3  # highest frequency of V, per sample: two thirds of Nyquist's
 _BETA = 0.97 * np.pi * _WIDTH * (1 - _BAND)
-_ROWS = 512  # of the fine grid at a time; bounds memory, not results
-_ATOMS = 100_000  # at a time, likewise
+_LINES = 128  # of the fine grid at a time; bounds memory, not results
+_ATOMS = 20_000  # at a time, likewise
 
 
 def transmission(
@@ -42,15 +44,22 @@ def transmission(
     """
     if len(positions) == 0:
         return torch.ones(shape, dtype=torch.complex64, device=device)
-    step = sampling_A / refine
     fine = (shape[0] * refine, shape[1] * refine)
-    phase = _phase(positions / step, numbers, fine, step, energy_keV, thermal_A, device)
-    rows = []
-    for start in range(0, fine[0], _ROWS):
-        part = phase[start : start + _ROWS]
-        rows.append(_crop(torch.polar(torch.ones_like(part), part), shape[1]))
-    along_x = torch.cat(rows)
-    return torch.cat([_crop(part.T.contiguous(), shape[0]).T for part in along_x.split(_ROWS, 1)], 1).contiguous()
+    spectrum = _spectrum(positions / (sampling_A / refine), numbers, fine, sampling_A / refine, thermal_A, device)
+    spectrum *= energy2sigma(energy_keV * 1e3) * (refine / sampling_A) ** 2
+    along_x = torch.empty(fine[0], shape[1], dtype=torch.complex64, device=device)
+    for rows in _parts(fine[0]):
+        phase = torch.fft.irfft(spectrum[:, rows].T, fine[1])
+        along_x[rows] = _crop(torch.complex(phase.cos(), phase.sin()), shape[1])
+    del spectrum
+    out = torch.empty(shape, dtype=torch.complex64, device=device)
+    for columns in _parts(shape[1]):
+        out[:, columns] = _crop(along_x[:, columns].T, shape[0]).T
+    return out
+
+
+def _parts(n: int) -> Iterator[slice]:
+    return (slice(start, min(start + _LINES, n)) for start in range(0, n, _LINES))
 
 
 def _crop(values: torch.Tensor, n: int) -> torch.Tensor:
@@ -60,37 +69,38 @@ def _crop(values: torch.Tensor, n: int) -> torch.Tensor:
     return torch.fft.ifft(torch.fft.fft(values).index_select(-1, keep)) * (n / fine)
 
 
-def _phase(
-    at: Array,
-    numbers: NDArray[np.int64],
-    shape: tuple[int, int],
-    step_A: float,
-    energy_keV: float,
-    thermal_A: dict[str, float],
-    device: str,
+def _spectrum(
+    at: Array, numbers: NDArray[np.int64], shape: tuple[int, int], step_A: float, thermal_A: dict[str, float], device: str
 ) -> torch.Tensor:
-    """sigma V (ny, nx) of atoms at (n, 2) samples (x, y)."""
-    ky, kx = np.fft.fftfreq(shape[0]).astype(float), np.fft.rfftfreq(shape[1]).astype(float)
-    inverse = [torch.from_numpy(np.where(np.abs(k) < _BAND, 1 / _kernel_transform(k), 0.0)).float().to(device) for k in (ky, kx)]
-    q2 = torch.from_numpy((ky / step_A) ** 2)[:, None] + torch.from_numpy((kx / step_A) ** 2)
-    factors = LobatoParametrization()
-    total = torch.zeros((len(ky), len(kx)), dtype=torch.complex64, device=device)
+    """V at kx in [0, `_BAND`), transformed back along y: (kx, ny) complex64, of atoms at (n, 2) samples (x, y) on a grid (ny, nx)."""
+    kx, ky = (np.fft.rfftfreq(n) for n in shape[::-1])
+    kx, ky = (k[k < _BAND] for k in (kx, ky))
+    inverse_x, inverse_y = (torch.from_numpy(1 / _kernel_transform(k)).float().to(device) for k in (kx, ky))
+    kx2, ky2 = (torch.from_numpy((k / step_A) ** 2).to(device) for k in (kx, ky))
     # Factors are read from a table in q^2: they are smooth, and the grid has 1e7 points and more.
     table_q2 = np.linspace(0, (_BAND / step_A) ** 2 * 2.01, 400_001)
-    index = (q2 / table_q2[1]).clamp_max(len(table_q2) - 2)
-    low = index.long()
-    share = (index - low).float().to(device)
-    low = low.to(device)
+    factors = LobatoParametrization()
+    total = torch.zeros(len(kx), shape[0], dtype=torch.complex64, device=device)
+    own = torch.empty_like(total)
     for number in np.unique(numbers):
         symbol = chemical_symbols[number]
         table: Array = factors.projected_scattering_factor(symbol)(table_q2)  # type: ignore[misc]
         table = table * np.exp(-2 * np.pi**2 * thermal_A.get(symbol, 0.0) ** 2 * table_q2)
         values = torch.from_numpy(np.asarray(table)).float().to(device)
         spread = _spread(torch.from_numpy(at[numbers == number]).to(device), shape)
-        total += torch.fft.rfft2(spread) * torch.lerp(values[low], values[low + 1], share)
-    total *= inverse[0][:, None]
-    total *= inverse[1]
-    return torch.fft.irfft2(total, s=shape) * (energy2sigma(energy_keV * 1e3) / step_A**2)
+        for rows in _parts(shape[0]):
+            own[:, rows] = torch.fft.rfft(spread[rows])[:, : len(kx)].T
+        del spread
+        for part in _parts(len(kx)):
+            index = (kx2[part, None] + ky2) * (1 / table_q2[1])
+            low = index.long()
+            factor = torch.lerp(values[low], values[low + 1], (index - low).float()) * inverse_x[part, None] * inverse_y
+            spectrum = torch.fft.fft(own[part])
+            total[part, : len(ky)] += spectrum[:, : len(ky)] * factor
+            total[part, 1 - len(ky) :] += spectrum[:, 1 - len(ky) :] * factor[:, 1:].flip(1)  # negative ky
+    for part in _parts(len(kx)):
+        total[part] = torch.fft.ifft(total[part])
+    return total
 
 
 def _spread(at: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
