@@ -73,8 +73,7 @@ def _spectrum(
     at: Array, numbers: NDArray[np.int64], shape: tuple[int, int], step_A: float, thermal_A: dict[str, float], device: str
 ) -> torch.Tensor:
     """V at kx in [0, `_BAND`), transformed back along y: (kx, ny) complex64, of atoms at (n, 2) samples (x, y) on a grid (ny, nx)."""
-    kx, ky = (np.fft.rfftfreq(n) for n in shape[::-1])
-    kx, ky = (k[k < _BAND] for k in (kx, ky))
+    kx, ky = (k[k < _BAND].astype(float) for k in map(np.fft.rfftfreq, shape[::-1]))
     inverse_x, inverse_y = (torch.from_numpy(1 / _kernel_transform(k)).float().to(device) for k in (kx, ky))
     kx2, ky2 = (torch.from_numpy((k / step_A) ** 2).to(device) for k in (kx, ky))
     # Factors are read from a table in q^2: they are smooth, and the grid has 1e7 points and more.
