@@ -12,7 +12,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ccstae import display, geometry, optics, scenes, simulate, store
+from ccstae import display, geometry, nuisance, optics, scenes, simulate, store
 from ccstae.config import Config
 from ccstae.errors import InputError
 from ccstae.figures import style
@@ -20,12 +20,15 @@ from ccstae.scenes.base import Array, Scene
 
 _SHOWN = 128  # positions of a map each way, at most; more are skipped over
 _ATOMS_A = 18.0  # half the side of the view of the atoms
+_SAMPLING_A = 0.1  # of the potential: a picture needs no finer one, and the time goes there
 _MARKS = ("#009e73", "#d55e00", "#cc79a7")
 
 
 def write(config: Config, id: str, out: Path, at: tuple[int, int] | None = None) -> None:
     """Draw a scene to one PNG. `at` is the (row, column) whose atoms are shown; none: the middle of the scan."""
     scene = scenes.build(config, id)
+    coarse = config.simulation.model_copy(update={"potential_sampling_A": max(config.simulation.potential_sampling_A, _SAMPLING_A)})
+    config = config.model_copy(update={"simulation": coarse})
     ry, rx = scene.scan.shape
     row, column = at or (ry // 2, rx // 2)
     if not (0 <= row < ry and 0 <= column < rx):
@@ -76,16 +79,22 @@ def draw(config: Config, scene: Scene, title: str, places: list[tuple[int, int]]
         f"first ring at {np.linalg.norm(scene.nominal, axis=0).min() / m.pixel_size_inv_A:.1f} px",
         f"rotational symmetry {scene.symmetry}",
     ]
+    if scene.layers > 1:
+        text.append(f"{scene.layers} layers, {scene.stacking}")
+    if not scene.tilt.none:
+        text.append("tilt {:g}, {:g} mrad".format(*scene.settings.tilt_mrad))
     panels[1, 4].set_axis_off()
     panels[1, 4].text(0, 0.95, "\n".join(text), va="top", transform=panels[1, 4].transAxes, linespacing=1.6)
     return drawn
 
 
 def pattern(config: Config, scene: Scene, place: tuple[int, int]) -> NDArray[np.float32]:
-    """The clean pattern (Qy, Qx) of one position."""
+    """The clean pattern (Qy, Qx) of one position, with what the detector adds."""
     renderer = simulate.renderer(config, scene)
     row, column = place
-    return renderer.tile(scene, scene.positions[row : row + 1, column : column + 1])[0][0, 0]
+    drawn, slopes = renderer.tile(scene, scene.positions[row : row + 1, column : column + 1])
+    nuisance.spoil(config.microscope, drawn, slopes)
+    return drawn[0, 0]
 
 
 def _extent(scene: Scene) -> tuple[float, float, float, float]:

@@ -15,7 +15,14 @@ from ccstae.figures import style
 from ccstae.store import Truth
 
 _MATERIALS = ("#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#f0e442", "#0072b2", "#d55e00", "#8c510a")
-_REGIONS = {"background": style.VACUUM_COLOUR, "interior": "#a6d8f0", "interface": "#e69f00", "edge": "#cc79a7", "core": "#000000"}
+_REGIONS = {
+    "background": style.VACUUM_COLOUR,
+    "interior": "#a6d8f0",
+    "interface": "#e69f00",
+    "edge": "#cc79a7",
+    "core": "#000000",
+    "boundary": "#0072b2",
+}
 _MIXED = "#7f7f7f"
 _SCALE = {"exx": (1e2, "%"), "eyy": (1e2, "%"), "exy": (1e2, "%"), "theta": (1e3, "mrad")}
 

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from exact import made
 from scipy.special import erf
 from synthetic import Model
 
-from ccstae import geometry, limit
+from ccstae import geometry, limit, noise, simulate, simulate_uniform
 from ccstae.config import Level
 from ccstae.store import Calibration
 
@@ -60,6 +61,28 @@ def test_bound_agrees_with_patterns_drawn_at_f_plus_and_minus_a_step(w):
     found = limit.bound(pattern, images, F[None], Level(background=w, electrons=1e5), model.calibration)[0]
     # At w = 0 the bound leans on edge pixels that expect far less than a count, where the two ways of differentiating differ most.
     assert found == pytest.approx(expected, rel=0.03)
+
+
+@pytest.mark.parametrize("w", [0.0, 0.25, 0.7])
+def test_bound_agrees_with_patterns_simulated_at_f_plus_and_minus_a_step(w):
+    """Simulated anew, with all that strain changes in a pattern: what disk intensities tell of it is not in the bound, and little."""
+    config, scene = made({"kind": "uniform"})
+    calibration = simulate.calibration(config, scene)
+    F, step = geometry.deformation(0.015, -0.01, 0.008, 0.02), 2e-4
+    steps = step * np.eye(4).reshape(4, 2, 2)
+    drawer = simulate_uniform.UniformRenderer(config, scene)
+    patterns, gradient = drawer.patterns(np.concatenate([F[None], F + steps, F - steps]), np.ones(9))
+    level = Level(background=w, electrons=1e5)
+    images = limit.shift_images(gradient[:1], F[None], calibration)
+    found = limit.bound(patterns[:1], images, F[None], level, calibration)[0]
+    expected = noise.expectation(patterns[:1], level).ravel()
+    slopes = np.concatenate([gradient[0], (patterns[1:5] - patterns[5:]) / (2 * step)]).astype(float).reshape(6, -1)
+    slopes *= level.electrons * (1 - w) / patterns[0].sum(dtype=float)
+    seen = expected > 0
+    information = (slopes[:, seen] / expected[seen]) @ slopes[:, seen].T
+    jacobian = geometry.components_jacobian(F[None])[0]
+    direct = np.sqrt(np.diag(jacobian @ np.linalg.inv(information)[2:, 2:] @ jacobian.T))
+    assert found == pytest.approx(direct, rel=0.03)
 
 
 def test_bound_falls_with_the_root_of_the_dose():

@@ -34,6 +34,17 @@ def test_vacuum_is_the_probe_and_holds_every_electron() -> None:
     np.testing.assert_allclose(patterns_at(config, scene, [(0.0, 700.0)])[0], vacuum, atol=1e-7)
 
 
+def test_electrons_are_conserved() -> None:
+    """A detector that reaches far enough catches all of them, in a core and at an edge too."""
+    config, scene = made(
+        {"kind": "heterostructure", "interface_width_A": 0, "lattice_deg": 90, "dislocations": {"core_A": 12}},
+        microscope=SMALL | {"detector_px": 400},
+        materials=WARM,
+    )
+    totals = patterns_at(config, scene, [(124.0, 0.0), (-200.0, 438.0)]).sum((1, 2), dtype=float)
+    np.testing.assert_allclose(totals, 1, atol=1e-3)
+
+
 def recovered(patterns: np.ndarray, F: np.ndarray, config: Config, scene: Scene) -> np.ndarray:
     """Strain and rotation (n, 4) of patterns (n, Qy, Qx): a lattice through the centroids of disks whose places are known roughly."""
     m, out = config.microscope, []
