@@ -60,7 +60,7 @@ def draw(config: Config, scene: Scene, title: str, places: list[tuple[int, int]]
     panels[0, 4].imshow(kinds + 0.0, extent=extent, cmap="Set2", vmin=0, vmax=7, interpolation="nearest")
     reference = scene.reference(positions).astype(float)
     panels[0, 4].contour(reference, levels=[0.5], colors="black", linewidths=1, linestyles="--", extent=extent, origin="upper")
-    panels[0, 4].set(title="material, core; reference dashed")
+    panels[0, 4].set(title="material, core")
     for panel in panels[0]:
         for place, colour in zip(places, _MARKS, strict=False):
             panel.plot(*(scene.positions[place] / 10), "s", mfc="none", mec=colour, ms=6)
@@ -78,13 +78,14 @@ def draw(config: Config, scene: Scene, title: str, places: list[tuple[int, int]]
         f"disk radius {optics.aperture_radius_inv_A(m) / m.pixel_size_inv_A:.2f} px",
         f"first ring at {np.linalg.norm(scene.nominal, axis=0).min() / m.pixel_size_inv_A:.1f} px",
         f"rotational symmetry {scene.symmetry}",
+        "reference region dashed",
     ]
     if scene.layers > 1:
         text.append(f"{scene.layers} layers, {scene.stacking}")
     if not scene.tilt.none:
         text.append("tilt {:g}, {:g} mrad".format(*scene.settings.tilt_mrad))
     panels[1, 4].set_axis_off()
-    panels[1, 4].text(0, 0.95, "\n".join(text), va="top", transform=panels[1, 4].transAxes, linespacing=1.6)
+    panels[1, 4].text(0, 0.95, "\n".join(text), va="top", transform=panels[1, 4].transAxes, linespacing=1.6, fontsize=8)
     return drawn
 
 
@@ -114,7 +115,7 @@ def _atoms(panel: Axes, scene: Scene, centre: Array) -> None:
     low, high = (centre - _ATOMS_A) / 10, (centre + _ATOMS_A) / 10
     panel.set(xlim=(low[0], high[0]), ylim=(high[1], low[1]), aspect="equal", title="atoms (nm)")
     if len(numbers):
-        panel.legend(loc="lower right", fontsize=6, framealpha=0.9)
+        panel.legend(loc="lower right", fontsize=6, frameon=True, framealpha=0.9)
 
 
 def _pattern(panel: Axes, config: Config, values: NDArray[np.float32], title: str, colour: str) -> None:

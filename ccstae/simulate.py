@@ -118,7 +118,7 @@ def renderer(config: Config, scene: Scene) -> Renderer | simulate_uniform.Unifor
     if isinstance(scene, LocalScene) and simulate_uniform.applies(config, scene) and not (own.drifts or own.distorts):
         return simulate_uniform.UniformRenderer(config, scene)
     windows = Renderer(config, optics.window(config.microscope, config.simulation, scene.layers))
-    windows.tile_A /= scene.layers
+    windows.tile_A /= np.sqrt(scene.layers)  # as many samples in a tile
     if isinstance(scene, LocalScene):
         windows.tile_A = 0.0  # one position a tile: its neighbours' lattices are others
         windows.source = (np.zeros((1, 2)), np.ones(1))  # wherever the source is, it meets the same lattice
