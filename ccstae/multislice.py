@@ -17,13 +17,13 @@ import torch
 from ccstae import geometry, optics
 from ccstae.settings.instrument import Microscope
 
-_KEPT = 2 / 3
+KEPT = 2 / 3
 
 
 def propagator(microscope: Microscope, win: optics.Window, distance_A: float) -> torch.Tensor:
     """P (n, n), complex64, FFT order, over a distance in Angstrom; zero where waves are cut."""
     q = win.frequencies
-    kept = np.abs(q) < _KEPT * q.max()
+    kept = np.abs(q) < KEPT * q.max()
     phase = -np.pi * geometry.wavelength_A(microscope.energy_keV) * distance_A * (q[:, None] ** 2 + q**2)
     return torch.from_numpy(np.where(kept[:, None] & kept, np.exp(1j * phase), 0.0).astype(np.complex64))
 
@@ -32,7 +32,7 @@ def band_limited(transmission: torch.Tensor) -> torch.Tensor:
     """A transmission function (ny, nx) without the frequencies that are cut."""
     spectrum = torch.fft.fft2(transmission)
     for axis, n in enumerate(transmission.shape):
-        cut = torch.from_numpy(np.flatnonzero(np.abs(np.fft.fftfreq(n)) >= _KEPT / 2)).to(transmission.device)
+        cut = torch.from_numpy(np.flatnonzero(np.abs(np.fft.fftfreq(n)) >= KEPT / 2)).to(transmission.device)
         spectrum.index_fill_(axis, cut, 0)
     return torch.fft.ifft2(spectrum)
 

@@ -15,7 +15,7 @@ from ccstae.settings.instrument import Microscope, Simulation
 Array = NDArray[np.float64]
 
 _GUARD_PX = 3.0  # the point spread brings in what falls this far outside the detector
-_SLICED_A = 0.1  # coarsest sampling of several layers: what one scatters beyond the detector, the next may bring back
+SLICED_A = 0.1  # coarsest sampling of several layers: what one scatters beyond the detector, the next may bring back
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def window(microscope: Microscope, simulation: Simulation, layers: int = 1) -> W
     drift = float(np.abs(np.array(own.descan_px)).sum(0).max()) / 2
     half = (microscope.detector_px / 2 + _GUARD_PX) * stretch + drift
     reach = half * microscope.pixel_size_inv_A + aperture_radius_inv_A(microscope) * 1.5
-    finest = 2 * reach if layers == 1 else max(2 * reach, 1 / _SLICED_A)
+    finest = 2 * reach if layers == 1 else max(2 * reach, 1 / SLICED_A)
     samples = next_fast_len(int(np.ceil(finest * width)))
     while samples % 2:
         samples = next_fast_len(samples + 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import exact
 import numpy as np
 import pytest
 
@@ -43,6 +44,21 @@ def test_it_is_the_window_route_on_a_uniform_crystal(thermal: dict[str, float]) 
     np.testing.assert_allclose(disks.vacuum(), windows.vacuum(), atol=3e-6)
 
 
+@pytest.mark.parametrize(
+    "specimen", [{"tilt_mrad": [30, -20]}, {"layers": 3, "stacking": "ABC", "tilt_mrad": [20, -10]}, {"layers": 8}], ids=str
+)
+def test_it_is_the_window_route_on_a_tilted_specimen_of_layers(specimen: dict[str, Any]) -> None:
+    config, scene = exact.made({**STRAINED, **specimen}, microscope=exact.SMALL, materials=exact.WARM)
+    disks = simulate.renderer(config, scene)
+    assert isinstance(disks, simulate_uniform.UniformRenderer)
+    windows = simulate.Renderer(config, optics.window(config.microscope, config.simulation, scene.layers))
+    one = scene.positions[:1, :1]
+    (pattern, slope), (expected, expected_slope) = (drawer.tile(scene, one) for drawer in (disks, windows))
+    assert np.abs(pattern - expected).sum() < 2e-3 * expected.sum()
+    assert np.abs(slope - expected_slope).sum() < 3e-3 * np.abs(expected_slope).sum()
+    assert disks.vacuum().sum() == pytest.approx(1, abs=1e-5)
+
+
 def test_the_gradient_is_what_a_shift_changes() -> None:
     """Moving one disk by a hundredth of a pixel changes the image by the gradient times that."""
     config, scene = made(STRAINED)
@@ -50,7 +66,7 @@ def test_the_gradient_is_what_a_shift_changes() -> None:
     at, h = np.array([10.3, -7.8]), 0.01
 
     def image(x: float, y: float) -> Any:
-        return disks._disks(np.array([[[x, y]]]), np.ones((1, 1)))
+        return disks._disks(np.array([[[x, y]]]), np.ones((1, 1, 1)))
 
     _, (along_x, along_y) = image(*at)[0][0], image(*at)[1][0]
     for step, gradient in (((h, 0), along_x), ((0, h), along_y)):
