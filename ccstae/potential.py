@@ -25,7 +25,6 @@ _WIDTH = 8  # samples that the kernel spans; with the band below its error is 1e
 _BAND = 1 / 3  # highest frequency of V, per sample: two thirds of Nyquist's
 _BETA = 0.97 * np.pi * _WIDTH * (1 - _BAND)
 _LINES = 128  # of the fine grid at a time; bounds memory, not results
-_ATOMS = 20_000  # at a time, likewise
 
 
 def transmission(
@@ -59,7 +58,8 @@ def transmission(
 
 
 def _parts(n: int) -> Iterator[slice]:
-    return (slice(start, min(start + _LINES, n)) for start in range(0, n, _LINES))
+    lines = min(_LINES, n // 2)
+    return (slice(start, min(start + lines, n)) for start in range(0, n, lines))
 
 
 def _crop(values: torch.Tensor, n: int) -> torch.Tensor:
@@ -86,10 +86,9 @@ def _spectrum(
         table: Array = factors.projected_scattering_factor(symbol)(table_q2)  # type: ignore[misc]
         table = table * np.exp(-2 * np.pi**2 * thermal_A.get(symbol, 0.0) ** 2 * table_q2)
         values = torch.from_numpy(np.asarray(table)).float().to(device)
-        spread = _spread(torch.from_numpy(at[numbers == number]).to(device), shape)
+        points = torch.from_numpy(at[numbers == number]).to(device)
         for rows in _parts(shape[0]):
-            own[:, rows] = torch.fft.rfft(spread[rows])[:, : len(kx)].T
-        del spread
+            own[:, rows] = torch.fft.rfft(_spread(points, shape, rows))[:, : len(kx)].T
         for part in _parts(len(kx)):
             index = (kx2[part, None] + ky2) * (1 / table_q2[1])
             low = index.long()
@@ -102,18 +101,23 @@ def _spectrum(
     return total
 
 
-def _spread(at: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
-    """Sum of kernels at (n, 2) samples (x, y) on a periodic grid (ny, nx), float32."""
-    out = torch.zeros(shape[0] * shape[1], device=at.device)
+def _spread(at: torch.Tensor, shape: tuple[int, int], rows: slice) -> torch.Tensor:
+    """Sum of kernels at (n, 2) samples (x, y) on some rows, at most ny - 2 `_WIDTH`, of a periodic grid (ny, nx), float32."""
+    count = rows.stop - rows.start
+    first = torch.ceil(at - _WIDTH / 2)
+    # Of each kernel the first row, counted from so far before `rows` that every kernel that touches them lies behind.
+    start = (first[:, 1] - rows.start + _WIDTH) % shape[0]
+    near = torch.nonzero(start < count + _WIDTH).squeeze(1)
+    at, first, start = at[near], first[near], start[near]
     reach = torch.arange(_WIDTH, device=at.device)
-    for part in at.split(_ATOMS):
-        first = torch.ceil(part - _WIDTH / 2)
-        near = first[:, :, None] + reach  # (n, 2, w)
-        weight = _kernel((near - part[:, :, None]) * (2 / _WIDTH)).float()
-        index = near.long()
-        flat = (index[:, 1] % shape[0])[:, :, None] * shape[1] + (index[:, 0] % shape[1])[:, None, :]
-        out.index_add_(0, flat.reshape(-1), (weight[:, 1, :, None] * weight[:, 0, None, :]).reshape(-1))
-    return out.reshape(shape)
+    weight = _kernel((first[:, :, None] + reach - at[:, :, None]) * (2 / _WIDTH)).float()  # (n, 2, w)
+    row = start.long()[:, None] + reach
+    column = (first[:, :1].long() + reach) % shape[1]
+    # The rows before and behind take what falls outside.
+    out = torch.zeros(count + 2 * _WIDTH, shape[1], device=at.device)
+    flat = row[:, :, None] * shape[1] + column[:, None, :]
+    out.view(-1).index_add_(0, flat.reshape(-1), (weight[:, 1, :, None] * weight[:, 0, None, :]).reshape(-1))
+    return out[_WIDTH : _WIDTH + count]
 
 
 def _kernel(z: torch.Tensor) -> torch.Tensor:
