@@ -18,6 +18,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from ccstae import __version__
 from ccstae.config import Config, dump, load, models, parse, read_yaml
+from ccstae.device import Device
 from ccstae.errors import InputError, unknown
 from ccstae.settings.method import SETTINGS, TRIED
 from ccstae.settings.scene import AnyScene
@@ -62,10 +63,16 @@ def options(
 
 @app.command()
 def simulate(
-    config: ConfigPath, scene: str, out: Out, optics: Annotated[Path, typer.Option(help="Truth and gradients, for `limit`.")]
+    config: ConfigPath,
+    scene: str,
+    out: Out,
+    optics: Annotated[Path, typer.Option(help="Truth and gradients, for `limit`.")],
+    device: Annotated[Device | None, typer.Option(help="In place of the config's.")] = None,
 ) -> None:
     """Simulate the clean patterns of a scene."""
     run = read(config)
+    if device is not None:
+        run = run.model_copy(update={"device": device})
     known("scene", scene, run.scenes)
     from ccstae import simulate
 

@@ -6,11 +6,12 @@ import itertools
 import json
 import math
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Self, get_args
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
+from ccstae.device import Device
 from ccstae.errors import InputError, unknown
 from ccstae.settings.base import Id, Settings
 from ccstae.settings.instrument import Material, Microscope, Simulation
@@ -110,7 +111,7 @@ class Config(Settings):
     """A run of the benchmark."""
 
     name: Id
-    device: Literal["auto", "cpu", "gpu"] = "auto"
+    device: Device = "auto"
     microscope: Microscope = Microscope()
     simulation: Simulation = Simulation()
     materials: dict[Id, Material] = Field(min_length=1)

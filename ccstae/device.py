@@ -1,4 +1,4 @@
-"""Which device a method runs on."""
+"""Which device simulation and methods run on."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import Literal
 
 from ccstae.errors import InputError
 
+Device = Literal["auto", "cpu", "gpu"]
 
-def resolve(device: Literal["auto", "cpu", "gpu"]) -> Literal["cpu", "cuda"]:
+
+def resolve(device: Device) -> Literal["cpu", "cuda"]:
     """Torch's name of the device a setting asks for; `auto` is the GPU where torch sees one.
 
     InputError where a GPU is asked for by name and torch sees none.

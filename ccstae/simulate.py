@@ -12,6 +12,7 @@ import json
 import shutil
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 
 import h5py
@@ -20,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.fft import next_fast_len
 
-from ccstae import geometry, multislice, nuisance, optics, potential, scenes, simulate_uniform, store
+from ccstae import device, geometry, multislice, nuisance, optics, potential, scenes, simulate_uniform, store
 from ccstae.config import Config
 from ccstae.detector import Detector
 from ccstae.progress import progress
@@ -28,19 +29,23 @@ from ccstae.scenes.base import Array, Scene, scan_positions
 from ccstae.scenes.local import LocalScene
 
 _MARGIN_A = 12.0  # atoms this far outside a tile's windows still touch them with their potential
-_BATCH_SAMPLES = 2**20  # of all windows of a batch: few enough to stay in a processor's cache
-_TILE_BYTES = 2**28
+_BATCH_SAMPLES = {"cpu": 2**20, "cuda": 2**25}  # of all windows of a batch: few enough to stay in a processor's cache
+_TILE_BYTES = 2**29
 _MIXED = 0.02  # a material or the vacuum counts when it holds more than this share of the probe
 REGIONS = ("background", "interior", "interface", "edge", "core", "boundary")
 
 
 def simulate(config: Config, id: str, scene_path: Path, optics_path: Path) -> None:
-    """Write the scene's patterns, and beside them truth and the patterns' gradients (for the limit)."""
+    """Write the scene's patterns, and beside them truth and the patterns' gradients (for the limit).
+
+    InputError where the config asks for a GPU and there is none.
+    """
+    on = device.resolve(config.device)
     scene = scenes.build(config, id)
     positions = scan_positions(scene.scan)
     ry, rx = positions.shape[:2]
     n = config.microscope.detector_px
-    drawer = renderer(config, scene)
+    drawer = renderer(config, scene, on)
     tiles = list(tiles_of(positions, drawer.tile_A, n))
     parts = _parts(config, id, scene, scene_path)
     for number, (rows, columns) in enumerate(progress(tiles, label=f"simulate {id} (tiles)")):
@@ -102,22 +107,25 @@ def calibration(config: Config, scene: Scene) -> store.Calibration:
 
 
 def tiles_of(positions: Array, tile_A: float, detector_px: int) -> Iterator[tuple[slice, slice]]:
-    """Blocks of the scan, each at most `tile_A` wide, with no more patterns of `detector_px` than memory should hold."""
+    """Blocks of the scan of nearly one size, at most `tile_A` wide, with no more patterns of `detector_px` than memory should hold."""
     step = positions[0, 1, 0] - positions[0, 0, 0]
     most = int(np.sqrt(_TILE_BYTES / (12 * detector_px**2)))  # a pattern and two gradients
     block = max(1, min(int(tile_A // step), most))
-    ry, rx = positions.shape[:2]
-    for i in range(0, ry, block):
-        for j in range(0, rx, block):
-            yield slice(i, min(i + block, ry)), slice(j, min(j + block, rx))
+    rows, columns = ([n * i // -(-n // block) for i in range(-(-n // block) + 1)] for n in positions.shape[:2])
+    for i in pairwise(rows):
+        for j in pairwise(columns):
+            yield slice(*i), slice(*j)
 
 
-def renderer(config: Config, scene: Scene) -> Renderer | simulate_uniform.UniformRenderer:
-    """What renders this scene: a sum of disks where each position has a lattice of its own and the disks are apart, else windows."""
+def renderer(config: Config, scene: Scene, device: str = "cpu") -> Renderer | simulate_uniform.UniformRenderer:
+    """What renders this scene: a sum of disks where each position has a lattice of its own and the disks are apart, else windows.
+
+    Windows run on the torch `device`; the sum of disks needs no GPU.
+    """
     own = config.microscope.nuisances
     if isinstance(scene, LocalScene) and simulate_uniform.applies(config, scene) and not (own.drifts or own.distorts):
         return simulate_uniform.UniformRenderer(config, scene)
-    windows = Renderer(config, optics.window(config.microscope, config.simulation, scene.layers))
+    windows = Renderer(config, optics.window(config.microscope, config.simulation, scene.layers), device)
     windows.tile_A /= np.sqrt(scene.layers)  # as many samples in a tile
     if isinstance(scene, LocalScene):
         windows.tile_A = 0.0  # one position a tile: its neighbours' lattices are others
@@ -126,22 +134,22 @@ def renderer(config: Config, scene: Scene) -> Renderer | simulate_uniform.Unifor
 
 
 class Renderer:
-    """Turns beam positions into patterns."""
+    """Turns beam positions into patterns, on a torch device."""
 
-    def __init__(self, config: Config, win: optics.Window):
-        self.config, self.win = config, win
+    def __init__(self, config: Config, win: optics.Window, device: str = "cpu"):
+        self.config, self.win, self.device = config, win, device
         self.tile_A = config.simulation.tile_A
         m = config.microscope
         self.source = nuisance.source(m)
-        self.probe = torch.from_numpy(optics.probe_fourier(m, win)).float()
-        self.factors = [torch.from_numpy(part.astype(np.complex64)) for part in optics.probe_factors(m, win)]
-        self.detect = Detector(m, win)
+        self.factors = [torch.from_numpy(part.astype(np.complex64)).to(device) for part in optics.probe_factors(m, win)]
+        self.detect = Detector(m, win, device)
         # Whole number of potential samples per window sample, so that cropping keeps the grids aligned.
         self.refine = int(np.ceil(win.sampling_A / config.simulation.potential_sampling_A))
 
     def vacuum(self) -> NDArray[np.float32]:
         """The vacuum probe on the detector, (Qy, Qx), sums to 1."""
-        return np.asarray(self.detect(self.probe[None].to(torch.complex64))[0][0].numpy())
+        probe = self.factors[0].T @ self.factors[1]
+        return np.asarray(self.detect(probe[None])[0][0].cpu().numpy())
 
     def tile(self, scene: Scene, positions: Array) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Patterns (Ry, Rx, Qy, Qx) of a block of positions and their gradients (Ry, Rx, 2, Qy, Qx) with a shift in x, y (1/px)."""
@@ -154,12 +162,14 @@ class Renderer:
         end = np.ceil(positions.max((0, 1)) / sampling).astype(int) + half + int(np.ceil(margin / sampling))
         shape = [int(next_fast_len(int(n))) for n in end - origin]
         slices = self.slices(scene, origin * sampling, (shape[0], shape[1]))
-        between = multislice.propagator(self.config.microscope, self.win, scene.layer_distance_A) if len(slices) > 1 else None
+        between = None
+        if len(slices) > 1:
+            between = multislice.propagator(self.config.microscope, self.win, scene.layer_distance_A).to(self.device)
         flat = positions.reshape(-1, 2)
         drift = None
         if self.config.microscope.nuisances.drifts:
             drift = torch.from_numpy(nuisance.drift_px(self.config.microscope, scene.scan, flat))
-        batch = max(1, _BATCH_SAMPLES // self.win.samples**2)
+        batch = max(1, _BATCH_SAMPLES[self.device] // self.win.samples**2)
         n = self.config.microscope.detector_px
         out = np.zeros((len(flat), n, n), np.float32)
         gradient = np.zeros((len(flat), 2, n, n), np.float32)
@@ -188,6 +198,7 @@ class Renderer:
                 self.refine,
                 self.config.microscope.energy_keV,
                 scene.thermal_A,
+                self.device,
             )
             for positions, numbers in scene.slices((*origin_A, *(origin_A + extent)))
         ]
@@ -204,15 +215,15 @@ class Renderer:
         exit_wave = multislice.exit_wave(self.waves(offset_A), slices, propagator)
         if drift_px is not None:
             x = torch.arange(self.win.samples, dtype=torch.float64) * self.win.sampling_A
-            ramp = _ramp(x, drift_px * self.config.microscope.pixel_size_inv_A)
+            ramp = _ramp(x, drift_px * self.config.microscope.pixel_size_inv_A).to(self.device)
             exit_wave *= ramp[:, :, None, 1] * ramp[:, None, :, 0]
         pattern, slopes = self.detect(torch.fft.fft2(exit_wave))
-        return pattern.numpy(), slopes.numpy()
+        return pattern.cpu().numpy(), slopes.cpu().numpy()
 
     def waves(self, offset_A: torch.Tensor) -> torch.Tensor:
         """Probes (B, n, n) in real space, `offset_A` (B, 2) from the centre sample: sums of the few products of `probe_factors`."""
         q = torch.from_numpy(self.win.frequencies)
-        ramp = _ramp(-q, offset_A + self.win.samples // 2 * self.win.sampling_A)
+        ramp = _ramp(-q, offset_A + self.win.samples // 2 * self.win.sampling_A).to(self.device)
         y, x = (torch.fft.ifft(factor * ramp[:, None, :, axis]) for factor, axis in zip(self.factors, (1, 0), strict=True))
         return y.transpose(1, 2) @ x
 

@@ -62,7 +62,7 @@ class Simulation(Settings):
     potential_sampling_A: float = Field(0.05, gt=0, le=0.3)
     window_per_px: int = Field(2, ge=1, le=8)
     """The simulated window is this many times 1 / pixel_size_inv_A wide: so many samples span one detector pixel."""
-    tile_A: float = Field(260.0, ge=50, le=4000)
+    tile_A: float = Field(400.0, ge=50, le=4000)
     """Edge of the tiles in which the potential is built; bounds memory, not results."""
 
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import time
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from exact import SMALL, WARM, disks, made, patterns_at
 
 from ccstae import geometry, optics, scenes, simulate
-from ccstae.config import Config
+from ccstae.config import Config, dump
 from ccstae.scenes.base import Scene
 
 
@@ -126,33 +131,39 @@ def test_the_gradient_is_a_shift_by_a_pixel() -> None:
         assert image.sum() == pytest.approx(0, abs=1e-3)
 
 
-def small_run(tile_A: float = 80.0) -> Config:
-    scene = {"kind": "ramp", "scan": {"shape": [2, 6], "step_A": 40}}
+def small_run(tile_A: float = 80.0, columns: int = 6) -> Config:
+    scene = {"kind": "ramp", "scan": {"shape": [2, columns], "step_A": 40}}
     return made(scene, microscope=SMALL, simulation={"tile_A": tile_A, "potential_sampling_A": 0.1})[0]
 
 
-def test_a_run_that_was_stopped_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = small_run()
-    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    simulate.simulate(config, "made", whole / "made.h5", whole / "optics.h5")
+def test_a_run_that_was_killed_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = small_run(columns=16)
+    (tmp_path / "config.yaml").write_text(dump(config))
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    words = ["simulate", str(tmp_path / "config.yaml"), "made", "--out", str(killed / "made.h5"), "--optics", str(killed / "optics.h5")]
+    run = subprocess.Popen([sys.executable, "-c", "from ccstae.cli import main; main()", *words], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(killed.glob(".made.h5.tiles/*/*.npz")) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    run.kill()
+    assert run.wait() == -signal.SIGKILL
+    done = list(killed.glob(".made.h5.tiles/*/*.npz"))
+    assert 0 < len(done) < 8
+    assert not (killed / "made.h5").exists()
+
     drawn, plain = [], simulate.Renderer.tile
 
     def counted(self: simulate.Renderer, scene: Scene, positions: np.ndarray) -> Any:
-        if len(drawn) == 2:
-            raise KeyboardInterrupt
         drawn.append(positions.shape)
         return plain(self, scene, positions)
 
     monkeypatch.setattr(simulate.Renderer, "tile", counted)
-    with pytest.raises(KeyboardInterrupt):
-        simulate.simulate(config, "made", stopped / "made.h5", stopped / "optics.h5")
-    assert not (stopped / "made.h5").exists()
-    drawn.clear()
-    simulate.simulate(config, "made", stopped / "made.h5", stopped / "optics.h5")
-    assert len(drawn) == 1
+    simulate.simulate(config, "made", killed / "made.h5", killed / "optics.h5")
+    assert len(drawn) == 8 - len(done)
+    simulate.simulate(config, "made", whole / "made.h5", whole / "optics.h5")
     for name in ("made.h5", "optics.h5"):
-        assert (stopped / name).read_bytes() == (whole / name).read_bytes()
-    assert sorted(path.name for path in stopped.iterdir()) == ["made.h5", "optics.h5"]
+        assert (killed / name).read_bytes() == (whole / name).read_bytes()
+    assert sorted(path.name for path in killed.iterdir()) == ["made.h5", "optics.h5"]
 
 
 def test_tiles_of_other_settings_are_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,5 +186,21 @@ def test_tiles_cover_the_scan_once_and_fit_in_memory() -> None:
         seen = np.zeros((256, 250), int)
         for rows, columns in simulate.tiles_of(positions[: 256 if tile_A else 3], tile_A, 200):
             seen[rows, columns] += 1
-            assert seen[rows, columns].size * 3 * 200**2 * 4 < 2**29
+            assert seen[rows, columns].size * 3 * 200**2 * 4 <= 2**29
         assert (seen[: 256 if tile_A else 3] == 1).all()
+
+
+def test_tiles_are_of_nearly_one_size() -> None:
+    positions = scenes.base.scan_positions(scenes.base.Scan(shape=(32, 33), step_A=32))
+    sizes = {(rows.stop - rows.start, columns.stop - columns.start) for rows, columns in simulate.tiles_of(positions, 400.0, 128)}
+    assert sizes == {(10, 11), (11, 11)}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("specimen", [{}, {"layers": 2}], ids=["one layer", "two layers"])
+def test_a_gpu_gives_the_same_patterns(specimen: dict[str, int]) -> None:
+    config, scene = made({"kind": "heterostructure", **specimen}, microscope=SMALL, simulation={"potential_sampling_A": 0.1})
+    positions = np.array([[POINT, (120.0, 33.3)]])
+    on_cpu, on_gpu = (simulate.renderer(config, scene, device).tile(scene, positions) for device in ("cpu", "cuda"))
+    for expected, found in zip(on_cpu, on_gpu, strict=True):
+        assert np.abs(found - expected).sum() < 1e-5 * np.abs(expected).sum()

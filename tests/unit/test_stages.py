@@ -62,6 +62,12 @@ def test_where_numbers_come_from_is_no_setting_of_the_simulation(config: Config)
     assert stages.narrow(other, "report") != stages.narrow(config, "report")
 
 
+def test_another_device_simulates_nothing_anew(config: Config) -> None:
+    other = config.model_copy(update={"device": "cpu"})
+    for stage in ("simulate", "limit"):
+        assert stages.narrow(other, stage, scene="heterostructure") == stages.narrow(config, stage, scene="heterostructure")
+
+
 def test_no_stage_depends_on_a_later_one(config: Config) -> None:
     later = {"score.py", "tables.py", "figures/__init__.py", "report.py", "cli.py"}
     assert not names(stages.sources(config, "simulate")) & (later | {"noise.py", "limit.py", "methods/run.py"})

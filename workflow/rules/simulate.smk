@@ -13,11 +13,13 @@ rule simulate:
         "../../envs/ccstae.yaml"
     threads: workflow.cores
     resources:
-        mem_mb=6000,
+        mem_mb=3000,
+        gpu=ccstae.device.slots(RUN.device),
+        device=RUN.device,  # no param: patterns are the same within 1e-5, so that another device reruns nothing
     params:
         config=settings("simulate", "scene"),
     message:
         "simulate {wildcards.scene}"
     shell:
         "ccstae --threads {threads} --log {log:q} simulate - {wildcards.scene:q}"
-        " --out {output.scene:q} --optics {output.optics:q} <<< {params.config:q}"
+        " --device {resources.device} --out {output.scene:q} --optics {output.optics:q} <<< {params.config:q}"
