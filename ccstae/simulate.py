@@ -169,7 +169,7 @@ class Renderer:
         drift = None
         if self.config.microscope.nuisances.drifts:
             drift = torch.from_numpy(nuisance.drift_px(self.config.microscope, scene.scan, flat))
-        batch = max(1, _BATCH_SAMPLES[self.device] // self.win.samples**2)
+        size = batch(self.win, self.device)
         n = self.config.microscope.detector_px
         out = np.zeros((len(flat), n, n), np.float32)
         gradient = np.zeros((len(flat), 2, n, n), np.float32)
@@ -177,8 +177,8 @@ class Renderer:
             index = np.round((flat + point) / sampling).astype(int)
             offset = torch.from_numpy(flat + point - index * sampling)
             corner = index - half - origin
-            for start in range(0, len(flat), batch):
-                part = slice(start, start + batch)
+            for start in range(0, len(flat), size):
+                part = slice(start, start + size)
                 cut = [slices[:, y : y + self.win.samples, x : x + self.win.samples] for x, y in corner[part]]
                 pattern, slopes = self.patterns(cut, offset[part], None if drift is None else drift[part], between)
                 out[part] += weight * pattern
@@ -226,6 +226,11 @@ class Renderer:
         ramp = _ramp(-q, offset_A + self.win.samples // 2 * self.win.sampling_A).to(self.device)
         y, x = (torch.fft.ifft(factor * ramp[:, None, :, axis]) for factor, axis in zip(self.factors, (1, 0), strict=True))
         return y.transpose(1, 2) @ x
+
+
+def batch(win: optics.Window, device: str) -> int:
+    """Patterns to render at a time."""
+    return max(1, _BATCH_SAMPLES[device] // win.samples**2)
 
 
 def _ramp(points: torch.Tensor, rate: torch.Tensor) -> torch.Tensor:

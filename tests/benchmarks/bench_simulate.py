@@ -1,9 +1,11 @@
-"""Patterns a second: the windows of ccstae against abTEM's Probe.scan, in one run on one machine.
+"""Patterns a second: the windows of ccstae beside abTEM's Probe.scan, in one run on one machine.
 
-    python tests/benchmarks/bench_simulate.py [--patterns 256] [--threads 2] [--config config/default.yaml]
+    python tests/benchmarks/bench_simulate.py [--patterns 256] [--rounds 5] [--threads 2] [--config config/default.yaml] [--scene ID]
 
-abTEM gets the smallest cell that holds the same window, on the same grid and in one slice, and its potential for nothing; of its
-eager and lazy modes the faster one counts. Ours are binned on the detector and bring their two gradients; abTEM's are not binned.
+abTEM gets the smallest cell that holds the same window, on the same grid and in one slice; of its eager and lazy modes the faster one
+counts. The potential is built beforehand for both, and what a tile of the scene takes with its potential is told beside that. Ours
+are binned on the detector and bring their two gradients; abTEM's are neither. Every round times each once, in turn; the median and
+the range over the rounds are told.
 """
 
 from __future__ import annotations
@@ -11,12 +13,15 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--patterns", type=int, default=256)
+parser.add_argument("--rounds", type=int, default=5)
 parser.add_argument("--threads", type=int, default=2)
 parser.add_argument("--config", type=Path, default=Path(__file__).parents[2] / "config" / "default.yaml")
+parser.add_argument("--scene", help="the first of the config where left out")
 options = parser.parse_args()
 os.environ["OMP_NUM_THREADS"] = str(options.threads)  # before torch, FFTW and numba start their threads
 
@@ -25,65 +30,88 @@ import ase  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
-from ccstae import optics, scenes, simulate  # noqa: E402
-from ccstae.config import load  # noqa: E402
+from ccstae import device, optics, scenes, simulate  # noqa: E402
+from ccstae.config import Config, load  # noqa: E402
+from ccstae.scenes.base import Scene, scan_positions  # noqa: E402
 
-BATCH = 64
+TOGETHER = 64  # patterns that abTEM holds at a time
 
 
 def main() -> None:
     torch.set_num_threads(options.threads)
+    abtem.config.set({"diagnostics.progress_bar": False, "num_workers": options.threads, "fftw.threads": options.threads})
     config = load(options.config)
-    scene = scenes.build(config, next(iter(config.scenes)))
+    scene = scenes.build(config, options.scene or next(iter(config.scenes)))
     win = optics.window(config.microscope, config.simulation)
+    drawer = simulate.Renderer(config, win, device.resolve(config.device))
     side = int(np.ceil(np.sqrt(options.patterns)))
-    drawer = simulate.Renderer(config, win)
-    corner = np.full(2, -win.width_A / 2)
-    square = (win.samples, win.samples)
-    drawer.transmission(scene, corner, square)  # caches
-    potential = timed(lambda: drawer.transmission(scene, corner, square))
-    windows = drawer.transmission(scene, corner, square).expand(BATCH, -1, -1)
-    offset = torch.zeros(BATCH, 2, dtype=torch.float64)
-    batches = -(-(side**2) // BATCH)
-    drawer.patterns(windows, offset)  # plans
-    seconds = timed(lambda: [drawer.patterns(windows, offset) for _ in range(batches)])
-    ours = batches * BATCH / seconds
-    print(f"{options.threads} threads, {side**2} patterns, {win.samples} x {win.samples} samples, {win.width_A:.1f} A")
-    print(f"ccstae                {ours:8.1f} patterns/s ({potential:.2f} s more for the potential of one window)")
-    theirs = 0.0
-    for name, lazy in (("eager", False), ("lazy", True)):
-        rate = abtem_rate(config, scene, win, side, lazy)
-        theirs = max(theirs, rate)
-        print(f"abTEM Probe.scan {name:5s}{rate:8.1f} patterns/s")
-    print(f"ratio                 {ours / theirs:8.1f}")
+    tasks = {"ccstae": ours(drawer, scene, side**2), **theirs(config, scene, win, side)}
+    seconds: dict[str, list[float]] = {name: [] for name in tasks}
+    for task in tasks.values():
+        task()  # plans and caches
+    for _ in range(options.rounds):
+        for name, task in tasks.items():
+            seconds[name].append(timed(task))
+    print(f"{options.threads} threads on {drawer.device}, {side**2} patterns, {win.samples} x {win.samples} samples, {win.width_A:.1f} A")
+    rates = {name: side**2 / np.array(taken) for name, taken in seconds.items()}
+    for name, rate in rates.items():
+        print(f"{name:24s}{told(rate)} patterns/s, {1e3 / np.median(rate):.2f} ms each")
+    faster = max((name for name in rates if name != "ccstae"), key=lambda name: np.median(rates[name]))
+    print(f"{'ratio to the faster':24s}{told(rates['ccstae'] / rates[faster])}")
+    positions = scan_positions(scene.scan)
+    rows, columns = next(simulate.tiles_of(positions, drawer.tile_A, config.microscope.detector_px))
+    tile = positions[rows, columns]
+    count = tile.shape[0] * tile.shape[1]
+    rate = count / np.array([timed(lambda: drawer.tile(scene, tile)) for _ in range(min(2, options.rounds))])
+    print(f"{'ccstae, with potential':24s}{told(rate)} patterns/s in a tile of {count} positions {scene.scan.step_A:g} A apart")
 
 
-def timed(task) -> float:  # type: ignore[no-untyped-def]
+def ours(drawer: simulate.Renderer, scene: Scene, patterns: int) -> Callable[[], object]:
+    """The task of as many patterns, at places and with offsets of their own, of windows whose transmission function is there."""
+    n, step = drawer.win.samples, drawer.win.sampling_A
+    slices = drawer.slices(scene, np.full(2, -(n + 32) / 2 * step), (n + 32, n + 32))
+    random = np.random.default_rng(1)
+    corner = random.integers(0, 32, (patterns, 2))
+    offset = torch.from_numpy(random.uniform(-step / 2, step / 2, (patterns, 2)))
+    batch = simulate.batch(drawer.win, drawer.device)
+
+    def task() -> None:
+        for start in range(0, patterns, batch):
+            part = slice(start, start + batch)
+            drawer.patterns([slices[:, y : y + n, x : x + n] for x, y in corner[part]], offset[part])
+
+    return task
+
+
+def theirs(config: Config, scene: Scene, win: optics.Window, side: int) -> dict[str, Callable[[], object]]:
+    """The tasks of abTEM over side x side positions."""
+    half = win.width_A / 2
+    at, numbers = scene.atoms((-half, -half, half, half))
+    height = float(np.ptp(at[:, 2])) + 2
+    atoms = ase.Atoms(numbers=numbers, positions=at - [-half, -half, at[:, 2].min() - 1], cell=[win.width_A, win.width_A, height])
+    cell = abtem.Potential(atoms, gpts=win.samples, slice_thickness=height, projection="infinite").build(lazy=False)
+    m = config.microscope
+    probe = abtem.Probe(energy=m.energy_keV * 1e3, semiangle_cutoff=m.semiangle_mrad, gpts=win.samples, extent=win.width_A)
+    scan = abtem.GridScan(start=(half - 20, half - 20), end=(half + 20, half + 20), gpts=side)
+    detector = abtem.PixelatedDetector(max_angle="cutoff")
+
+    def eager() -> object:
+        return probe.scan(cell, scan=scan, detectors=detector, max_batch=TOGETHER, lazy=False)
+
+    def lazy() -> object:
+        return probe.scan(cell, scan=scan, detectors=detector, max_batch=TOGETHER, lazy=True).compute()
+
+    return {"abTEM Probe.scan, eager": eager, "abTEM Probe.scan, lazy": lazy}
+
+
+def timed(task: Callable[[], object]) -> float:
     start = time.perf_counter()
     task()
     return time.perf_counter() - start
 
 
-def abtem_rate(config, scene, win: optics.Window, side: int, lazy: bool) -> float:  # type: ignore[no-untyped-def]
-    """Patterns a second of abTEM over side x side positions."""
-    half = win.width_A / 2
-    at, numbers = scene.atoms((-half, -half, half, half))
-    height = float(np.ptp(at[:, 2])) + 2
-    atoms = ase.Atoms(numbers=numbers, positions=at - [-half, -half, at[:, 2].min() - 1], cell=[win.width_A, win.width_A, height])
-    with abtem.config.set({"diagnostics.progress_bar": False, "num_workers": options.threads, "fftw.threads": options.threads}):
-        cell = abtem.Potential(atoms, gpts=win.samples, slice_thickness=height, projection="infinite").build(lazy=False)
-        m = config.microscope
-        probe = abtem.Probe(energy=m.energy_keV * 1e3, semiangle_cutoff=m.semiangle_mrad, gpts=win.samples, extent=win.width_A)
-        scan = abtem.GridScan(start=(half - 20, half - 20), end=(half + 20, half + 20), gpts=side)
-        detector = abtem.PixelatedDetector(max_angle="cutoff")
-
-        def task() -> None:
-            measured = probe.scan(cell, scan=scan, detectors=detector, max_batch=BATCH, lazy=lazy)
-            if lazy:
-                measured.compute()
-
-        timed(task)  # plans
-        return side**2 / timed(task)
+def told(values: np.ndarray) -> str:
+    return f"{np.median(values):8.1f} ({values.min():.1f} to {values.max():.1f})"
 
 
 if __name__ == "__main__":
