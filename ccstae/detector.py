@@ -17,7 +17,7 @@ class Detector:
     """Integrates waves over the pixels and their point spread.
 
     A pixel sees the few samples near it (13 of the default window's 308), so the separable response is a banded matrix along y
-    and along x. Blocks of pixels and the samples that they see make small dense products, with a tenth of the
+    and along x. Blocks of pixels and the samples that they see make small dense products, with a seventh of the
     multiplications of the whole matrix. A distorted detector does not separate and takes a sparse product.
     """
 
@@ -27,52 +27,54 @@ class Detector:
         if microscope.nuisances.distorts:
             self.distorted = tuple(part.to(device) for part in nuisance.distorted_response(microscope, win))
             return
-        response, slope = (np.fft.fftshift(part, 1) for part in optics.pixel_response(microscope, win))
-        sees = (np.abs(response) > _NONE) | (np.abs(slope) > _NONE)
-        self.first, self.last = _span(sees)
-        self.bands: list[tuple[slice, slice, torch.Tensor, torch.Tensor]] = []
-        for start in range(0, self.pixels, _BLOCK):
-            pixels = slice(start, start + _BLOCK)
-            a, b = _span(sees[pixels])
-            own, sloped = (torch.from_numpy(part[pixels, a:b].astype(np.float32)).to(device) for part in (response, slope))
-            self.bands.append((pixels, slice(a - self.first, b - self.first), own, sloped))
+        both = np.stack([np.fft.fftshift(part, 1) for part in optics.pixel_response(microscope, win)], 1)  # (pixel, value or slope, n)
+        both = np.pad(both, ((0, -self.pixels % _BLOCK), (0, 0), (0, 0))).reshape(-1, _BLOCK, 2, self.samples).swapaxes(1, 2)
+        self.first, self.last = _span(both)
+        self.bands: list[tuple[slice, torch.Tensor]] = []  # of each block the samples that it sees, and (2 * _BLOCK, seen)
+        for block in both:
+            a, b = _span(block)
+            matrix = torch.from_numpy(block[..., a:b].reshape(-1, b - a).astype(np.float32)).to(device)
+            self.bands.append((slice(a - self.first, b - self.first), matrix))
 
     def __call__(self, amplitude: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Patterns (B, Qy, Qx) and gradients (B, 2, Qy, Qx), a shift along x and y (1/px), of amplitudes (B, n, n) in FFT order."""
-        count, size = len(amplitude), self.pixels
+        """Patterns (B, Qy, Qx) and gradients (B, 2, Qy, Qx), a shift along x and y (1/px), of amplitudes (B, n, n) in FFT order.
+
+        The amplitudes are overwritten.
+        """
+        count, blocks = len(amplitude), len(self.bands)
+        squares = torch.view_as_real(amplitude).square_()
         if self.distorted is not None:
-            samples = (amplitude.real**2 + amplitude.imag**2).reshape(count, -1).T.contiguous()
-            pattern, x, y = ((part @ samples).T.reshape(-1, size, size) for part in self.distorted)
+            samples = squares.sum(-1).reshape(count, -1).T.contiguous()
+            pattern, x, y = ((part @ samples).T.reshape(-1, self.pixels, self.pixels) for part in self.distorted)
             return pattern, torch.stack([x, y], 1)
-        intensity = self._intensity(amplitude)
-        n = intensity.shape[-1]
-        rows, sloped = intensity.new_empty(2, count, size, n)
-        for pixels, seen, response, slope in self.bands:
-            rows[:, pixels] = torch.bmm(response.expand(count, -1, -1), intensity[:, seen])
-            sloped[:, pixels] = torch.bmm(slope.expand(count, -1, -1), intensity[:, seen])
-        pattern = intensity.new_empty(count * size, size)
-        x, y = torch.empty_like(pattern), torch.empty_like(pattern)
-        rows, sloped = rows.view(-1, n), sloped.view(-1, n)
-        for pixels, seen, response, slope in self.bands:
-            pattern[:, pixels] = rows[:, seen] @ response.T
-            x[:, pixels] = rows[:, seen] @ slope.T
-            y[:, pixels] = sloped[:, seen] @ response.T
-        pattern, x, y = (part.view(count, size, size) for part in (pattern, x, y))
+        intensity = self._intensity(squares)
+        # Both products have whole matrices on either side: batched ones take twice as long.
+        rows = intensity.new_empty(blocks, 2 * _BLOCK, intensity[0].numel())
+        for out, (seen, matrix) in zip(rows, self.bands, strict=True):
+            torch.mm(matrix, intensity[seen].flatten(1), out=out)
+        rows = rows.view(-1, intensity.shape[-1])
+        both = intensity.new_empty(blocks, len(rows), 2 * _BLOCK)
+        for out, (seen, matrix) in zip(both, self.bands, strict=True):
+            torch.mm(rows[:, seen], matrix.T, out=out)
+        # (block x, block y, value or slope in y, y, B, value or slope in x, x)
+        both = both.view(blocks, blocks, 2, _BLOCK, count, 2, _BLOCK).permute(2, 5, 4, 1, 3, 0, 6)
+        size = blocks * _BLOCK
+        pattern, x, y = (part.reshape(count, size, size)[:, : self.pixels, : self.pixels] for part in (both[0, 0], both[0, 1], both[1, 0]))
         return pattern, torch.stack([x, y], 1)
 
-    def _intensity(self, amplitude: torch.Tensor) -> torch.Tensor:
-        """|amplitude|^2 of the samples that reach the detector, the lowest frequency first."""
+    def _intensity(self, squares: torch.Tensor) -> torch.Tensor:
+        """|amplitude|^2 (y, B, x) of the samples that reach the detector, the lowest first, of squares (B, n, n, real or imaginary)."""
         below, above = self.samples // 2 - self.first, self.last - self.samples // 2  # samples at negative and at other frequencies
-        out = torch.empty(len(amplitude), below + above, below + above, device=amplitude.device)
+        out = squares.new_empty(below + above, len(squares), below + above)
         parts = ((slice(0, below), slice(self.samples - below, self.samples)), (slice(below, below + above), slice(0, above)))
         for to_y, from_y in parts:
             for to_x, from_x in parts:
-                part = amplitude[:, from_y, from_x]
-                torch.mul(part.real, part.real, out=out[:, to_y, to_x]).addcmul_(part.imag, part.imag)
+                part = squares[:, from_y, from_x].transpose(0, 1)
+                torch.add(part[..., 0], part[..., 1], out=out[to_y, :, to_x])
         return out
 
 
-def _span(sees: NDArray[np.bool_]) -> tuple[int, int]:
-    """First column that any row sees, and the one after the last."""
-    columns = np.flatnonzero(sees.any(0))
-    return int(columns[0]), int(columns[-1]) + 1
+def _span(sees: NDArray[np.float64]) -> tuple[int, int]:
+    """First sample (last axis) that any pixel sees, and the one after the last."""
+    seen = np.flatnonzero((np.abs(sees) > _NONE).reshape(-1, sees.shape[-1]).any(0))
+    return int(seen[0]), int(seen[-1]) + 1
