@@ -41,13 +41,14 @@ class Detector:
 
         The amplitudes are overwritten.
         """
-        count, blocks = len(amplitude), len(self.bands)
+        count = len(amplitude)
         squares = torch.view_as_real(amplitude).square_()
         if self.distorted is not None:
             samples = squares.sum(-1).reshape(count, -1).T.contiguous()
             pattern, x, y = ((part @ samples).T.reshape(-1, self.pixels, self.pixels) for part in self.distorted)
             return pattern, torch.stack([x, y], 1)
         intensity = self._intensity(squares)
+        blocks = len(self.bands)
         # Both products have whole matrices on either side: batched ones take twice as long.
         rows = intensity.new_empty(blocks, 2 * _BLOCK, intensity[0].numel())
         for out, (seen, matrix) in zip(rows, self.bands, strict=True):
