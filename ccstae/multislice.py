@@ -3,7 +3,7 @@
     psi_1 = probe t_1,    psi_n+1 = t_n+1 FFT^-1[P FFT[psi_n]],    P(q) = exp(-i pi lambda d q^2),
 
 the multislice of J. M. Cowley and A. F. Moodie, Acta Cryst. 10, 609 (1957). Electrons that one layer scatters beyond the detector may be
-brought back by the next, so the window's grid is finer than that of one layer (`optics.window`): at 0.1 Angstrom it keeps 3.3 1/Angstrom.
+brought back by the next, so the window's grid is finer than that of one layer (`optics.window`): at 0.07 Angstrom it keeps 4.8 1/Angstrom.
 Waves and transmission functions keep two thirds of the grid's frequencies; what their product folds back then lies outside.
 """
 

@@ -15,7 +15,7 @@ from ccstae.settings.instrument import Microscope, Simulation
 Array = NDArray[np.float64]
 
 _GUARD_PX = 3.0  # the point spread brings in what falls this far outside the detector
-SLICED_A = 0.1  # coarsest sampling of several layers: what one scatters beyond the detector, the next may bring back
+SLICED_A = 0.07  # coarsest sampling of several layers: what one scatters beyond the detector, the next may bring back
 
 
 @dataclass(frozen=True)
