@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ccstae import geometry, score, store, tuned
+from ccstae import score, store, tuned
 from ccstae.config import Config, Level
 from ccstae.errors import InputError
 from ccstae.methods.run import run
@@ -79,12 +79,11 @@ def error(config: Config, method: str, level: Level, run_dir: Path) -> float:
     for scene in config.tuning:
         truth = store.read_truth(score.truth_path(run_dir, scene))
         interior = score.regions(truth).get("interior", truth.label != 0)
-        limit = 1.0 if math.isinf(level.electrons) else truth.limit[level.name][interior]
+        limit = np.ones(4) if math.isinf(level.electrons) else np.sqrt(np.mean(np.square(truth.limit[level.name][interior]), 0))
         for seed in config.seeds.tune:
             with tempfile.TemporaryDirectory(prefix="ccstae-") as folder:
                 answer = Path(folder) / "map.h5"
                 run(config, method, Path(run_dir) / "counts" / scene / f"{level.name}.{seed}.h5", answer)
                 found = score.compare(truth, store.read_map(answer).F).error[interior]
-            squares.append((found**2).mean(0) / np.mean(np.square(limit), 0))
-    assert np.shape(squares)[1:] == (len(geometry.COMPONENTS),)
+            squares.append((found**2).mean(0) / limit**2)
     return float(np.sqrt(np.mean(squares)))

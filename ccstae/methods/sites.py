@@ -143,11 +143,14 @@ class SiteFinder:
         B, height, width = patterns.shape
         sums = box_sums(patterns, self.radius)
         centre = direct_beam(patterns, sums, self.radius)
-        offset = torch.einsum("kij,sj->ksi", self.G, self.hk.to(self.G.dtype))
-        at = (centre[:, None, None] + offset).round().long()  # (B, K, S, 2)
-        on_detector = windows.inside(at, self.radius, patterns.shape).float()
-        flat = at[..., 1].clamp(0, height - 1) * width + at[..., 0].clamp(0, width - 1)
-        n = sums.reshape(B, -1).gather(1, flat.reshape(B, -1)).reshape(flat.shape)
+        offset = torch.einsum("kij,sj->iks", self.G, self.hk.to(self.G.dtype)).flatten(1)  # (2, K S)
+        x, y = ((centre[:, i, None] + offset[i]).round() for i in (0, 1))
+        flat = (y.clamp(0, height - 1) * width + x.clamp(0, width - 1)).long()
+        n = sums.reshape(B, -1).gather(1, flat).reshape(B, len(self.G), -1)
+        reach = offset.abs().max() + 1
+        if windows.inside(centre, float(self.radius + reach), patterns.shape).all():  # the common case, and a third faster
+            return centre, n @ self.ring, self.ring.sum(0).expand(B, len(self.G), -1)
+        on_detector = windows.inside(torch.stack([x, y], -1), self.radius, patterns.shape).to(n.dtype).reshape(n.shape)
         return centre, (n * on_detector) @ self.ring, on_detector @ self.ring
 
     def _around(self, on: Tensor, sites: Tensor) -> Tensor:

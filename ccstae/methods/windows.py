@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-# Bytes of float32 patterns held at a time; the windows cut from them take a small multiple of it.
-CHUNK_BYTES = 16 * 2**20
+# Bytes of float32 patterns held at a time; the windows cut from them take a small multiple of it. On a CPU little enough to stay in its
+# caches: a quarter to a third faster than 16 MiB.
+CHUNK_BYTES = {"cpu": 4 * 2**20, "cuda": 16 * 2**20}
 
 
 _division = 1
@@ -33,14 +34,14 @@ def smaller_batches(division: int) -> Iterator[None]:
         _division = before
 
 
-def chunk_size(shape: tuple[int, ...]) -> int:
+def chunk_size(shape: tuple[int, ...], device: str) -> int:
     """Patterns of `shape` (Qy, Qx) to take at a time."""
-    return batch(CHUNK_BYTES // (4 * shape[-1] * shape[-2]))
+    return batch(CHUNK_BYTES[device] // (4 * shape[-1] * shape[-2]))
 
 
 def chunks(counts: NDArray[np.unsignedinteger], device: str) -> Iterator[tuple[slice, Tensor]]:
     """Patterns of (N, Qy, Qx) in order, as slices of N and float32 tensors (B, Qy, Qx)."""
-    size = chunk_size(counts.shape)
+    size = chunk_size(counts.shape, device)
     for start in range(0, len(counts), size):
         where = slice(start, min(start + size, len(counts)))
         yield where, torch.from_numpy(counts[where].astype(np.float32)).to(device)

@@ -53,8 +53,8 @@ class TemplateSettings(MethodSettings):
     correlation_power: float = Field(1.0, ge=0, le=1)
     """1 cross-correlation, 0 phase correlation, between them hybrid."""
     subpixel: Literal["none", "parabolic", "dft"] = "dft"
-    upsample: int = Field(16, ge=2, le=128)
-    """Grid points per pixel of the upsampled DFT."""
+    upsample: int = Field(4, ge=2, le=128)
+    """Grid points per pixel of the upsampled DFT, between which a parabola finds the maximum: 16 gives the same positions."""
     search: Literal["predicted", "free"] = "predicted"
     """Peaks near predicted sites, or the highest anywhere, indexed afterwards."""
     search_px: float = Field(4.0, gt=0.5, le=50)

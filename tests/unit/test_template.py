@@ -61,7 +61,8 @@ def test_phase_correlation_of_a_shifted_image_is_one_point() -> None:
     assert float(found.abs().sum() - found[3, 27]) < 0.1 * 32 * 32 * float(found[3, 27])
 
 
-def test_the_local_interpolation_follows_the_full_upsampled_dft() -> None:
+@pytest.mark.parametrize("upsample", [4, 16])
+def test_the_local_interpolation_follows_the_full_upsampled_dft(upsample: int) -> None:
     """Peaks of correlation maps against the maximum of the whole map's Fourier series on a grid of 1/128 px.
 
     Without the direct beam: a thousand times a disk's height, it rings through the whole series, but not into local windows.
@@ -72,7 +73,7 @@ def test_the_local_interpolation_follows_the_full_upsampled_dft() -> None:
     kernel = kernels.template(PROBE, MODEL.radius_px, "sigmoid", 2.0)
     maps = kernels.correlate(torch.fft.rfft2(pattern), torch.fft.rfft2(kernel), 1.0, (128, 128))
     pixel = peaks.everywhere(maps, MODEL.radius_px, 12)
-    found, height = peaks.subpixel(maps, pixel, "dft", 16)
+    found, height = peaks.subpixel(maps, pixel, "dft", upsample)
     series = torch.fft.fft2(maps[0])
     k = torch.fft.fftfreq(128, dtype=torch.float64)
     steps = torch.arange(-96, 97) / 128

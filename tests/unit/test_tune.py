@@ -93,6 +93,19 @@ def test_tuning_leaves_the_best_settings_for_the_map(run_dir: Path, tmp_path: Pa
     assert yaml.safe_load(store.read_map(tmp_path / "map.h5").attributes["settings"]) == chosen.settings
 
 
+def test_errors_are_held_against_the_bound_unless_there_is_no_noise(run_dir: Path) -> None:
+    made = configured(zero={})
+    truth = store.read_truth(score.truth_path(run_dir, "other"))
+    rmse = np.sqrt((score.compare(truth, np.broadcast_to(np.eye(2), (6, 6, 2, 2))).error ** 2).mean((0, 1)))
+    bound = MODEL.limit(np.eye(2), LEVEL.electrons, LEVEL.background)
+    assert tune.error(made, "zero", LEVEL, run_dir) == pytest.approx(np.sqrt(np.mean((rmse / bound) ** 2)))
+    for seed in (101, 102):
+        noisy = run_dir / "counts" / "other" / f"{LEVEL.name}.{seed}.h5"
+        (noisy.parent / f"clean.{seed}.h5").write_bytes(noisy.read_bytes())
+    clean = Level(background=0, electrons=np.inf)
+    assert tune.error(made, "zero", clean, run_dir) == pytest.approx(np.sqrt(np.mean(rmse**2)))
+
+
 def test_settings_that_fail_are_passed_over(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A program from outside is tuned like any method, through the settings it is given."""
     program = tmp_path / "mine.py"
