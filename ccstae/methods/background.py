@@ -33,6 +33,14 @@ def radial(patterns: Tensor, centre: Tensor, sites: Tensor, exclude: float) -> T
     return torch.lerp(profile.gather(1, low), profile.gather(1, low + 1), part).reshape(patterns.shape)
 
 
+def without_beam(patterns: Tensor, centre: Tensor, radius: float) -> Tensor:
+    """Patterns (B, Qy, Qx) with the mean of a 2 px ring in place of what lies within `radius` px of `centre` (B, 2)."""
+    beam = near(centre[:, None], radius, *patterns.shape[1:])
+    ring = near(centre[:, None], radius + 2, *patterns.shape[1:]) & ~beam
+    level = torch.where(ring, patterns, 0).sum((-1, -2)) / ring.sum((-1, -2)).clamp_min(1)
+    return torch.where(beam, level[:, None, None], patterns)
+
+
 def near(sites: Tensor, radius: float, height: int, width: int) -> Tensor:
     """Pixels (B, Qy, Qx) within `radius` of any site."""
     B = len(sites)

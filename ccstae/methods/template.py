@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ccstae import geometry
 from ccstae.methods import kernels, lattice_fit, peaks, windows
+from ccstae.methods.background import EDGE_PX, without_beam
 from ccstae.methods.base import Answer
 from ccstae.methods.lattice_fit import LatticeFit
 from ccstae.methods.sites import Located, SiteFinder, nodes, one_hot_rings, track
@@ -46,7 +47,10 @@ class Matcher:
         """Lattices of patterns (B, Qy, Qx), from rough ones."""
         settings = self.settings
         shape = patterns.shape
-        spectrum = kernels.spectrum(patterns, self.n)
+        whole = settings.correlation_power == 1
+        # Whitened, a beam a thousand times as bright as a disk would ring through the whole map.
+        shown = patterns if whole else without_beam(patterns, rough.centre, self.radius + EDGE_PX)
+        spectrum = kernels.spectrum(shown, self.n)
         maps = kernels.correlate(spectrum, self.spectrum, settings.correlation_power, shape)
         free = None
         if settings.search == "free":
@@ -63,6 +67,7 @@ class Matcher:
                 measured, height = peaks.subpixel(maps, pixel, settings.subpixel, settings.upsample)
             else:
                 measured, height = _index(*free, at)
+            usable[:, 0] &= whole
             usable &= torch.linalg.vector_norm(measured - at, dim=-1) <= reach
             height = torch.where(usable, height.clamp_min(0), 0)
             if settings.weights == "information":

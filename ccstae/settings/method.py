@@ -51,7 +51,7 @@ class TemplateSettings(MethodSettings):
     smoothing_px: float = Field(0.0, ge=0, le=10)
     """Standard deviation of the Gaussian that smooths the correlation."""
     correlation_power: float = Field(1.0, ge=0, le=1)
-    """1 cross-correlation, 0 phase correlation, between them hybrid."""
+    """1 cross-correlation, 0 phase correlation, between them hybrid; below 1 without the direct beam."""
     subpixel: Literal["none", "parabolic", "dft"] = "dft"
     upsample: int = Field(4, ge=2, le=128)
     """Grid points per pixel of the upsampled DFT, between which a parabola finds the maximum: 16 gives the same positions."""

@@ -101,6 +101,17 @@ def test_clean_patterns_give_the_strain(settings: dict[str, Any]) -> None:
     np.testing.assert_allclose(answer.centre_px, np.broadcast_to([64.3, 63.8], (4, 4, 2)), atol=0.03)
 
 
+@pytest.mark.parametrize(
+    "settings", [{"correlation_power": 0.9}, {"correlation_power": 0.5}, {"correlation_power": 0.0, "smoothing_px": 1.5}], ids=str
+)
+def test_hybrid_and_phase_correlation_give_the_strain(settings: dict[str, Any]) -> None:
+    F = random_deformations((4, 4), strain=0.03, rotation=0.05)
+    for electrons, most in ((np.inf, 12e-4), (1e6, 35e-4)):
+        answer = template.map_strain(MODEL.counts(F, electrons), TemplateSettings(**settings), "cpu")
+        assert rms(errors(answer.F, F)).max() < most
+        np.testing.assert_allclose(answer.centre_px, np.broadcast_to([64.3, 63.8], (4, 4, 2)), atol=0.3)
+
+
 def test_without_subpixel_positions_the_error_is_that_of_whole_pixels() -> None:
     F = random_deformations((3, 3))
     error = rms(errors(template.map_strain(MODEL.counts(F), TemplateSettings(subpixel="none"), "cpu").F, F))
