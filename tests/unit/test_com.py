@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from synthetic import Model, errors, random_deformations
@@ -31,13 +33,24 @@ def test_a_threshold_keeps_clean_patterns_exact() -> None:
     assert rms(errors(answer.F, F)).max() < 2e-4
 
 
+@pytest.mark.parametrize("weights", ["intensity", "information"])
 @pytest.mark.parametrize(("electrons", "background"), [(1e5, 0.0), (1e5, 0.25), (1e4, 0.0)])
-def test_noise_stays_within_twice_the_bound(electrons: float, background: float) -> None:
+def test_noise_stays_within_twice_the_bound(electrons: float, background: float, weights: Any) -> None:
     F = random_deformations((8, 8), seed=2)
-    found = errors(com.map_strain(MODEL.counts(F, electrons, background, seed=5), ComSettings(), "cpu").F, F)
+    found = errors(com.map_strain(MODEL.counts(F, electrons, background, seed=5), ComSettings(weights=weights), "cpu").F, F)
     ratio = rms(found) / MODEL.limit(np.eye(2), electrons, background)
     assert ratio.max() < 2.1
     assert ratio.min() > 1.1  # the centre of mass wastes what the edges know; less than the bound would be a wrong bound
+
+
+def test_weights_by_information_cost_less_where_there_is_background() -> None:
+    F = random_deformations((10, 10), seed=3)
+    counts = MODEL.counts(F, 1e5, 0.5, seed=6)
+    plain, weighted = (
+        rms(errors(com.map_strain(counts, ComSettings(window_radii=1.2, weights=weights), "cpu").F, F))
+        for weights in ("intensity", "information")
+    )
+    assert (weighted / plain).mean() < 0.96
 
 
 def test_the_radial_background_takes_away_the_pull_towards_the_beam() -> None:
