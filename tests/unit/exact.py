@@ -27,7 +27,7 @@ WARM = {
 FACTOR = 3
 WIDTH_A = FACTOR / (0.013 * 5 / 3)
 SAMPLES = 1200
-FINER = 1536  # for several layers: abTEM keeps two thirds of the frequencies
+FINER = 1500  # for several layers: abTEM keeps two thirds of the frequencies
 
 
 def made(scene: dict[str, Any], **changes: dict[str, Any]) -> tuple[Config, Scene]:
