@@ -89,6 +89,9 @@ class Method(Settings):
     """Which method runs; without it, the entry's id."""
     command: str | None = None
     """A program that reads a counts file and writes a map file. It runs without a shell, as trusted code."""
+    environment: Id | None = None
+    """The program's own Python environment, pinned in `envs/<environment>.lock`: `python` in its command is the one from there. A run
+    goes on without such a program where it fails or its environment cannot be made; its map then holds no answer, and says why."""
     settings: dict[str, Any] = Field({})
     tune: bool | dict[str, Annotated[list[Any], Field(min_length=1)]] = False
     """Search the best settings for each noise level: the values to try of each setting, or true for those the method lists itself."""
@@ -100,6 +103,8 @@ class Method(Settings):
             raise ValueError("give method or command, not both")
         if self.command is not None and ("\0" in self.command or not self.command.strip()):
             raise ValueError(f"command is {self.command!r}: expected a program and its arguments")
+        if self.environment is not None and self.command is None:
+            raise ValueError("environment goes with a command alone: the methods of this package share its own")
         return self
 
 
@@ -121,6 +126,8 @@ class Config(Settings):
     methods: dict[Id, AnyMethod] = Field(min_length=1)
     keep_counts: bool = False
     """Keep the noisy counts after the maps are made."""
+    throughput: str | None = None
+    """A noise level, by its name, at which every method is timed anew on the first scene: on one core and on all, taking turns."""
 
     @model_validator(mode="after")
     def _levels_differ_by_name(self) -> Self:
@@ -247,6 +254,9 @@ def dump(config: Config) -> str:
 
 
 def _check_references(config: Config, where: str) -> None:
+    levels = [level.name for level in config.levels]
+    if config.throughput is not None and config.throughput not in levels:
+        raise InputError(f"{where}: throughput: {unknown('noise level', config.throughput, levels)}")
     for id, scene in config.scenes.items():
         for material in scene.materials:
             if material not in config.materials:

@@ -10,7 +10,9 @@ Metrics of a component in a region, e the error (answer minus truth), s the per-
 * `robust_std` 1.4826 times the median of |e - median e|, the standard deviation of a normal law without its tails;
 * `limit` root mean square s; `rmse_over_limit` is rmse / limit;
 * `limit_ratio` the robust_std of e / s, pattern by pattern: 1 for an efficient method whatever the spread of s;
-* `coverage95` share of |e| <= 1.96 standard deviations of the method's own covariance; no answer is not covered.
+* `coverage95` share of |e| <= 1.96 standard deviations of the method's own covariance; no answer is not covered;
+* `own_bias` and `own_rmse` the same as without `own_`, of the strain that a program from outside gets by its own formula, where
+  it tells it; all else comes from F, so that no method loses by its formula.
 
 `failure_rate` (quantity `all`) is the share of positions without an answer. `accuracy` (quantity `label`) is the share of
 unmixed positions, vacuum included, whose label is right under the best one-to-one naming of the method's classes.
@@ -138,17 +140,23 @@ def score_map(truth: store.Truth, level: Level, answer: store.Map) -> Iterator[t
     if answer.covariance is not None:
         deviation = np.sqrt(np.maximum(np.diagonal(answer.covariance, axis1=-2, axis2=-1), 0))
         deviation = np.where(comparison.failed[..., None], np.nan, deviation)
+    own = None
+    if answer.own_strain is not None:
+        own = compare(truth, geometry.deformation(*np.moveaxis(answer.own_strain, -1, 0))).error
     for region, mask in regions(truth).items():
         for c, component in enumerate(geometry.COMPONENTS):
             chosen = (None if a is None else a[mask, c] for a in (limit, deviation))
             for metric, value in component_metrics(comparison.error[mask, c], *chosen).items():
                 yield region, component, metric, value
+            if own is not None:
+                yield region, component, "own_bias", float(own[mask, c].mean())
+                yield region, component, "own_rmse", _rms(own[mask, c])
         yield region, "all", "failure_rate", float(comparison.failed[mask].mean())
     if answer.label is not None:
         yield "all", "label", "accuracy", label_accuracy(truth.label, answer.label)
     seconds = float(answer.attributes["seconds"])
     yield "all", "all", "seconds", seconds
-    yield "all", "all", "patterns_per_second", comparison.failed.size / max(seconds, 1e-9)
+    yield "all", "all", "patterns_per_second", 0.0 if "error" in answer.attributes else comparison.failed.size / max(seconds, 1e-9)
     yield "all", "all", "peak_memory_bytes", float(answer.attributes["peak_memory_bytes"])
 
 
@@ -178,8 +186,12 @@ def _read_map(path: Path, shape: tuple[int, int]) -> store.Map:
 
 
 def score(config: Config, run_dir: Path, metrics_path: Path) -> None:
-    """Score every map of a run and write the long table. InputError names the file that is missing or unfit."""
+    """Score every map of a run and write the long table, and beside it `not_run.csv`: the maps that no program could make, and why.
+
+    InputError names the file that is missing or unfit.
+    """
     rows: list[tuple[Any, ...]] = []
+    not_run: list[tuple[Any, ...]] = []
     for scene in config.scored:
         truth = _read_truth(truth_path(Path(run_dir), scene), config.levels)
         for method in config.methods:
@@ -188,9 +200,25 @@ def score(config: Config, run_dir: Path, metrics_path: Path) -> None:
                     answer = _read_map(map_path(Path(run_dir), scene, level, seed, method), truth.label.shape)
                     key = (scene, method, level.background, level.electrons, seed)
                     rows += [(*key, *row) for row in score_map(truth, level, answer)]
-    frame = pd.DataFrame(rows, columns=list(COLUMNS))
-    with store.atomic(metrics_path) as temporary:
-        frame.to_csv(temporary, index=False, na_rep="nan", float_format="%.9g", lineterminator="\n")
+                    if "error" in answer.attributes:
+                        not_run.append((*key, answer.attributes["error"]))
+    frames = {Path(metrics_path): pd.DataFrame(rows, columns=list(COLUMNS))}
+    frames[not_run_path(metrics_path)] = pd.DataFrame(not_run, columns=[*COLUMNS[:5], "error"])
+    for path, frame in frames.items():
+        with store.atomic(path) as temporary:
+            frame.to_csv(temporary, index=False, na_rep="nan", float_format="%.9g", lineterminator="\n")
+
+
+def not_run_path(metrics_path: Path) -> Path:
+    """Where the maps stand that no program could make."""
+    return Path(metrics_path).with_name("not_run.csv")
+
+
+def read_not_run(metrics_path: Path) -> pd.DataFrame:
+    """Scene, method, background, electrons, seed and error of the maps that no program could make; empty where nothing tells of any."""
+    path = not_run_path(metrics_path)
+    columns = [*COLUMNS[:5], "error"]
+    return pd.read_csv(path, keep_default_na=False)[columns] if path.is_file() else pd.DataFrame(columns=columns)
 
 
 def read(path: Path) -> pd.DataFrame:

@@ -26,6 +26,7 @@ _UNUSED = {
     "seeds": Seeds(test=(0,), tune=()),
     "methods": {"zero": Method()},
     "device": "auto",
+    "throughput": None,
 }
 
 
@@ -72,7 +73,7 @@ def sources(config: Config, stage: str, method: str | None = None) -> list[str]:
     """The source files behind a stage: its module, what that imports from this package, and so on.
 
     For `simulate` the structure files of the materials too; for `map` and `tune` the files behind `method`; for a method from outside,
-    the files that its command names.
+    the files that its command names and the modules beside them that they import.
     """
     if method is None:
         templates = (_PACKAGE / "templates").iterdir() if stage == "report" else ()
@@ -82,7 +83,9 @@ def sources(config: Config, stage: str, method: str | None = None) -> list[str]:
     runs = "ccstae.tune" if stage == "tune" else "ccstae.methods.run"
     if entry.command is None:
         return files(runs, REGISTRY[entry.method or method])
-    return files(runs) + [word for word in entry.command.split() if Path(word).is_file()]
+    named = [Path(word) for word in entry.command.split() if Path(word).is_file()]
+    beside = {path.with_name(f"{name}.py") for path in named if path.suffix == ".py" for name in _names(path)}
+    return files(runs) + [str(path) for path in named + sorted(path for path in beside if path.is_file())]
 
 
 def files(*modules: str) -> list[str]:
@@ -100,15 +103,23 @@ def files(*modules: str) -> list[str]:
 @cache
 def imports(module: str) -> tuple[str, ...]:
     """The modules of this package that a module imports, wherever in its text, with the packages they lie in."""
+    return tuple(sorted(name for name in _names(path(module)) if name.split(".")[0] == "ccstae" and path(name).is_file()))
+
+
+def _names(source: Path) -> set[str]:
+    """Every module that a source file may import, wherever in its text, and the packages they lie in; none of a file that is no Python."""
+    try:
+        tree = ast.parse(source.read_text())
+    except (SyntaxError, ValueError):
+        return set()
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path(module).read_text())):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             start = str(node.module)
             names |= {start, *(f"{start}.{alias.name}" for alias in node.names)}
-    whole = {".".join(name.split(".")[:n]) for name in names for n in range(1, name.count(".") + 2)}
-    return tuple(sorted(name for name in whole if name.split(".")[0] == "ccstae" and path(name).is_file()))
+    return {".".join(name.split(".")[:n]) for name in names for n in range(1, name.count(".") + 2)}
 
 
 def path(module: str) -> Path:

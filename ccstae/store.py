@@ -85,6 +85,7 @@ class Map:
     label: NDArray[np.int8] | None = None
     centre_px: NDArray[np.float64] | None = None  # (Ry, Rx, 2)
     dictionary: NDArray[np.float32] | None = None  # (entries, Ky, Kx), averaged patterns over the whole detector, however fine
+    own_strain: NDArray[np.float64] | None = None  # (Ry, Rx, 4), exx, eyy, exy, theta by a formula of the method's own
 
 
 @contextmanager
@@ -215,7 +216,7 @@ def write_map(path: Path | str, answer: Map) -> None:
     """Write a method's answer."""
     with atomic(path) as temporary, h5py.File(temporary, "w") as file:
         file["F"] = np.asarray(answer.F, np.float64)
-        for name in ("covariance", "label", "centre_px", "dictionary"):
+        for name in ("covariance", "label", "centre_px", "dictionary", "own_strain"):
             if getattr(answer, name) is not None:
                 file[name] = getattr(answer, name)
         for key, value in answer.attributes.items():
@@ -233,7 +234,7 @@ def read_map(path: Path | str, shape: tuple[int, ...] | None = None, complete: b
         F = F[...].astype(np.float64)
         check_deformation(F, f"{path}: /F")
         extra: dict[str, Any] = {}
-        for name, trailing, kinds in (("covariance", (4, 4), "f"), ("label", (), "i"), ("centre_px", (2,), "f")):
+        for name, trailing, kinds in (("covariance", (4, 4), "f"), ("label", (), "i"), ("centre_px", (2,), "f"), ("own_strain", (4,), "f")):
             if own(file, name):
                 extra[name] = dataset(file, name, 2 + len(trailing), kinds, scan + trailing)[...]
                 if np.isinf(extra[name]).any():

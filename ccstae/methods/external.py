@@ -2,6 +2,8 @@
 
 It is started as `<command> --counts FILE --map FILE --settings JSON`, without a shell, in an empty working directory of its own.
 The command is trusted code: it runs with the rights of whoever runs the benchmark.
+
+A method with an `environment` of its own may fail: a run goes on without it, with a map that holds no answer and says why.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
+import numpy as np
+
 from ccstae import store
 from ccstae.config import Method
 from ccstae.errors import InputError
@@ -30,16 +34,32 @@ def run(method_id: str, entry: Method, counts_path: Path | str, map_path: Path |
     """Run `entry.command` on `counts_path`, check the map it writes and give it its final name, with seconds and settings added.
 
     InputError, with the last lines the program printed, where it cannot start, fails, takes longer than `time_limit_s`, writes no
-    map, or writes one that breaks the contract. Times include the program's start.
+    map, or writes one that breaks the contract; with an `environment`, that becomes the map's attribute `error` instead. `seconds` is
+    what the program says of its mapping alone (the map's own attribute `seconds`), else the time from its start to its end.
     """
     with store.opened(counts_path) as file:
         scan = store.dataset(file, "counts", 4, "u").shape[:2]
-    settings = json.dumps(entry.settings)
+    try:
+        answer = _answer(method_id, entry, counts_path, scan)
+    except InputError as error:
+        if entry.environment is None:
+            raise
+        print(f"{error}: the run goes on without it", file=sys.stderr)
+        answer = store.Map(np.full((*scan, 2, 2), np.nan), {"seconds": 0.0, "peak_memory_bytes": 0, "error": str(error)})
+    given = {name: str(answer.attributes.get(name, default)) for name, default in (("device", "cpu"), ("versions", "{}"))}
+    attributes = {"method": method_id, "settings": json.dumps(entry.settings), "command": entry.command or "", "threads": _threads()}
+    measured = {name: answer.attributes[name] for name in ("seconds", "peak_memory_bytes", "error") if name in answer.attributes}
+    store.write_map(map_path, replace(answer, attributes=attributes | given | measured))
+
+
+def _answer(method_id: str, entry: Method, counts_path: Path | str, scan: tuple[int, ...]) -> store.Map:
+    """The map that the command writes, with the attributes seconds and peak_memory_bytes."""
     with tempfile.TemporaryDirectory(prefix="ccstae-") as folder:
         written = Path(folder) / "map.h5"
-        command = [*_words(method_id, entry.command or ""), "--counts", str(Path(counts_path).resolve())]
+        words = _words(method_id, entry.command or "", entry.environment)
+        arguments = ["--counts", str(Path(counts_path).resolve()), "--map", str(written), "--settings", json.dumps(entry.settings)]
         begun = time.perf_counter()
-        said = _execute(method_id, [*command, "--map", str(written), "--settings", settings], folder, entry.time_limit_s)
+        said = _execute(method_id, words + arguments, folder, entry.time_limit_s)
         seconds = time.perf_counter() - begun
         if not written.exists():
             raise InputError(f"methods.{method_id}: the command wrote no map file; expected one at the path after --map{said}")
@@ -47,15 +67,41 @@ def run(method_id: str, entry: Method, counts_path: Path | str, map_path: Path |
             answer = store.read_map(written, scan, complete=False)
         except InputError as error:
             raise InputError(f"methods.{method_id}: {error}{said}") from None
+    own = answer.attributes.get("seconds")
+    if own is not None:
+        if not isinstance(own, int | float) or not 0 < own <= seconds:
+            raise InputError(f"methods.{method_id}: attribute seconds is {own!r}; expected those of the mapping, of {seconds:.3g} s in all")
+        seconds = float(own)
     # The largest of all children so far: exact where a process runs one method, as the workflow's rules do.
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    given = {name: str(answer.attributes.get(name, default)) for name, default in (("device", "cpu"), ("versions", "{}"))}
-    attributes = {"method": method_id, "settings": settings, "command": entry.command or "", "seconds": seconds, **given}
-    attributes |= {"threads": len(os.sched_getaffinity(0)), "peak_memory_bytes": peak}
-    store.write_map(map_path, replace(answer, attributes=attributes))
+    return replace(answer, attributes={**answer.attributes, "seconds": seconds, "peak_memory_bytes": peak})
 
 
-def _words(method_id: str, command: str) -> list[str]:
+def interpreter(environment: str) -> Path:
+    """The file that says which Python an environment has, made by the workflow's rule `environment`."""
+    return Path(".environments", f"{environment}.python")
+
+
+def _python(method_id: str, environment: str) -> str:
+    """The Python of an environment; InputError where it is missing or could not be made."""
+    try:
+        found = interpreter(environment).read_text().strip()
+    except OSError:
+        found = f"error: no {interpreter(environment)}; expected the workflow to have made it"
+    if found.startswith("error: "):
+        raise InputError(f"methods.{method_id}: environment {environment} missing: {found.removeprefix('error: ')}")
+    if not Path(found).is_file():
+        raise InputError(f"methods.{method_id}: environment {environment} missing: no {found}; remove {interpreter(environment)} to make it anew")
+    return found
+
+
+def _threads() -> int:
+    """Threads that the program was told to use, as numerical libraries are told."""
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    return int(told) if told.isdigit() else len(os.sched_getaffinity(0))
+
+
+def _words(method_id: str, command: str, environment: str | None = None) -> list[str]:
     """The command's words; a program or script that exists here is given by its full path, since it runs elsewhere.
 
     Links stay links: a virtual environment's python is one, and knows its packages by it.
@@ -66,6 +112,8 @@ def _words(method_id: str, command: str) -> list[str]:
         raise InputError(f"methods.{method_id}.command: {command!r} cannot be split into words: {error}") from None
     if not words:
         raise InputError(f"methods.{method_id}.command: is empty; expected a program and its arguments")
+    if environment is not None and words[0] == "python":
+        words[0] = _python(method_id, environment)
     return [str(Path(word).absolute()) if Path(word).is_file() else word for word in words]
 
 

@@ -6,6 +6,7 @@ rule score:
         sources=stages.sources(RUN, "score"),
     output:
         metrics="<results>/metrics.csv",
+        not_run="<results>/not_run.csv",
     log:
         "<logs>/score.log",
     benchmark:
