@@ -10,7 +10,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 unexport PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := run
-.PHONY: run setup test tune lint format unit dry ci regress baseline mutate faults audit lock clean help
+.PHONY: run setup test tune lint format unit dry ci regress baseline mutate faults peers peers-test audit lock clean help
 
 run: setup ## run $(CONFIG), then say where the report is and what it found
 	@ccstae config check "$(CONFIG)"
@@ -74,20 +74,43 @@ faults: setup ## kill real runs, fill a disk, take away the right to write; hour
 	python tests/faults/run.py disk
 	python tests/faults/run.py readonly
 
+peers: setup ## config/peers.yaml: other packages' methods beside ours; makes their environments; about an hour
+	@grep -ls '^error' .environments/*.python 2>/dev/null | xargs -r rm
+	$(MAKE) run CONFIG=config/peers.yaml
+	@$(MAKE) --no-print-directory peers-test
+
+peers-test: setup ## the tests that need the peers' environments
+	OMP_NUM_THREADS=1 pytest -rs tests/peers
+
 audit: setup ## known vulnerabilities of the pinned packages
 	@test -x $(VENV)/audit/bin/pip-audit || { $(PYTHON) -m venv $(VENV)/audit && $(VENV)/audit/bin/python -m pip install --quiet pip-audit==2.10.1; }
 	$(VENV)/audit/bin/pip-audit --requirement envs/ccstae.lock --no-deps --disable-pip
 
-lock: setup ## pin the newest packages that fit pyproject.toml
-	pip-compile --quiet --upgrade --extra dev --strip-extras --no-header --no-annotate --no-emit-options --no-emit-index-url \
-		--no-emit-find-links --no-emit-trusted-host --upgrade-package torch==2.13.0 --output-file $(VENV)/lock pyproject.toml
-	{ sed -n '/^#/p' envs/ccstae.lock; sed -E '/^(#|$$|nvidia-|cuda-|triton)/d; s/^(torch==[0-9.]+)\+.*/\1/' $(VENV)/lock; } > $(VENV)/lock.new
-	mv $(VENV)/lock.new envs/ccstae.lock
+COMPILE := pip-compile --quiet --upgrade --strip-extras --no-header --no-annotate --no-emit-options --no-emit-index-url \
+	--no-emit-find-links --no-emit-trusted-host --upgrade-package torch==2.13.0
+# Pins alone: what torch's CUDA build asks for is left to that build.
+define relock
+	{ sed -n '/^#/p' envs/$(1).lock; sed -E '/^(#|$$|nvidia-|cuda-|triton)/d; s/^(torch==[0-9.]+)\+.*/\1/' $(VENV)/lock; } > $(VENV)/lock.new
+	mv $(VENV)/lock.new envs/$(1).lock
+endef
+define lock_peer
+	rm -f $(VENV)/lock
+	printf '$(2)\n' > $(VENV)/lock.in
+	$(COMPILE) --output-file $(VENV)/lock $(VENV)/lock.in
+	$(call relock,$(1))
+endef
+
+lock: setup ## pin the newest packages that fit pyproject.toml, and those of the peers
+	$(COMPILE) --extra dev --output-file $(VENV)/lock pyproject.toml
+	$(call relock,ccstae)
+	$(call lock_peer,py4dstem,py4DSTEM==0.14.18)
+	$(call lock_peer,blobfinder,libertem-blobfinder[udf]==0.6.1)
+	$(call lock_peer,quantem,quantem==0.1.10\ntorch==2.13.0)
 
 clean: ## remove the environment, caches and results
-	rm -rf $(VENV) .snakemake .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) .environments .snakemake .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
 	find results -mindepth 1 ! -name README.md -delete
 
 help: ## this list
-	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' Makefile | while IFS=$$'\t' read -r name text; do printf '  make %-8s %s\n' "$$name" "$$text"; done
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | while IFS=$$'\t' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
 	@echo '  CONFIG=config/default.yaml CORES=all PYTHON=python3 are settings: make CONFIG=config/ci.yaml'

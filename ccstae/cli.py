@@ -153,6 +153,16 @@ def score(config: ConfigPath, run_dir: RunDir, out: Out) -> None:
 
 
 @app.command()
+def throughput(
+    config: ConfigPath, run_dir: RunDir, out: Out, cores: Annotated[int, typer.Option(min=1, help="How many all cores are.")]
+) -> None:
+    """Time every method anew on one core and on all."""
+    from ccstae import throughput
+
+    throughput.measure(read(config), run_dir, cores, out)
+
+
+@app.command()
 def tables(config: ConfigPath, metrics: Annotated[Path, typer.Option(help="The scores.")], out: Out) -> None:
     """Write the tables of a run."""
     from ccstae import tables

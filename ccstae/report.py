@@ -53,7 +53,7 @@ def write(config: Config, run_dir: Path, report_path: Path) -> None:
     """Write the report from a run's scores, maps, figures and benchmarks. InputError names what is missing."""
     run_dir = Path(run_dir)
     metrics = score.read(run_dir / "metrics.csv")
-    made = {table.name: table for table in tables.make(config, metrics)}
+    made = {table.name: table for table in tables.load(config, run_dir / "metrics.csv")}
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )

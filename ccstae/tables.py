@@ -6,42 +6,30 @@ CSV files keep natural units, one line a method, with median, low and high over 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import compress
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from ccstae import display, score, store
+from ccstae import comparison, display, score, store, throughput
 from ccstae.config import Config
 from ccstae.geometry import COMPONENTS
+from ccstae.table import BOUND, LEVEL, Table, latex, markdown, pivot
 
 HEADLINE_REGION = "interior"
-BOUND = "bound"
-LEVEL = ["background", "electrons"]
 _COST = {"seconds": "seconds", "patterns_per_second": "patterns per second", "peak_memory_bytes": "peak memory (MB)"}
 
 
-@dataclass(frozen=True)
-class Table:
-    """One table, ready to be written in any form."""
-
-    name: str
-    title: str
-    caption: str
-    head: list[str]
-    rows: list[list[str]]
-    keys: int
-    """How many leading columns name the row; the scene is left out where there is only one."""
-    best: frozenset[tuple[int, int]]
-    """(row, column) of the best method of each row."""
-    numbers: pd.DataFrame
+def load(config: Config, metrics_path: Path) -> list[Table]:
+    """Every table of a run, from its scores and what stands beside them. InputError where they are missing or unreadable."""
+    speeds = throughput.read(throughput.path(Path(metrics_path).parent)) if config.throughput else None
+    return make(config, score.read(metrics_path), score.read_not_run(metrics_path), speeds)
 
 
-def make(config: Config, metrics: pd.DataFrame) -> list[Table]:
-    """Every table of a run that its scores can fill."""
+def make(config: Config, metrics: pd.DataFrame, not_run: pd.DataFrame | None = None, speeds: pd.DataFrame | None = None) -> list[Table]:
+    """Every table of a run that its scores can fill; maps in `not_run` read `not run` instead of the scores of no answer."""
     methods = list(config.methods)
+    metrics = metrics.assign(not_run=_among(metrics, not_run))
     inside = metrics[metrics["region"] == HEADLINE_REGION]
     noisy = inside[np.isfinite(inside["electrons"])]
     shown = score.shown_level(metrics)
@@ -50,7 +38,7 @@ def make(config: Config, metrics: pd.DataFrame) -> list[Table]:
     everywhere = "Positions without an answer enter with the error of the no-strain answer."
     by_level = ["scene", "quantity", "level"]
     tables = [
-        _table(
+        pivot(
             "headline",
             "Error against noise",
             f"Root mean square error in the interior, in units of 1e-4 (theta: 1e-4 rad), beside the Cramer-Rao bound. {everywhere}",
@@ -60,7 +48,7 @@ def make(config: Config, metrics: pd.DataFrame) -> list[Table]:
             unit,
             best="low",
         ),
-        _table(
+        pivot(
             "limit_ratio",
             "Error over the bound",
             "Robust standard deviation of error / bound, pattern by pattern, in the interior. 1 is the limit of any unbiased method "
@@ -70,7 +58,7 @@ def make(config: Config, metrics: pd.DataFrame) -> list[Table]:
             by_level,
             methods,
         ),
-        _table(
+        pivot(
             "bias",
             "Bias",
             f"Mean error in the interior, in units of 1e-4 (theta: 1e-4 rad), beside the Cramer-Rao bound. {everywhere}",
@@ -79,7 +67,7 @@ def make(config: Config, metrics: pd.DataFrame) -> list[Table]:
             [BOUND, *methods],
             unit,
         ),
-        _table(
+        pivot(
             "coverage",
             "Stated against true uncertainty",
             "Share of interior errors, in percent, within 1.96 of the standard deviation that the method states; 95 is right.",
@@ -88,7 +76,7 @@ def make(config: Config, metrics: pd.DataFrame) -> list[Table]:
             methods,
             0.01,
         ),
-        _table(
+        pivot(
             "regions",
             f"Error by region at {display.level(*shown)}",
             f"Root mean square error in units of 1e-4 (theta: 1e-4 rad). `all` is the whole sample without vacuum. {everywhere}",
@@ -98,7 +86,7 @@ def make(config: Config, metrics: pd.DataFrame) -> list[Table]:
             unit,
             best="low",
         ),
-        _table(
+        pivot(
             "failures",
             "Positions without an answer",
             "In percent of the positions of the interior and of the whole sample (`all`).",
@@ -107,7 +95,7 @@ def make(config: Config, metrics: pd.DataFrame) -> list[Table]:
             methods,
             0.01,
         ),
-        _table(
+        pivot(
             "labels",
             "Labels",
             "Share of unmixed positions, in percent, whose label (vacuum or material) is right under the best naming of the classes found.",
@@ -117,7 +105,7 @@ def make(config: Config, metrics: pd.DataFrame) -> list[Table]:
             0.01,
             best="high",
         ),
-        _table(
+        pivot(
             "cost",
             "Cost",
             "Time of one map, training included; median over levels and seeds with half the range.",
@@ -126,7 +114,15 @@ def make(config: Config, metrics: pd.DataFrame) -> list[Table]:
             methods,
         ),
     ]
+    tables += comparison.make(config, metrics, not_run, speeds)
     return [table for table in tables if table.rows]
+
+
+def _among(metrics: pd.DataFrame, not_run: pd.DataFrame | None) -> list[bool]:
+    """Which scores belong to maps that no program could make."""
+    map_of = ["scene", "method", *LEVEL, "seed"]
+    maps = set() if not_run is None else set(not_run[map_of].itertuples(index=False, name=None))
+    return [key in maps for key in metrics[map_of].itertuples(index=False, name=None)]
 
 
 def _components(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -145,80 +141,9 @@ def _cost(metrics: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(quantity=frame["metric"].map(_COST), value=in_MB)
 
 
-def _table(
-    name: str, title: str, caption: str, frame: pd.DataFrame, keys: list[str], columns: list[str], unit: float = 1.0, best: str = ""
-) -> Table:
-    """One row an entry of `keys`, one column a method that has any value; `best` marks the `low`est or `high`est of each row."""
-    columns = [name for name in columns if name in set(frame["method"])]
-    frame = frame.assign(level=[display.level(w, n) for w, n in zip(frame["background"], frame["electrons"], strict=True)])
-    cells = {key: values.to_numpy() for key, values in frame.groupby([*keys, "method"], sort=False)["value"]}
-    rank = [{value: i for i, value in enumerate(frame[key].unique())} for key in keys]
-    shown = [key != "scene" or frame[key].nunique() > 1 for key in keys]
-    order = sorted({key[:-1] for key in cells}, key=lambda key: [r[k] for r, k in zip(rank, key, strict=True)])
-    rows: list[list[str]] = []
-    marked: set[tuple[int, int]] = set()
-    for key in order:
-        found = {method: cells.get((*key, method), np.empty(0)) for method in columns}
-        medians = {method: float(np.median(v)) for method, v in found.items() if len(v) and method != BOUND}
-        if best and len(set(medians.values())) > 1:
-            winner = (min if best == "low" else max)(medians, key=lambda method: medians[method])
-            marked.add((len(rows), sum(shown) + columns.index(winner)))
-        rows.append([*map(str, compress(key, shown)), *(display.spread(v / unit) for v in found.values())])
-    columns_kept = [part for key in keys for part in (LEVEL if key == "level" else [key])]
-    numbers = frame.groupby([*columns_kept, "method"], sort=False)["value"].agg(median="median", low="min", high="max").reset_index()
-    return Table(name, title, caption, [*compress(keys, shown), *columns], rows, sum(shown), frozenset(marked), numbers)
-
-
-def markdown(table: Table) -> str:
-    """The table as GitHub Markdown, best entries bold, with title and caption."""
-    rows = [[f"**{cell}**" if (r, c) in table.best else cell for c, cell in enumerate(row)] for r, row in enumerate(table.rows)]
-    widths = [max(map(len, column)) for column in zip(table.head, *rows, strict=True)]
-    left = [c < table.keys for c in range(len(widths))]
-
-    def line(cells: list[str]) -> str:
-        padded = (cell.ljust(w) if flush else cell.rjust(w) for cell, w, flush in zip(cells, widths, left, strict=True))
-        return "| " + " | ".join(padded) + " |"
-
-    rule = "|" + "|".join("-" * (w + 2) if flush else "-" * (w + 1) + ":" for w, flush in zip(widths, left, strict=True)) + "|"
-    return "\n".join([f"**{table.title}.** {table.caption}", "", line(table.head), rule, *map(line, rows)]) + "\n"
-
-
-def latex(table: Table) -> str:
-    """The table as a LaTeX `table` for the booktabs package, best entries bold."""
-
-    def text(cell: str) -> str:
-        escaped = "".join(f"\\{c}" if c in "_%&#$" else c for c in cell)
-        return "--" if cell == "-" else escaped.replace("±", r"$\pm$")
-
-    def line(cells: list[str]) -> str:
-        return " & ".join(cells) + r" \\"
-
-    body = [
-        line([rf"\textbf{{{text(cell)}}}" if (r, c) in table.best else text(cell) for c, cell in enumerate(row)])
-        for r, row in enumerate(table.rows)
-    ]
-    columns = "l" * table.keys + "r" * (len(table.head) - table.keys)
-    return "\n".join(
-        [
-            r"\begin{table}",
-            rf"\caption{{{text(table.title)}. {text(table.caption).replace('`', '')}}}",
-            rf"\label{{tab:{table.name.replace('_', '-')}}}",
-            rf"\begin{{tabular}}{{{columns}}}",
-            r"\toprule",
-            line([text(cell) for cell in table.head]),
-            r"\midrule",
-            *body,
-            r"\bottomrule",
-            r"\end{tabular}",
-            r"\end{table}",
-            "",
-        ]
-    )
-
-
 def write(config: Config, metrics_path: Path, tables_dir: Path) -> None:
     """Write every table as csv, md and tex. InputError where the scores are missing or unreadable."""
-    for table in make(config, score.read(metrics_path)):
+    for table in load(config, metrics_path):
         with store.atomic(Path(tables_dir) / f"{table.name}.csv") as temporary:
             table.numbers.to_csv(temporary, index=False, na_rep="nan", float_format="%.6g", lineterminator="\n")
         store.write_text(Path(tables_dir) / f"{table.name}.md", markdown(table))
@@ -227,7 +152,7 @@ def write(config: Config, metrics_path: Path, tables_dir: Path) -> None:
 
 def summary(metrics_path: Path) -> str:
     """A few lines for the terminal: interior rmse of exx (1e-4) by method and level, with the bound."""
-    metrics = score.read(metrics_path)
+    metrics, not_run = score.read(metrics_path), score.read_not_run(metrics_path)
     frame = _with_bound(metrics[(metrics["region"] == HEADLINE_REGION) & (metrics["quantity"] == "exx")], "rmse")
     levels = list(dict.fromkeys(zip(metrics["background"], metrics["electrons"], strict=True)))
     medians = frame.groupby(["scene", "method", *LEVEL], sort=False)["value"].median() / display.STRAIN_UNIT
@@ -241,4 +166,5 @@ def summary(metrics_path: Path) -> str:
         for method in methods:
             values = (float(medians.get((scene, method, *level), np.nan)) for level in levels)
             lines.append(method.ljust(left) + "".join(display.number(v).rjust(right) for v in values))
+    lines += [f"not run: {error}" for error in dict.fromkeys(not_run["error"])]
     return "\n".join(lines)

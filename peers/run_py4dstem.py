@@ -13,8 +13,8 @@ import numpy as np
 from adapter import Found, Scan, main
 
 mpl.use("Agg")
-import py4DSTEM  # noqa: E402
-from py4DSTEM.process.strain import latticevectors  # noqa: E402
+import py4DSTEM
+from py4DSTEM.process.strain import latticevectors
 
 
 def detect(scan: Scan, settings: dict[str, Any]) -> py4DSTEM.BraggVectors:
@@ -25,7 +25,7 @@ def detect(scan: Scan, settings: dict[str, Any]) -> py4DSTEM.BraggVectors:
     options: dict[str, Any] = {
         "flat": {},
         "gaussian": {"sigma": settings.get("sigma", 3.0), "bilinear": False},
-        "sigmoid": {"radii": tuple(radius * r for r in settings.get("radii", (1.0, 2.0))), "bilinear": False},
+        "sigmoid": {"radii": tuple(radius * r for r in settings.get("radii", (0.0, 4.0))), "bilinear": False},
     }
     mode = settings.get("kernel", "sigmoid")
     kernel = probe.get_kernel(mode=mode, origin=origin, **options[mode])

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ccstae import display, noise, score, store
+from ccstae import comparison, display, noise, score, store, throughput
 from ccstae.config import Config, Level
-from ccstae.figures import error, maps, patterns, scatter, style, truth
+from ccstae.figures import error, maps, patterns, scatter, speed, style, truth
 from ccstae.score import shown_level
 
 _NO_ANSWER = "Positions without an answer count with the error of the no-strain answer."
@@ -27,6 +27,11 @@ _CAPTIONS = {
         "Error against dose",
         "Root mean square error in the interior against the electrons per pattern. Lines are medians over the seeds, bands their range. "
         f"Black is the Cramér-Rao bound, grey the control that answers no strain everywhere. {_NO_ANSWER}",
+    ),
+    "speed": (
+        "Accuracy against speed",
+        "Root mean square over the components of rmse / bound in the interior, against the patterns mapped in a second, on one core "
+        "(filled) and on all (open), at the level at which speeds were measured. Bars span the seeds and the rounds of timing.",
     ),
     "maps": (
         "Maps and residuals",
@@ -97,6 +102,12 @@ def _of_scene(config: Config, run_dir: Path, scene: str, metrics: pd.DataFrame) 
         along = error.series(metrics, axis)
         if along[axis].nunique() > 1:
             yield name, error.draw(along, list(config.methods), axis)
+
+    speeds = throughput.read(throughput.path(run_dir)) if config.throughput else throughput.NONE
+    if scene in set(speeds["scene"]):
+        measured = metrics[(metrics["background"] == speeds["background"].iloc[0]) & (metrics["electrons"] == speeds["electrons"].iloc[0])]
+        ran = list(dict.fromkeys(speeds["method"]))
+        yield "speed", speed.draw(comparison.error_over_bound(measured), speeds, [m for m in config.methods if m in ran and m != "zero"])
 
     settings = config.scenes[scene]
     exact = store.read_truth(score.truth_path(run_dir, scene))

@@ -91,7 +91,9 @@ def _python(method_id: str, environment: str) -> str:
     if found.startswith("error: "):
         raise InputError(f"methods.{method_id}: environment {environment} missing: {found.removeprefix('error: ')}")
     if not Path(found).is_file():
-        raise InputError(f"methods.{method_id}: environment {environment} missing: no {found}; remove {interpreter(environment)} to make it anew")
+        raise InputError(
+            f"methods.{method_id}: environment {environment} missing: no {found}; remove {interpreter(environment)} to make it anew"
+        )
     return found
 
 

@@ -11,7 +11,7 @@ import pytest
 import ccstae
 
 PACKAGE = Path(ccstae.__file__).parent
-STAGES = ("simulate", "noise", "limit", "methods.run", "score", "tune", "tables", "figures", "report", "regress")
+STAGES = ("simulate", "noise", "limit", "methods.run", "score", "tune", "throughput", "tables", "figures", "report", "regress")
 TOP = {"ccstae.cli", "ccstae.stages", "ccstae.claim"}  # what starts stages, and is started by none
 
 

@@ -7,6 +7,7 @@ import ccstae.device
 from ccstae import stages
 from ccstae.claim import claim
 from ccstae.errors import InputError
+from ccstae.methods import external
 from ccstae.settings.base import ID_PATTERN
 
 try:
@@ -53,6 +54,17 @@ def folder(wildcards, output):
 def disposable(path):
     """A large product that only later jobs need: it goes after them, unless the config keeps it."""
     return path if RUN.keep_counts else temp(path)
+
+
+def environment(wildcards):
+    """Which Python a method from outside runs in, where it has one of its own."""
+    name = RUN.methods[wildcards.method].environment
+    return [str(external.interpreter(name))] if name else []
+
+
+def throughput():
+    """Speeds, where the config asks for them."""
+    return ["<results>/throughput.csv"] if RUN.throughput else []
 
 
 def truths():

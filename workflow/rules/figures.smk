@@ -2,6 +2,7 @@
 rule figures:
     input:
         metrics="<results>/metrics.csv",
+        throughput=throughput(),
         scenes=scenes(),
         truths=truths(),
         maps=maps(),

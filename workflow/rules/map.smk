@@ -3,6 +3,7 @@ rule map:
     input:
         counts="<results>/counts/{scene}/{level}.{seed}.h5",
         tuned=lambda wildcards: "<results>/tuned/{method}/{level}.yaml" if RUN.methods[wildcards.method].tune else [],
+        environment=environment,
         sources=lambda wildcards: stages.sources(RUN, "map", wildcards.method),
     output:
         strain="<results>/maps/{scene}/{level}.{seed}/{method}.h5",

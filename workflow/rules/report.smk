@@ -2,6 +2,8 @@
 rule report:
     input:
         metrics="<results>/metrics.csv",
+        not_run="<results>/not_run.csv",
+        throughput=throughput(),
         tables="<results>/tables",
         figures="<results>/figures",
         tuned=expand("<results>/tuned/{method}/{level}.yaml", method=[id for id, m in RUN.methods.items() if m.tune], level=LEVELS),

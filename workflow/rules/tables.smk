@@ -2,6 +2,8 @@
 rule tables:
     input:
         metrics="<results>/metrics.csv",
+        not_run="<results>/not_run.csv",
+        throughput=throughput(),
         sources=stages.sources(RUN, "tables"),
     output:
         tables=directory("<results>/tables"),

@@ -3,6 +3,7 @@ rule tune:
     input:
         counts=expand("<results>/counts/{scene}/{{level}}.{seed}.h5", scene=RUN.tuning, seed=RUN.seeds.tune),
         truths=expand("<results>/scenes/{scene}.truth.h5", scene=RUN.tuning),
+        environment=environment,
         sources=lambda wildcards: stages.sources(RUN, "tune", wildcards.method),
     output:
         tuned="<results>/tuned/{method}/{level}.yaml",
