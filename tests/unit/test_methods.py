@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,11 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from synthetic import Model, random_deformations
+from synthetic import Model, errors, random_deformations
 
 from ccstae import config, geometry, store
 from ccstae.errors import InputError
-from ccstae.methods import base, sites
+from ccstae.methods import base, external, sites
 from ccstae.methods.run import run
 from ccstae.settings.method import SETTINGS
 
@@ -184,3 +185,76 @@ def test_disk_radius_and_rings_of_the_main_microscope() -> None:
     hk = sites.nodes(MODEL.calibration, (128, 128))
     ring = sites.rings(MODEL.calibration, hk)
     assert [int((ring == k).sum()) for k in range(4)] == [6, 6, 6, 12]
+
+
+def test_the_example_of_the_documentation_is_a_method(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "peers.md").read_text()
+    code = text.split("```python\n")[1].split("```")[0]
+    assert len(code.splitlines()) <= 35
+    truth = random_deformations((2, 3))
+    made = MODEL.counts(truth)
+    with h5py.File(tmp_path / "clean.h5", "w") as file:
+        file["counts"] = made.counts
+        store.write_calibration(file, made.calibration, made.probe)
+    run(configured({"mine": {"command": python(code, tmp_path)}}), "mine", tmp_path / "clean.h5", tmp_path / "map.h5")
+    assert np.abs(errors(store.read_map(tmp_path / "map.h5", (2, 3)).F, truth)).max() < 1e-4
+
+
+TOLD = OUTSIDE + '    file["own_strain"] = np.zeros((*scan, 4))\n    file.attrs["seconds"] = 1e-3\n'
+
+
+def test_a_program_may_tell_its_mapping_time_and_its_own_strain(tmp_path: Path, counts_path: Path) -> None:
+    run(configured({"mine": {"command": python(TOLD, tmp_path)}}), "mine", counts_path, tmp_path / "map.h5")
+    answer = store.read_map(tmp_path / "map.h5", (2, 3))
+    assert answer.attributes["seconds"] == 1e-3
+    np.testing.assert_array_equal(answer.own_strain, np.zeros((2, 3, 4)))
+    entry = {"command": python(TOLD.replace("1e-3", "1e9"), tmp_path)}
+    with pytest.raises(InputError, match=r"attribute seconds is 1000000000\.0; expected those of the mapping"):
+        run(configured({"mine": entry}), "mine", counts_path, tmp_path / "map.h5")
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        (None, "environment absent missing: no .environments/absent.python"),
+        ("error: it could not be made from envs/absent.lock: ERROR: No matching distribution", "No matching distribution"),
+        ("/nowhere/bin/python", "no /nowhere/bin/python"),
+        (sys.executable, "failed with exit code 1; it last printed: the lattice went missing"),
+    ],
+    ids=["never made", "could not be made", "gone", "broken"],
+)
+def test_a_method_with_an_environment_of_its_own_may_fail(
+    state: str | None, said: str, tmp_path: Path, counts_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".environments").mkdir()
+    (tmp_path / "program.py").write_text("raise SystemExit('the lattice went missing')")
+    if state is not None:
+        external.interpreter("absent").write_text(state + "\n")
+    run(configured({"peer": {"command": "python program.py", "environment": "absent"}}), "peer", counts_path, tmp_path / "map.h5")
+    answer = store.read_map(tmp_path / "map.h5", (2, 3))
+    assert np.isnan(answer.F).all()
+    assert said in answer.attributes["error"]
+    assert answer.attributes["seconds"] == 0
+    assert "the run goes on without it" in capsys.readouterr().err
+
+
+def test_a_method_with_an_environment_runs_in_its_python(tmp_path: Path, counts_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".environments").mkdir()
+    external.interpreter("own").write_text(sys.executable + "\n")
+    (tmp_path / "program.py").write_text(OUTSIDE)
+    run(configured({"peer": {"command": "python program.py", "environment": "own"}}), "peer", counts_path, tmp_path / "map.h5")
+    assert "error" not in store.read_map(tmp_path / "map.h5", (2, 3)).attributes
+
+
+def test_an_environment_that_cannot_be_made_says_why_and_fails_nothing(tmp_path: Path) -> None:
+    script = Path(__file__).parents[2] / "peers" / "environment.py"
+    (tmp_path / "bad.lock").write_text("not a requirement ==\n")
+    words = [sys.executable, str(script), str(tmp_path / "bad.lock"), str(tmp_path / "bad.python")]
+    assert subprocess.run(words, capture_output=True, timeout=120).returncode == 0
+    assert (tmp_path / "bad.python").read_text().startswith("error: it could not be made from")
+    (tmp_path / "good.lock").write_text(f"numpy=={np.__version__}\n")  # this Python has it already, as one that conda made would
+    words[2:] = [str(tmp_path / "good.lock"), str(tmp_path / "good.python")]
+    assert subprocess.run(words, capture_output=True).returncode == 0
+    assert (tmp_path / "good.python").read_text().strip() == sys.executable

@@ -16,7 +16,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from ccstae.config import Config
+from ccstae.config import Config, load
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -34,6 +34,23 @@ def test_the_lock_holds_pinned_names_and_nothing_of_a_machine() -> None:
     assert [line for line in LINES if not re.fullmatch(r"[a-z0-9._-]+==[0-9][0-9a-z.]*", line)] == []
     assert PINNED["torch"] == "2.13.0"
     assert [name for name in PINNED if name.startswith(("nvidia-", "cuda-", "triton"))] == []
+
+
+@pytest.mark.parametrize("lock", sorted((ROOT / "envs").glob("*.lock")), ids=lambda path: path.stem)
+def test_every_lock_holds_pins_alone_and_conda_installs_it(lock: Path) -> None:
+    lines = [line for line in lock.read_text().splitlines() if not line.startswith("#")]
+    assert [line for line in lines if not re.fullmatch(r"[a-z0-9._-]+==[0-9][0-9a-z.]*", line)] == []
+    assert [line for line in lines if line.startswith(("nvidia-", "cuda-", "triton"))] == []
+    environment = yaml.safe_load(lock.with_suffix(".yaml").read_text())
+    assert f"-r ${{PWD}}/envs/{lock.name}" in environment["dependencies"][-1]["pip"]
+
+
+@pytest.mark.parametrize("peer", ["py4dstem==0.14.18", "libertem-blobfinder==0.6.1", "quantem==0.1.10"])
+def test_peers_are_pinned_where_their_method_looks(peer: str) -> None:
+    config = load(ROOT / "config" / "peers.yaml")
+    locks = {entry.environment for entry in config.methods.values() if entry.environment}
+    pins = [line for lock in locks for line in (ROOT / "envs" / f"{lock}.lock").read_text().splitlines()]
+    assert peer in pins
 
 
 def test_the_lock_is_complete() -> None:
