@@ -145,11 +145,18 @@ def tune(config: ConfigPath, method: str, level: str, run_dir: RunDir, out: Out)
 
 
 @app.command()
-def score(config: ConfigPath, run_dir: RunDir, out: Out) -> None:
+def score(
+    config: ConfigPath,
+    run_dir: RunDir,
+    out: Out,
+    not_run: Annotated[
+        Path | None, typer.Option(help="Where maps go that no program could make; else not_run.csv beside the scores.")
+    ] = None,
+) -> None:
     """Hold the maps of a run against truth."""
     from ccstae import score
 
-    score.score(read(config), run_dir, out)
+    score.score(read(config), run_dir, out, not_run)
 
 
 @app.command()

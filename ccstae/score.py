@@ -185,8 +185,8 @@ def _read_map(path: Path, shape: tuple[int, int]) -> store.Map:
     return answer
 
 
-def score(config: Config, run_dir: Path, metrics_path: Path) -> None:
-    """Score every map of a run and write the long table, and beside it `not_run.csv`: the maps that no program could make, and why.
+def score(config: Config, run_dir: Path, metrics_path: Path, not_run_to: Path | None = None) -> None:
+    """Score every map of a run and write the long table, and the maps that no program could make, and why (`not_run.csv` beside it).
 
     InputError names the file that is missing or unfit.
     """
@@ -203,7 +203,7 @@ def score(config: Config, run_dir: Path, metrics_path: Path) -> None:
                     if "error" in answer.attributes:
                         not_run.append((*key, answer.attributes["error"]))
     frames = {Path(metrics_path): pd.DataFrame(rows, columns=list(COLUMNS))}
-    frames[not_run_path(metrics_path)] = pd.DataFrame(not_run, columns=[*COLUMNS[:5], "error"])
+    frames[Path(not_run_to or not_run_path(metrics_path))] = pd.DataFrame(not_run, columns=[*COLUMNS[:5], "error"])
     for path, frame in frames.items():
         with store.atomic(path) as temporary:
             frame.to_csv(temporary, index=False, na_rep="nan", float_format="%.9g", lineterminator="\n")

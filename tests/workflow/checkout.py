@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PARTS = ("ccstae", "config", "envs", "profiles", "workflow", "tests/baselines", "Snakefile")
+PARTS = ("ccstae", "config", "envs", "peers", "profiles", "workflow", "tests/baselines", "Snakefile")
 
-# Stands in for `ccstae`: whatever is named after --out or --optics is there afterwards.
+# Stands in for `ccstae`: whatever is named after --out, --optics or --not-run is there afterwards.
 STAND_IN = """#!/bin/sh
 cat > /dev/null
 while [ $# -gt 0 ]; do
     case "$1" in
-        --out | --optics)
+        --out | --optics | --not-run)
             case "$2" in
                 *.*) mkdir -p "$(dirname "$2")" && [ -e "$2" ] || echo made > "$2" ;;
                 *) mkdir -p "$2" && echo made > "$2/file" ;;

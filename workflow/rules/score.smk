@@ -22,4 +22,4 @@ rule score:
     message:
         "score the maps"
     shell:
-        "ccstae --threads {threads} --log {log:q} score - --run {params.run:q} --out {output.metrics:q} <<< {params.config:q}"
+        "ccstae --threads {threads} --log {log:q} score - --run {params.run:q} --out {output.metrics:q} --not-run {output.not_run:q} <<< {params.config:q}"
