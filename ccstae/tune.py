@@ -24,6 +24,9 @@ from ccstae.errors import InputError
 from ccstae.methods.run import run
 
 ROUNDS = 4
+# Where noise outgrows the strain, no answer is the smallest error. Silence is not to be chosen: candidates may leave at most this
+# share of the positions without an answer beyond that of the settings the search begins with.
+SILENCE = 0.01
 Settings = dict[str, Any]
 
 
@@ -38,12 +41,17 @@ def tune(config: Config, method: str, level_name: str, run_dir: Path, out: Path)
     if settings is not None:  # every default filled in
         begin = settings.model_dump(mode="json")
     seen: dict[str, float] = {}
+    most_silent = 1.0
 
     def cost(settings: Settings) -> float:
+        nonlocal most_silent
         key = json.dumps(settings, sort_keys=True)
         if key not in seen:
             try:
-                seen[key] = error(config.with_settings(method, settings), method, level, run_dir)
+                found, silent = error(config.with_settings(method, settings), method, level, run_dir)
+                if not seen:
+                    most_silent = silent + SILENCE
+                seen[key] = found if silent <= most_silent else math.inf
             except InputError as problem:
                 if not seen:  # the settings to begin with
                     raise
@@ -73,9 +81,12 @@ def search(begin: Settings, tried: dict[str, list[Any]], cost: Callable[[Setting
     return best
 
 
-def error(config: Config, method: str, level: Level, run_dir: Path) -> float:
-    """Root mean square of rmse / bound (rmse where noise-free) of the components in the interior, over tuning scenes and seeds."""
-    squares = []
+def error(config: Config, method: str, level: Level, run_dir: Path) -> tuple[float, float]:
+    """Root mean square of rmse / bound (rmse where noise-free) of the components in the interior, over tuning scenes and seeds.
+
+    With it the share of positions without an answer.
+    """
+    squares, silent = [], []
     for scene in config.tuning:
         truth = store.read_truth(score.truth_path(run_dir, scene))
         interior = score.regions(truth).get("interior", truth.label != 0)
@@ -84,6 +95,7 @@ def error(config: Config, method: str, level: Level, run_dir: Path) -> float:
             with tempfile.TemporaryDirectory(prefix="ccstae-") as folder:
                 answer = Path(folder) / "map.h5"
                 run(config, method, Path(run_dir) / "counts" / scene / f"{level.name}.{seed}.h5", answer)
-                found = score.compare(truth, store.read_map(answer).F).error[interior]
-            squares.append((found**2).mean(0) / limit**2)
-    return float(np.sqrt(np.mean(squares)))
+                compared = score.compare(truth, store.read_map(answer).F)
+            squares.append((compared.error[interior] ** 2).mean(0) / limit**2)
+            silent.append(compared.failed[interior].mean())
+    return float(np.sqrt(np.mean(squares))), float(np.mean(silent))

@@ -84,7 +84,7 @@ def test_tuning_leaves_the_best_settings_for_the_map(run_dir: Path, tmp_path: Pa
     assert chosen.tried == 2
     assert 1 < chosen.error < 2.5
     assert chosen.error < chosen.error_before
-    assert chosen.error == tune.error(made.with_settings("mine", chosen.settings), "mine", LEVEL, run_dir)
+    assert (chosen.error, 0) == tune.error(made.with_settings("mine", chosen.settings), "mine", LEVEL, run_dir)
 
     (tmp_path / "config.yaml").write_text(config.dump(made))
     counts = run_dir / "counts" / "other" / f"{LEVEL.name}.101.h5"
@@ -93,17 +93,34 @@ def test_tuning_leaves_the_best_settings_for_the_map(run_dir: Path, tmp_path: Pa
     assert yaml.safe_load(store.read_map(tmp_path / "map.h5").attributes["settings"]) == chosen.settings
 
 
+def test_silence_is_not_chosen_even_where_it_is_nearest_to_the_truth(run_dir: Path, tmp_path: Path) -> None:
+    program = tmp_path / "mine.py"
+    program.write_text(
+        "import h5py, json, numpy as np, sys\n"
+        "given = dict(zip(sys.argv[1::2], sys.argv[2::2]))\n"
+        "F = np.tile(np.eye(2), (6, 6, 1, 1)); F[1:, :, 0, 0] += 0.2\n"
+        "if json.loads(given['--settings'])['silent']: F[:] = np.nan\n"
+        "h5py.File(given['--map'], 'w')['F'] = F\n"
+    )
+    made = configured(mine={"command": f"python {program}", "settings": {"silent": False}, "tune": {"silent": [True]}})
+    silent, answers = (tune.error(made.with_settings("mine", {"silent": s}), "mine", LEVEL, run_dir) for s in (True, False))
+    assert silent[0] < answers[0]
+    assert (silent[1], answers[1]) == (1, 0)
+    tune.tune(made, "mine", LEVEL.name, run_dir, tmp_path / "chosen.yaml")
+    assert tuned.read(tmp_path / "chosen.yaml").settings == {"silent": False}
+
+
 def test_errors_are_held_against_the_bound_unless_there_is_no_noise(run_dir: Path) -> None:
     made = configured(zero={})
     truth = store.read_truth(score.truth_path(run_dir, "other"))
     rmse = np.sqrt((score.compare(truth, np.broadcast_to(np.eye(2), (6, 6, 2, 2))).error ** 2).mean((0, 1)))
     bound = MODEL.limit(np.eye(2), LEVEL.electrons, LEVEL.background)
-    assert tune.error(made, "zero", LEVEL, run_dir) == pytest.approx(np.sqrt(np.mean((rmse / bound) ** 2)))
+    assert tune.error(made, "zero", LEVEL, run_dir)[0] == pytest.approx(np.sqrt(np.mean((rmse / bound) ** 2)))
     for seed in (101, 102):
         noisy = run_dir / "counts" / "other" / f"{LEVEL.name}.{seed}.h5"
         (noisy.parent / f"clean.{seed}.h5").write_bytes(noisy.read_bytes())
     clean = Level(background=0, electrons=np.inf)
-    assert tune.error(made, "zero", clean, run_dir) == pytest.approx(np.sqrt(np.mean(rmse**2)))
+    assert tune.error(made, "zero", clean, run_dir)[0] == pytest.approx(np.sqrt(np.mean(rmse**2)))
 
 
 def test_settings_that_fail_are_passed_over(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
