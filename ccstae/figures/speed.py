@@ -34,7 +34,9 @@ def draw(errors: pd.Series, speeds: pd.DataFrame, methods: list[str]) -> Figure:
             )
     panel.axhline(1, color=style.BOUND_COLOUR, lw=1.2)
     panel.set(xscale="log", yscale="log", xlabel="patterns per second", ylabel="rmse over the bound")
-    panel.set_yticks([1, 1.5, 2, 3, 5, 10], ["1", "1.5", "2", "3", "5", "10"])
+    low, high = panel.get_ylim()
+    ticks = [tick for tick in (0.5, 1, 1.5, 2, 3, 5, 10, 20, 50) if low <= tick <= high]
+    panel.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
     panel.minorticks_off()
     handles, _ = panel.get_legend_handles_labels()
     handles += [Line2D([], [], color=style.BOUND_COLOUR, lw=1.2, label="Cramér-Rao bound")]
