@@ -24,6 +24,7 @@ REGISTRY = {
     "template": "ccstae.methods.template",
     "cepstral": "ccstae.methods.cepstral",
     "ccstae": "ccstae.methods.ccstae",
+    "ccstae-2023": "ccstae.methods.ccstae_2023",
 }
 
 

@@ -1,0 +1,49 @@
+"""CC-ST-AE as published in 2023: the reproduction row. `ccstae.published` says what is the authors' and what is found from the counts."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from ccstae import geometry
+from ccstae.methods.base import Answer
+from ccstae.published import masks, train
+from ccstae.settings.method import Ccstae2023Settings
+from ccstae.store import Counts
+
+_BARE = 0.3  # a picture whose spots are this faint beside the brightest picture's is background
+
+
+def map_strain(counts: Counts, settings: Ccstae2023Settings, device: str) -> Answer:
+    """Train on the scan and map it: F = (scale A)^-T of every pattern against the nominal lattice; NaN where no pattern holds a lattice.
+
+    A = S R is the affine from the dictionary to the pattern, `scale` the dictionary's lattice over the nominal one.
+    """
+    scan, shape = counts.counts.shape[:2], counts.counts.shape[2:]
+    found = masks.find(counts, train.side(settings), device)
+    if not found.found.any():
+        return Answer(np.full((*scan, 2, 2), np.nan), label=np.zeros(scan, np.int8))
+    trained = train.train(counts.counts.reshape(-1, *shape), found, counts.calibration.rotational_symmetry, settings)
+    F = geometry.inverse_transpose(found.scale * trained.A.double().cpu().numpy())
+    material = materials(trained.pictures, found)
+    return Answer(
+        F.reshape(*scan, 2, 2),
+        label=material[trained.entry].cpu().numpy().astype(np.int8).reshape(scan),
+        centre_px=trained.origin.double().cpu().numpy().reshape(*scan, 2),
+        dictionary=trained.pictures.cpu().numpy(),
+        found={"scale": found.scale, "spots_px": found.spots.tolist(), "spot_counts_per_px": found.unit},
+    )
+
+
+def materials(pictures: torch.Tensor, found: masks.Masks) -> torch.Tensor:
+    """Label (E,) of each picture (E, D, D): 0 background, where the spots hold little; else 1, 2, ... in order."""
+    axis = torch.arange(pictures.shape[-1], device=pictures.device, dtype=pictures.dtype) - pictures.shape[-1] // 2
+    places = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1)
+    away = (places[:, :, None] - found.spots).norm(dim=-1).amin(-1)
+    radius = places.norm(dim=-1)
+    reach = float(found.spots.norm(dim=1).mean())
+    between = (away > 2 * found.radius) & ((radius - reach).abs() < found.radius)
+    inside = away < 0.7 * found.radius
+    brightness = pictures[:, inside].mean(1) - (pictures[:, between].mean(1) if between.any() else 0)
+    sample = brightness > _BARE * brightness.max()
+    return torch.where(sample, sample.cumsum(0), 0)
