@@ -17,18 +17,19 @@ _BARE = 0.3  # a picture whose spots are this faint beside the brightest picture
 def map_strain(counts: Counts, settings: Ccstae2023Settings, device: str) -> Answer:
     """Train on the scan and map it: F = (scale A)^-T of every pattern against the nominal lattice; NaN where no pattern holds a lattice.
 
-    A = S R is the affine from the dictionary to the pattern, `scale` the dictionary's lattice over the nominal one.
+    A = S R is the affine from the dictionary to the pattern, `scale` the dictionary's lattice over the nominal one. A dictionary of one
+    entry tells nothing apart and gives no label.
     """
     scan, shape = counts.counts.shape[:2], counts.counts.shape[2:]
     found = masks.find(counts, train.side(settings), device)
     if not found.found.any():
-        return Answer(np.full((*scan, 2, 2), np.nan), label=np.zeros(scan, np.int8))
+        return Answer(np.full((*scan, 2, 2), np.nan))
     trained = train.train(counts.counts.reshape(-1, *shape), found, counts.calibration.rotational_symmetry, settings)
     F = geometry.inverse_transpose(found.scale * trained.A.double().cpu().numpy())
-    material = materials(trained.pictures, found)
+    label = materials(trained.pictures, found)[trained.entry].cpu().numpy().astype(np.int8).reshape(scan)
     return Answer(
         F.reshape(*scan, 2, 2),
-        label=material[trained.entry].cpu().numpy().astype(np.int8).reshape(scan),
+        label=label if settings.entries > 1 else None,
         centre_px=trained.origin.double().cpu().numpy().reshape(*scan, 2),
         dictionary=trained.pictures.cpu().numpy(),
         found={"scale": found.scale, "spots_px": found.spots.tolist(), "spot_counts_per_px": found.unit},
