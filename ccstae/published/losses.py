@@ -72,7 +72,7 @@ def excess(values: Tensor, limit: float) -> Tensor:
 
 
 def orientation(angle: Tensor, found: Tensor, weight: Tensor, symmetry: int) -> Tensor:
-    """Mean of weight (1 - cos n (angle - found)) / n^2, angles (B,) in radians: half the squared difference modulo 2 pi / n, for small ones."""
+    """Mean of (1 - cos n (angle - found)) / n^2, angles (B,) in radians; for small ones half the squared difference modulo 2 pi / n."""
     return (weight * (1 - torch.cos(symmetry * (angle - found)))).sum() / (symmetry**2 * weight.sum().clamp_min(1))
 
 

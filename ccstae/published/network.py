@@ -46,7 +46,10 @@ class Plain(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Patterns (B, 1, H, H) -> vectors (B, V): a convolution, a (residual, plain, max pool) stage for each pool, one channel, a linear map."""
+    """Patterns (B, 1, H, H) -> vectors (B, V).
+
+    A convolution, a (residual, plain, max pool) stage for each pool, a convolution to one channel, a linear map.
+    """
 
     def __init__(self, side: int, pools: tuple[int, ...], channels: int, vector: int):
         super().__init__()
@@ -96,7 +99,9 @@ class Dictionary(nn.Module):
                 Plain(channels, side),
             ]
         last = _conv(channels, 1)
-        nn.init.ones_(last.bias)  # open: where the leaky ReLU starts closed, a picture does not form
+        assert last.bias is not None
+        with torch.no_grad():
+            last.bias.fill_(1.0)  # open: where the leaky ReLU starts closed, a picture forms slowly
         self.stages = nn.Sequential(*stages, last, nn.LeakyReLU())
 
     def forward(self, codes: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ccstae.errors import InputError
 from ccstae.methods import windows
 from ccstae.published import losses, network, warp
 from ccstae.published.masks import Masks
@@ -34,9 +35,15 @@ class Patterns:
 
     @property
     def input_side(self) -> int:
-        """Side of the encoder's input: the largest that poolings and binning divide."""
+        """Side of the encoder's input: the largest that poolings and binning divide. InputError where they take all."""
         step = self.settings.binning * math.prod(self.settings.pools)
-        return min(self.counts.shape[1:]) // step * step // self.settings.binning
+        whole = min(self.counts.shape[1:]) // step * step
+        if whole == 0:
+            shape = " x ".join(map(str, self.counts.shape[1:]))
+            raise InputError(
+                f"method ccstae-2023: pools and binning divide by {step}; expected at most the pattern's side ({shape} pixels)"
+            )
+        return whole // self.settings.binning
 
     def images(self, rows: Tensor) -> Tensor:
         """(B, H, W)."""
@@ -98,7 +105,7 @@ def train(counts: NDArray[np.unsignedinteger], masks: Masks, symmetry: int, sett
     mean = torch.exp(1j * symmetry * masks.angle[masks.found]).mean().angle() / symmetry
     with torch.no_grad():
         model.head.linear.bias[3] = mean + period
-    model.to(masks.centre.device, memory_format=torch.channels_last)
+    model.to(masks.centre.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     order = torch.Generator().manual_seed(settings.seed)
     _stage(model, patterns, None, symmetry, order)
     angles = torch.cat([angle for *_, angle, _ in _encoded(model, patterns, None)])
@@ -120,8 +127,9 @@ def _stage(model: Model, patterns: Patterns, base: Tensor | None, symmetry: int,
     steps = s.epochs[stage] * -(-N // size)
     optimiser = torch.optim.Adam(model.parameters(), lr=s.learning_rate[stage])
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / max(steps, 1))
-    reach = masks.spots.norm(dim=1).mean()
-    ring = warp.ring(*(float(reach * (1 + e * s.scale_limit)) + e * s.spot_radii * masks.radius for e in (-1, 1)), masks.spots)
+    reach = float(masks.spots.norm(dim=1).mean())
+    inner, outer = (reach * (1 + e * s.scale_limit) + e * s.spot_radii * masks.radius for e in (-1, 1))
+    ring = warp.ring(inner, outer, masks.spots)
     coarse, fine = (warp.disk(s.spot_radii * masks.radius, step, masks.spots) for step in (1.0, 1 / s.upsample))
     for _ in range(s.epochs[stage]):
         for rows in torch.randperm(N, generator=order).split(size):
@@ -130,23 +138,30 @@ def _stage(model: Model, patterns: Patterns, base: Tensor | None, symmetry: int,
             code, stretch, angle, shift = model(patterns.inputs(images), None if base is None else base[rows])
             warped = losses.Warped(stretch @ network.rotation(angle), masks.centre[rows] + shift, code, model.pictures())
             found = masks.found[rows].to(angle.dtype)
+            loss = _regularisers(stretch, found, warped.pictures, s)
             if base is None:
-                # A jitter, lest the bicubic interpolant's variance, which depends on the place within a pixel, steer the warp.
+                # Jittered, lest the variance of the bicubic interpolant, which depends on the place within a pixel, steer the warp.
                 jitter = torch.rand(2, generator=order).to(ring) - 0.5
-                loss = losses.ring_cycles(images, warped, ring + jitter)
+                loss = loss + losses.ring_cycles(images, warped, ring + jitter)
                 loss = loss + s.orientation_weight * losses.orientation(angle, masks.angle[rows], found, symmetry)
             else:
-                loss = losses.spot_cycles(images, warped, masks.spots, coarse, fine, s.mass_threshold)
-            scales = torch.diagonal(stretch, dim1=1, dim2=2) - 1
-            loss = loss + s.scale_weight * losses.excess(scales, s.scale_free)
-            loss = loss + s.shear_weight * losses.excess(stretch[:, 0, 1], s.shear_free)
-            loss = loss + s.gauge_weight * losses.gauge(stretch, found)
-            loss = loss + s.sparsity * warped.pictures.abs().sum()
+                loss = loss + losses.spot_cycles(images, warped, masks.spots, coarse, fine, s.mass_threshold)
             optimiser.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), s.gradient_clip)
             optimiser.step()
             schedule.step()
+
+
+def _regularisers(stretch: Tensor, found: Tensor, pictures: Tensor, s: Ccstae2023Settings) -> Tensor:
+    """What both stages add to the cycles: large scales and shears, a common stretch, and pictures that are not sparse."""
+    scales = torch.diagonal(stretch, dim1=1, dim2=2) - 1
+    return (
+        s.scale_weight * losses.excess(scales, s.scale_free)
+        + s.shear_weight * losses.excess(stretch[:, 0, 1], s.shear_free)
+        + s.gauge_weight * losses.gauge(stretch, found)
+        + s.sparsity * pictures.abs().sum()
+    )
 
 
 @torch.no_grad()

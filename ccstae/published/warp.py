@@ -36,9 +36,9 @@ def mass_centres(values: Tensor, at: Tensor, coefficient: float) -> Tensor:
 def revised(images: Tensor, A: Tensor, origin: Tensor, spots: Tensor, coarse: Tensor, fine: Tensor, coefficient: float) -> Tensor:
     """Spots (B, K, P) of images warped by A, in their own shape ("revise affine").
 
-    The warped image W(x) = I(A x + origin) stretches each spot as well. Its centre of mass c in the window `spots` (B, K, 2) + `coarse` (Q, 2) is
-    kept, and the stretch undone about it: V(x) = I(A c + x - c + origin), sampled on `spots` + `fine` (P, 2). `origin` is (B, 2).
-    Gradients take c for given, as they do where a crop is placed: each spot then moves rigidly, by A c.
+    The warped image W(x) = I(A x + origin) stretches each spot as well. Its centre of mass c in the window `spots` (B, K, 2) + `coarse`
+    (Q, 2) is kept, and the stretch undone about it: V(x) = I(A c + x - c + origin), sampled on `spots` + `fine` (P, 2). `origin` is
+    (B, 2). Gradients take c for given, as they do where a crop is placed: each spot then moves rigidly, by A c.
     """
     B, K, _ = spots.shape
     with torch.no_grad():

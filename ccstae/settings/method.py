@@ -116,7 +116,7 @@ class Ccstae2023Settings(MethodSettings):
     rotation_limit_rad: float = Field(0.1, gt=0, lt=1)
     """Largest change of the first stage's angle in the second."""
     translation_limit: float = Field(0.0, ge=0, lt=1)
-    """Largest shift of the centre over half the pattern's side; 0 where the direct beam gives the centre. Published: 0.15 for beam centring."""
+    """Largest shift of the centre over half the pattern's side; 0.15 as published for beam centring, 0 where the direct beam gives it."""
     scale_free: float = Field(0.03, ge=0)
     """Changes of scale are punished beyond this."""
     scale_weight: float = Field(10.0, ge=0)
