@@ -15,7 +15,7 @@ CI = ("--configfile", "config/ci.yaml")
 READ = {"tables": 1, "figures": 1, "report": 1, "provenance": 1}  # what people read, made anew with the scores
 SCORED = {"score": 1, **READ}
 DATA_SETS = 3 * 2  # levels and seeds of config/ci.yaml
-METHODS = 5
+METHODS = 6
 
 # One worker runs them all: they share one finished run.
 pytestmark = pytest.mark.xdist_group("reruns")
