@@ -31,9 +31,15 @@ def map_strain(counts: Counts, settings: Ccstae2023Settings, device: str) -> Ans
         F.reshape(*scan, 2, 2),
         label=label if settings.entries > 1 else None,
         centre_px=trained.origin.double().cpu().numpy().reshape(*scan, 2),
-        dictionary=trained.pictures.cpu().numpy(),
+        dictionary=on_detector(trained.pictures, shape).cpu().numpy(),
         found={"scale": found.scale, "spots_px": found.spots.tolist(), "spot_counts_per_px": found.unit},
     )
+
+
+def on_detector(pictures: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    """Pictures (E, D, D) cut or filled with zeros to the detector's `shape` (H, W), pixel D // 2 at (W // 2, H // 2)."""
+    sides = [(n // 2 - pictures.shape[-1] // 2, n) for n in reversed(shape)]
+    return torch.nn.functional.pad(pictures, [side for low, n in sides for side in (low, n - pictures.shape[-1] - low)])
 
 
 def materials(pictures: torch.Tensor, found: masks.Masks) -> torch.Tensor:

@@ -198,7 +198,7 @@ def test_training_beats_no_strain_by_far_on_clean_patterns_of_known_strain() -> 
     assert (ratio < 0.5).all(), ratio
     assert answer.label is None
     assert answer.dictionary is not None
-    assert answer.dictionary.shape == (1, 120, 120)
+    assert answer.dictionary.shape == (1, 128, 128)
 
 
 def test_one_seed_gives_one_answer_and_pictures_without_spots_are_background() -> None:
@@ -228,6 +228,15 @@ def test_pools_that_leave_nothing_are_refused() -> None:
     settings = Ccstae2023Settings(pools=(16, 16))
     with pytest.raises(InputError, match="divide by 256; expected at most the pattern's side"):
         ccstae_2023.map_strain(MODEL.counts(random_deformations((2, 2)), 1e5), settings, "cpu")
+
+
+def test_pictures_keep_their_middle_on_the_detector() -> None:
+    pictures = torch.zeros(2, 120, 120)
+    pictures[:, 60, 60] = 1
+    for shape in ((128, 128), (96, 96), (127, 130)):
+        placed = ccstae_2023.on_detector(pictures, shape)
+        assert placed.shape == (2, *shape)
+        assert placed[0].nonzero().tolist() == [[shape[0] // 2, shape[1] // 2]]
 
 
 def test_side_of_the_dictionary() -> None:
