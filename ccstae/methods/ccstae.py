@@ -23,9 +23,9 @@ from ccstae.methods.base import Answer
 from ccstae.methods.sites import SiteFinder, disk_radius_px
 from ccstae.model import dictionary as dictionaries
 from ccstae.model import encoder as encoders
-from ccstae.model import learn, transformer
+from ccstae.model import learn, posterior, transformer
 from ccstae.model.dictionary import Dictionary
-from ccstae.model.refine import Evaluation, State, refine
+from ccstae.model.refine import Evaluation, State, inverse, refine
 from ccstae.settings.method import CcstaeSettings
 from ccstae.store import Counts
 
@@ -73,9 +73,10 @@ def map_strain(counts: Counts, settings: CcstaeSettings, device: str) -> Answer:
     for rows in batches(on_sample):
         data = load(rows)
         first = encoders.encode(encoder, dictionary, data, M[rows], centre[rows])
-        answers.append(solve(dictionary, data, first, 2))
+        state, at, entry = solve(dictionary, data, first, 2)
+        answers.append((*posterior.mean(data, dictionary, state, at), entry))
     state = State(**{k: torch.cat([getattr(s, k) for s, *_ in answers]) for k in vars(answers[0][0])})
-    normal = torch.cat([e.normal for _, e, _ in answers])
+    normal = torch.cat([n for _, n, _ in answers])
     F[on_sample], covariance[on_sample] = deformation(state, normal)
     label[on_sample] = torch.cat([entry for *_, entry in answers]).cpu().numpy() + 1
     lost = ~(np.sqrt(np.diagonal(covariance, axis1=1, axis2=2)[:, :3]).max(1, initial=0.0) < _WORST_STRAIN)
@@ -112,7 +113,8 @@ def start(counts: Counts, teachers: Tensor, M: Tensor, centre: Tensor, nominal: 
     mean = intensity.mean(0)
     mean = mean.clamp_min(1e-3 * float(mean[1:].mean()))
     floor = 1e-13 * float(teachers.sum((1, 2)).mean())
-    return Dictionary(g, profile, profile, mean[None], background, torch.full_like(mean, _FREE), pixels, floor)
+    anywhere = torch.tensor([[0.0, 1.0]], dtype=torch.float64, device=mean.device)
+    return Dictionary(g, profile, profile, mean[None], background, anywhere, torch.full_like(mean, _FREE), pixels, floor)
 
 
 def solve(dictionary: Dictionary, data: Tensor, first: encoders.Encoded, rounds: int) -> tuple[State, Evaluation, Tensor]:
@@ -124,19 +126,20 @@ def solve(dictionary: Dictionary, data: Tensor, first: encoders.Encoded, rounds:
     prior = dictionary.intensity.mean(0).expand(n, -1)
     free = replace(dictionary, spread=torch.full_like(dictionary.spread, _FREE))
     state, at = refine(data, free, State(first.M, first.centre, prior.clone(), torch.ones(n, device=data.device), prior))
-    expected, entry = code(dictionary, state, 1 / at.own)
+    expected, entry = code(dictionary, state, 1 / at.own, at.normal)
     for _ in range(rounds - 1):
         state, at = refine(data, dictionary, replace(state, prior=expected))
     return state, at, entry
 
 
-def code(dictionary: Dictionary, state: State, variance: Tensor) -> tuple[Tensor, Tensor]:
-    """The sparse code: intensities (n, K) that the nearest entry expects at the pattern's counts, and that entry (n,)."""
+def code(dictionary: Dictionary, state: State, variance: Tensor, normal: Tensor) -> tuple[Tensor, Tensor]:
+    """The sparse code: intensities (n, K) that the likeliest entry expects at the pattern's counts, and that entry (n,)."""
     total = state.intensity[:, 1:].sum(1, keepdim=True)
     shares = dictionary.intensity[:, 1:] / dictionary.intensity[:, 1:].sum(1, keepdim=True)
     expected = total[:, None] * shares  # (n, E, K - 1)
     spread = variance[:, None, 1:].float() + (dictionary.spread[1:] * expected) ** 2
-    entry = ((state.intensity[:, None, 1:] - expected) ** 2 / spread + spread.log()).sum(-1).argmin(1)
+    odds = -0.5 * ((state.intensity[:, None, 1:] - expected) ** 2 / spread + spread.log()).sum(-1)
+    entry = (odds + learn.area_odds(dictionary.area, learn.log_area(state.M, normal))).argmax(1)
     return torch.cat([state.intensity[:, :1], expected[torch.arange(len(entry), device=entry.device), entry]], 1), entry
 
 
@@ -156,7 +159,7 @@ def learned(
         solved.append((rows, *solve(dictionary, data, encoders.encode(encoder, dictionary, data, M[rows], centre[rows]), 1)))
     state = State(**{k: torch.cat([getattr(s, k) for _, s, *_ in solved]) for k in vars(solved[0][1])})
     variance = torch.cat([1 / e.own for _, _, e, _ in solved]).float()
-    dictionary, state = learn.code(dictionary, state, variance)
+    dictionary, state = learn.code(dictionary, state, variance, torch.cat([e.normal for _, _, e, _ in solved]))
     data = torch.cat([load(rows) for rows in batches])
     position = transformer.positions(state.M, state.centre, dictionary.g)
     probe = torch.from_numpy(counts.probe).to(data.device)
@@ -169,9 +172,7 @@ def deformation(state: State, normal: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """F (n, 2, 2) = M^-T and the covariance (n, 4, 4) of (exx, eyy, exy, theta), from the information of M, centre and level."""
     M = state.M.double().cpu().numpy()
     F = geometry.inverse_transpose(M)
-    scale = torch.diagonal(normal, dim1=1, dim2=2).clamp_min(1e-30).rsqrt()
-    inverse = torch.linalg.inv(normal * scale[:, :, None] * scale[:, None, :]) * scale[:, :, None] * scale[:, None, :]
-    of_M = inverse[:, :4, :4].cpu().numpy()
+    of_M = inverse(normal)[:, :4, :4].cpu().numpy()
     # F = M^-T: dF = -M^-T dM^T M^-T, so dF_ij / dM_kl = -F_il F_kj.
     change = -np.einsum("nil,nkj->nijkl", F, F).reshape(-1, 4, 4)
     jacobian = geometry.components_jacobian(F) @ change

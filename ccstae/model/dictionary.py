@@ -25,6 +25,7 @@ class Dictionary:
     disk: Tensor  # (S, S), profile of the diffracted disks
     intensity: Tensor  # (E, K), counts in each disk of each entry
     background: Tensor  # (Qy, Qx), diffuse counts of a pattern, fixed to the detector
+    area: Tensor  # (E, 2), mean and deviation of log det M of each entry's patterns
     spread: Tensor  # (K,), relative spread of the intensities about their entry
     pixels: int  # edge of a patch, odd
     floor: float  # counts that any pixel may hold; keeps the model positive
@@ -37,6 +38,11 @@ class Dictionary:
         x = (self.g[:, 0] + width // 2).round().long().clamp(0, width - 1)
         y = (self.g[:, 1] + height // 2).round().long().clamp(0, height - 1)
         return self.background[y, x]
+
+    @cached_property
+    def peak(self) -> float:
+        """Share of a disk in its brightest pixel."""
+        return float(spline.render(self.disk, self.disk.new_zeros(1, 2), self.pixels).max())
 
     @cached_property
     def tables(self) -> tuple[spline.Table, spline.Table]:
@@ -55,6 +61,16 @@ class Dictionary:
         direct, disk = self.tables
         first, other = direct(shift[:, 0]), disk(shift[:, 1:].reshape(-1, 2))
         return tuple(torch.cat([a[:, None], b.reshape(n, K - 1, -1)], 1) for a, b in zip(first, other, strict=True))
+
+    @cached_property
+    def images(self) -> tuple[Tensor, Tensor]:
+        """Rendered direct beam and diffracted disk at many shifts, see `spline.images`."""
+        return spline.images(self.direct, self.pixels, self.offsets), spline.images(self.disk, self.pixels, self.offsets)
+
+    def render_nearest(self, index: Tensor) -> Tensor:
+        """Unit disks (n, K, p) at shifts told by `spline.nearest_image`, (n, K): for what needs no derivatives."""
+        direct, disk = self.images
+        return torch.cat([direct[index[:, :1]], disk[index[:, 1:]]], 1)
 
     def pictures(self) -> Tensor:
         """The entries as patterns on the profiles' own fine grid, (E, o Qy, o Qx) in counts per pixel, for people to look at."""

@@ -13,12 +13,13 @@ from torch import Tensor
 
 from ccstae.model import spline, transformer
 from ccstae.model.dictionary import Dictionary, improve
-from ccstae.model.refine import State
+from ccstae.model.refine import State, inverse
 
 _LARGEST_ENTRIES = 4
 _RIM_PX = 3.0  # what lies this far outside a disk is background
 _CLUSTER_SPREAD = 0.1  # relative spread within an entry: what strain, place and neighbours do to the intensities
 _SMALLEST_ENTRY = 0.02  # share of the patterns
+_LEAST_AREA = 1e-3  # deviation of log det M within an entry, at least
 _LEAST_SPREAD = 0.02  # relative; what strain alone does to the intensities
 
 
@@ -110,7 +111,7 @@ def under_direct_beam(summed: Tensor, total: Tensor, area: Tensor, n: int, r: Te
 
 
 def entries(intensity: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
-    """Sparse code over disk intensities (n, K) with variances (n, K): entries (E, K) and each pattern's entry (n,).
+    """Sparse code over disk intensities (n, K) with variances (n, K): entries (E, K) and log odds (n, E) of each for each pattern.
 
     A mixture of E normal clusters of relative intensities, whose variance is that of the counts plus a relative spread, is fitted by
     expectation maximisation for E = 1, 2, ...; the number with the lowest Bayesian information criterion is taken
@@ -143,7 +144,7 @@ def entries(intensity: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
             continue
         bic = -2 * float(logp.logsumexp(1).sum()) + (E * K + E - 1) * float(torch.tensor(float(n)).log())
         if bic < score:
-            score, best = bic, (centre.to(intensity.dtype), share.argmax(1))
+            score, best = bic, (centre.to(intensity.dtype), logp)
     assert best is not None
     return best
 
@@ -154,16 +155,51 @@ def _main_axis(x: Tensor, v: Tensor) -> Tensor:
     return white @ torch.linalg.eigh(white.T @ white)[1][:, -1]
 
 
-def code(dictionary: Dictionary, state: State, variance: Tensor) -> tuple[Dictionary, State]:
+def log_area(M: Tensor, normal: Tensor) -> tuple[Tensor, Tensor]:
+    """log det M, the size of the reciprocal cell against the nominal one, and its variance, (n,): d log det M = tr(M^-1 dM)."""
+    M = M.double()
+    slope = torch.linalg.inv(M).transpose(1, 2).reshape(-1, 4)
+    return torch.linalg.det(M).clamp_min(1e-6).log(), torch.einsum("na,nab,nb->n", slope, inverse(normal)[:, :4, :4], slope)
+
+
+def area_odds(area: Tensor, found: tuple[Tensor, Tensor]) -> Tensor:
+    """Log odds (n, E) of entries whose patterns have log areas of mean and deviation `area` (E, 2), for `found` of `log_area`."""
+    variance = area[:, 1] ** 2 + found[1][:, None]
+    return -0.5 * (9 * torch.log1p((found[0][:, None] - area[:, 0]) ** 2 / variance / 9) + variance.log())
+
+
+def areas(odds: Tensor, found: tuple[Tensor, Tensor]) -> Tensor:
+    """Mean and deviation (E, 2) of the log area of each entry's patterns, by expectation maximisation from the intensities' odds (n, E).
+
+    Materials differ in their lattice as well as in their intensities. Where they do not, the deviations are alike and nothing is added.
+    """
+    x, v = found
+    area = torch.stack([x.mean(), x.std().clamp_min(_LEAST_AREA)]).expand(odds.shape[1], 2)
+    for _ in range(30):
+        share = (odds + area_odds(area, found)).softmax(1)
+        weight = share / (area[:, 1] ** 2 + v[:, None])
+        mean = (weight * x[:, None]).sum(0) / weight.sum(0)
+        beyond = (share * ((x[:, None] - mean) ** 2 - v[:, None])).sum(0) / share.sum(0)
+        area = torch.stack([mean, beyond.clamp_min(_LEAST_AREA**2).sqrt()], 1)
+    return area
+
+
+def code(dictionary: Dictionary, state: State, variance: Tensor, normal: Tensor) -> tuple[Dictionary, State]:
     """Learn entries and the spread about them; returns the dictionary, and the states with what their entries expect as prior."""
-    centre, label = entries(state.intensity[:, 1:], variance[:, 1:])
+    centre, odds = entries(state.intensity[:, 1:], variance[:, 1:])
+    found = log_area(state.M, normal)
+    area = areas(odds, found)
+    label = (odds + area_odds(area, found)).argmax(1)
+    # An entry that its own patterns leave for another is none.
+    kept = (torch.bincount(label, minlength=len(centre)) > 0).nonzero()[:, 0]
+    centre, area, label = centre[kept], area[kept], torch.searchsorted(kept, label)
     total = state.intensity[:, 1:].sum(1, keepdim=True)
     prior = torch.cat([state.intensity[:, :1], total * centre[label]], 1)
     relative = (state.intensity / prior.clamp_min(1e-6) - 1) ** 2 - variance / prior.clamp_min(1e-6) ** 2
     spread = relative.median(0).values.clamp_min(_LEAST_SPREAD**2).sqrt().clamp_max(0.5) * 1.5
     spread[0] = 0.5
     mean = torch.stack([(state.intensity[label == e]).mean(0) for e in range(len(centre))])
-    return replace(dictionary, intensity=mean, spread=spread), replace(state, prior=prior)
+    return replace(dictionary, intensity=mean, spread=spread, area=area), replace(state, prior=prior)
 
 
 def shape(dictionary: Dictionary, counts: Tensor, state: State, rounds: int) -> Dictionary:

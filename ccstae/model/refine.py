@@ -50,6 +50,9 @@ class Evaluation:
     own: Tensor  # (n, K), their information
     cross: Tensor  # (n, K, 3), mixed information of intensity with (s_x, s_y, b)
 
+    def __getitem__(self, rows: slice | Tensor) -> Evaluation:
+        return Evaluation(**{k: v[rows] for k, v in vars(self).items()})
+
 
 def evaluate(counts: Tensor, dictionary: Dictionary, state: State) -> Evaluation:
     """Deviance, score and Fisher information of patterns (n, Qy, Qx) at a state."""
@@ -61,21 +64,16 @@ def evaluate(counts: Tensor, dictionary: Dictionary, state: State) -> Evaluation
     T, Tx, Ty = dictionary.render(patch.shift(position))
     A = state.intensity[..., None]
     m = A * T + state.level[:, None, None] * beta + dictionary.floor
-    ratio = d / m
-    # Where the model errs by more than the counts do, as it must in noise-free data, a pixel weighs less.
-    trust = patch.inside / (1 + (dictionary.error * A * T.amax(2, keepdim=True)) ** 2 / m)
-    w = trust / m
-    # d log(d / m) - (d - m), which is zero for d = m and keeps its digits at high counts.
-    deviance = 2 * (trust * (torch.xlogy(d, ratio) - d + m)).sum((1, 2))
+    w = patch.inside / (m + error_variance(dictionary, state))
+    deviance = excess(d, m, beta + dictionary.floor, error_variance(dictionary, state), patch.inside)
     basis = torch.stack([T, A * Tx, A * Ty, beta], 2)  # (n, K, 4, p)
     weighted = basis * w[:, :, None]
     gram = (weighted @ basis.transpose(2, 3)).double()
     score = (weighted @ (d - m)[..., None])[..., 0].double()
-    # Prior on the intensities: the dictionary's code, within the spread that it has learned.
-    stiffness = 1 / (dictionary.spread * state.prior.clamp_min(1e-3)).double() ** 2
+    stiffness, pulled = prior_on_intensity(dictionary, state)
     own = gram[:, :, 0, 0] + stiffness
-    pull = score[:, :, 0] - stiffness * (state.intensity - state.prior).double()
-    deviance = deviance.double() + (stiffness * (state.intensity - state.prior).double() ** 2).sum(1)
+    pull = score[:, :, 0] - stiffness * pulled
+    deviance = deviance + (stiffness * pulled**2).sum(1)
     cross = gram[:, :, 0, 1:]
     rest = gram[:, :, 1:, 1:] - cross[..., :, None] * cross[..., None, :] / own[..., None, None]
     slope = score[:, :, 1:] - cross * (pull / own)[..., None]
@@ -94,20 +92,52 @@ def evaluate(counts: Tensor, dictionary: Dictionary, state: State) -> Evaluation
     return Evaluation(deviance, normal, total, pull, own, cross)
 
 
+def prior_on_intensity(dictionary: Dictionary, state: State) -> tuple[Tensor, Tensor]:
+    """The dictionary's code holds the intensities, within the spread that it has learned: precisions and departures, (n, K)."""
+    return 1 / (dictionary.spread * state.prior.clamp_min(1e-3)).double() ** 2, (state.intensity - state.prior).double()
+
+
+def inverse(matrix: Tensor) -> Tensor:
+    """Inverse of positive definite matrices (n, m, m) whose rows have units of their own."""
+    scale = torch.diagonal(matrix, dim1=1, dim2=2).clamp_min(1e-30).rsqrt()
+    return torch.linalg.inv(matrix * scale[:, :, None] * scale[:, None, :]) * scale[:, :, None] * scale[:, None, :]
+
+
+def error_variance(dictionary: Dictionary, state: State) -> Tensor:
+    """Variance (n, K, 1) of what the model leaves out, beside that of the counts: constant over a disk. It decides in noise-free data."""
+    return ((dictionary.error * dictionary.peak * state.prior) ** 2)[..., None]
+
+
+def excess(d: Tensor, m: Tensor, without: Tensor, extra: Tensor, inside: Tensor) -> Tensor:
+    """Deviance (n,) of counts d from the model m less that from a pattern without disks, all (n, K, p).
+
+    Pixels beyond a disk cancel, so that nothing changes when the disk's window moves on by a pixel and other ones come in.
+    Without that the deviance has steps of several units, and climbs end on them.
+    """
+    # d log(d / m) - d + m is zero for d = m and keeps its digits at high counts. A variance beside the counts' own lowers its weight.
+    here, there = ((torch.xlogy(d, d / model) - d + model) * (model / (model + extra)) for model in (m, without))
+    return 2 * (inside * (here - there)).sum((1, 2), dtype=torch.float64)
+
+
 def step(state: State, at: Evaluation, damping: Tensor, g: Tensor) -> tuple[State, Tensor]:
     """One damped step, and the gain in deviance that it promises (n,)."""
     scale = torch.diagonal(at.normal, dim1=1, dim2=2).clamp_min(1e-30)
     lhs = at.normal + torch.diag_embed(damping[:, None] * scale)
     root = scale.rsqrt()
     solution = root * torch.linalg.solve(lhs * root[:, :, None] * root[:, None, :], root * at.slope)
-    dM, dc, db = solution[:, :4].reshape(-1, 2, 2), solution[:, 4:6], solution[:, 6]
+    moved = transformer.positions(solution[:, :4].reshape(-1, 2, 2), solution[:, 4:6], g.double())
+    short = (_LARGEST_STEP_PX / moved.norm(dim=-1).amax(1).clamp_min(1e-12)).clamp_max(1.0)
+    new = moved_by(state, at, torch.cat([solution[:, :6] * short[:, None], solution[:, 6:]], 1), g)
+    return new, (solution * at.slope).sum(1) + (at.pull**2 / at.own).sum(1)
+
+
+def moved_by(state: State, at: Evaluation, steps: Tensor, g: Tensor) -> State:
+    """The state after steps (n, 7) of (Mxx, Mxy, Myx, Myy, c_x, c_y, b); the intensities follow to their conditional maximum."""
+    dM, dc, db = steps[:, :4].reshape(-1, 2, 2), steps[:, 4:6], steps[:, 6]
     moved = transformer.positions(dM, dc, g.double())
-    largest = moved.norm(dim=-1).amax(1)
-    short = (_LARGEST_STEP_PX / largest.clamp_min(1e-12)).clamp_max(1.0)
-    dM, dc, moved = dM * short[:, None, None], dc * short[:, None], moved * short[:, None, None]
     dA = (at.pull - at.cross[..., 0] * moved[..., 0] - at.cross[..., 1] * moved[..., 1] - at.cross[..., 2] * db[:, None]) / at.own
     dtype = state.M.dtype
-    new = replace(
+    return replace(
         state,
         M=state.M + dM.to(dtype),
         centre=state.centre + dc.to(dtype),
@@ -115,7 +145,6 @@ def step(state: State, at: Evaluation, damping: Tensor, g: Tensor) -> tuple[Stat
         intensity=torch.maximum(state.intensity + dA.to(dtype), 0.1 * state.intensity),
         level=torch.maximum(state.level + db.to(dtype), 0.1 * state.level),
     )
-    return new, (solution * at.slope).sum(1) + (at.pull**2 / at.own).sum(1)
 
 
 def refine(counts: Tensor, dictionary: Dictionary, state: State, steps: int = STEPS) -> tuple[State, Evaluation]:
@@ -127,7 +156,7 @@ def refine(counts: Tensor, dictionary: Dictionary, state: State, steps: int = ST
         rows = active.nonzero()[:, 0]
         if len(rows) == 0:
             break
-        local = Evaluation(**{k: v[rows] for k, v in vars(best).items()})
+        local = best[rows]
         trial, gain = step(state[rows], local, damping[rows], dictionary.g)
         found = evaluate(counts[rows], dictionary, trial)
         better = found.deviance < local.deviance

@@ -79,6 +79,33 @@ def adjoint_of_flat(intensity: Tensor, shift: Tensor, pixels: int, samples: int)
     return y.T @ (intensity[:, None] * x)
 
 
+IMAGE_REACH_PX = 2
+"""Largest shift in `images`, either way, beyond the half pixel within which a window follows its disk."""
+_IMAGE_PHASES = 24  # shifts a pixel: the nearest is within 1/48 px
+
+
+def _image_shifts(like: Tensor) -> Tensor:
+    steps = _IMAGE_PHASES * IMAGE_REACH_PX + _IMAGE_PHASES // 2
+    return torch.arange(-steps, steps + 1, dtype=like.dtype, device=like.device) / _IMAGE_PHASES
+
+
+def images(profile: Tensor, pixels: int, offsets: Tensor) -> Tensor:
+    """Patches of a profile in the pixels at `offsets`, (shifts^2, p), on a fine grid of shifts along x and y, rows of y."""
+    shift = _image_shifts(profile)
+    w = weights(shift, pixels, profile.shape[-1])[0]
+    full = torch.einsum("apk,kl,bql->abpq", w, profile, w)
+    return full[:, :, offsets[:, 1] + pixels // 2, offsets[:, 0] + pixels // 2].reshape(len(shift) ** 2, -1)
+
+
+def nearest_image(shift: Tensor) -> tuple[Tensor, Tensor]:
+    """Index (...) into `images` of shifts (..., 2) in pixels, and whether they lie within their reach."""
+    steps = _IMAGE_PHASES * IMAGE_REACH_PX + _IMAGE_PHASES // 2
+    cell = (shift * _IMAGE_PHASES).round().long()
+    within = (cell.abs() <= steps).all(-1)
+    cell = cell.clamp(-steps, steps) + steps
+    return cell[..., 1] * (2 * steps + 1) + cell[..., 0], within
+
+
 class Table:
     """Patches of a profile at any shift in [-1/2, 1/2], from exact ones at `PHASES` shifts a pixel and their derivatives.
 
