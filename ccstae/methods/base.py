@@ -25,6 +25,7 @@ REGISTRY = {
     "cepstral": "ccstae.methods.cepstral",
     "ccstae": "ccstae.methods.ccstae",
     "ccstae-2023": "ccstae.methods.ccstae_2023",
+    "ccstae-pooled": "ccstae.methods.ccstae_pooled",
 }
 
 

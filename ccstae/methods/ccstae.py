@@ -11,10 +11,11 @@ Nothing is told to it but counts, calibration, the vacuum probe and the nominal 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ccstae import geometry
@@ -25,7 +26,7 @@ from ccstae.model import dictionary as dictionaries
 from ccstae.model import encoder as encoders
 from ccstae.model import learn, posterior, transformer
 from ccstae.model.dictionary import Dictionary
-from ccstae.model.refine import Evaluation, State, inverse, refine
+from ccstae.model.refine import STEPS, Evaluation, State, inverse, refine
 from ccstae.settings.method import CcstaeSettings
 from ccstae.store import Counts
 
@@ -35,14 +36,31 @@ _FREE = 1.0  # relative spread of intensities that no entry holds
 _WORST_STRAIN = 0.05  # a standard deviation beyond this is no answer
 
 
+@dataclass(frozen=True)
+class Solved:
+    """What the counts of a scan say, pattern by pattern."""
+
+    dictionary: Dictionary
+    rows: NDArray[np.int64]  # (n,), the patterns with a lattice, in scan order
+    state: State
+    normal: Tensor  # (n, 7, 7), information of M, centre and level
+    odds: Tensor  # (n, E), log odds of the entries from the intensities
+    centre: Tensor  # (Ry Rx, 2), of all patterns
+
+
 def map_strain(counts: Counts, settings: CcstaeSettings, device: str) -> Answer:
     """Deformation, covariance and class of every pattern; NaN where the data determine no lattice.
 
     That is: no lattice is found (odds below 20 to 1), or the standard deviation of a strain component exceeds 0.05.
     """
-    scan, shape = counts.counts.shape[:2], (counts.counts.shape[2], counts.counts.shape[3])
+    solved = solve_scan(counts, settings, device)
+    return nothing(counts) if solved is None else answer(counts, solved, solved.state.M.double(), inverse(solved.normal)[:, :4, :4])
+
+
+def solve_scan(counts: Counts, settings: CcstaeSettings, device: str) -> Solved | None:
+    """Learn dictionary and encoder from the counts, then encode and refine every pattern that holds a lattice; None where none does."""
+    shape = (counts.counts.shape[2], counts.counts.shape[3])
     patterns = counts.counts.reshape(-1, *shape)
-    total = len(patterns)
     finder = SiteFinder.learn(counts, device)
 
     def batches(rows: np.ndarray) -> list[np.ndarray]:
@@ -53,43 +71,68 @@ def map_strain(counts: Counts, settings: CcstaeSettings, device: str) -> Answer:
         return torch.from_numpy(patterns[rows].astype(np.float32)).to(device)
 
     nominal = torch.from_numpy(counts.calibration.lattice_inv_A / counts.calibration.pixel_size_inv_A).float().to(device)
-    rough = [finder.locate(load(rows)) for rows in batches(np.arange(total))]
+    rough = [finder.locate(load(rows)) for rows in batches(np.arange(len(patterns)))]
     found = torch.cat([r.found for r in rough])
     M = torch.cat([r.G for r in rough]) @ torch.linalg.inv(nominal)
     centre = torch.cat([r.centre for r in rough])
-    F = np.full((total, 2, 2), np.nan)
-    covariance = np.full((total, 4, 4), np.nan)
-    label = np.zeros(total, np.int8)
-    on_sample = found.nonzero()[:, 0].cpu().numpy()
-    if len(on_sample) == 0:
-        return Answer(F.reshape(*scan, 2, 2), covariance.reshape(*scan, 4, 4), label.reshape(scan))
-
-    teachers = on_sample[:: -(-len(on_sample) // _TEACHERS)]
+    rows = found.nonzero()[:, 0].cpu().numpy()
+    if len(rows) == 0:
+        return None
+    teachers = rows[:: -(-len(rows) // _TEACHERS)]
     dictionary = start(counts, load(teachers), M[teachers], centre[teachers], nominal, device)
-    encoder = encoders.train(dictionary, M[teachers], centre[teachers], shape, settings.seed)
-    dictionary = learned(counts, dictionary, encoder, load, batches(teachers), M, centre)
+    encoder = None
+    if "encoder" not in settings.without:
+        encoder = encoders.train(dictionary, M[teachers], centre[teachers], shape, settings.seed)
 
+    def encoded(part: np.ndarray, data: Tensor, dictionary: Dictionary) -> encoders.Encoded:
+        rough = encoders.Encoded(M[part], centre[part])
+        return rough if encoder is None else encoders.encode(encoder, dictionary, data, rough)
+
+    dictionary = learned(counts, dictionary, encoded, load, batches(teachers), settings)
+    steps = 0 if "refinement" in settings.without else STEPS
     answers = []
-    for rows in batches(on_sample):
-        data = load(rows)
-        first = encoders.encode(encoder, dictionary, data, M[rows], centre[rows])
-        state, at, entry = solve(dictionary, data, first, 2)
-        answers.append((*posterior.mean(data, dictionary, state, at), entry))
-    state = State(**{k: torch.cat([getattr(s, k) for s, *_ in answers]) for k in vars(answers[0][0])})
-    normal = torch.cat([n for _, n, _ in answers])
-    F[on_sample], covariance[on_sample] = deformation(state, normal)
-    label[on_sample] = torch.cat([entry for *_, entry in answers]).cpu().numpy() + 1
-    lost = ~(np.sqrt(np.diagonal(covariance, axis1=1, axis2=2)[:, :3]).max(1, initial=0.0) < _WORST_STRAIN)
-    F[lost] = covariance[lost] = np.nan
-    middle = centre.clone()
-    middle[on_sample] = state.centre
+    for part in batches(rows):
+        data = load(part)
+        state, at, odds = solve(dictionary, data, encoded(part, data, dictionary), 2, steps)
+        normal = at.normal
+        if steps and "posterior" not in settings.without:
+            state, normal = posterior.mean(data, dictionary, state, at)
+        answers.append((state, normal, odds))
+    state = State.join([state for state, _, _ in answers])
+    normal, odds = torch.cat([n for _, n, _ in answers]), torch.cat([o for _, _, o in answers])
+    centre[rows] = state.centre
+    return Solved(dictionary, rows, state, normal, odds, centre)
+
+
+def nothing(counts: Counts) -> Answer:
+    """The answer for a scan that holds no lattice."""
+    scan = counts.counts.shape[:2]
+    return Answer(np.full((*scan, 2, 2), np.nan), np.full((*scan, 4, 4), np.nan), np.zeros(scan, np.int8))
+
+
+def answer(counts: Counts, solved: Solved, M: Tensor, covariance: Tensor) -> Answer:
+    """The answer of lattices M (n, 2, 2) with covariance (n, 4, 4), float64, for the rows of `solved`."""
+    scan = counts.counts.shape[:2]
+    total = scan[0] * scan[1]
+    F = np.full((total, 2, 2), np.nan)
+    components = np.full((total, 4, 4), np.nan)
+    label = np.zeros(total, np.int8)
+    F[solved.rows], components[solved.rows] = deformation(M, covariance)
+    entry = (solved.odds + learn.area_odds(solved.dictionary.area, learn.log_area(M, covariance))).argmax(1)
+    label[solved.rows] = entry.cpu().numpy() + 1
+    lost = ~(np.sqrt(np.diagonal(components, axis1=1, axis2=2)[:, :3]).max(1, initial=0.0) < _WORST_STRAIN)
+    F[lost] = components[lost] = np.nan
     return Answer(
         F.reshape(*scan, 2, 2),
-        covariance.reshape(*scan, 4, 4),
+        components.reshape(*scan, 4, 4),
         label.reshape(scan),
-        middle.cpu().double().numpy().reshape(*scan, 2),
-        dictionary=dictionary.pictures().cpu().numpy(),
-        found={"entries": len(dictionary.intensity), "model_error": dictionary.error, "patterns_on_sample": len(on_sample)},
+        solved.centre.cpu().double().numpy().reshape(*scan, 2),
+        dictionary=solved.dictionary.pictures().cpu().numpy(),
+        found={
+            "entries": len(solved.dictionary.intensity),
+            "model_error": solved.dictionary.error,
+            "patterns_on_sample": len(solved.rows),
+        },
     )
 
 
@@ -117,63 +160,57 @@ def start(counts: Counts, teachers: Tensor, M: Tensor, centre: Tensor, nominal: 
     return Dictionary(g, profile, profile, mean[None], background, anywhere, torch.full_like(mean, _FREE), pixels, floor)
 
 
-def solve(dictionary: Dictionary, data: Tensor, first: encoders.Encoded, rounds: int) -> tuple[State, Evaluation, Tensor]:
-    """Refine the encoder's answers on the likelihood; returns states, their evaluation and each pattern's entry (n,).
+def solve(
+    dictionary: Dictionary, data: Tensor, first: encoders.Encoded, rounds: int, steps: int = STEPS
+) -> tuple[State, Evaluation, Tensor]:
+    """Refine the encoder's answers on the likelihood; returns states, their evaluation and the entries' log odds (n, E).
 
     The code is read from intensities that no entry has pulled at; later rounds hold the intensities to what the entry expects.
     """
     n = len(data)
     prior = dictionary.intensity.mean(0).expand(n, -1)
     free = replace(dictionary, spread=torch.full_like(dictionary.spread, _FREE))
-    state, at = refine(data, free, State(first.M, first.centre, prior.clone(), torch.ones(n, device=data.device), prior))
-    expected, entry = code(dictionary, state, 1 / at.own, at.normal)
+    state, at = refine(data, free, State(first.M, first.centre, prior.clone(), torch.ones(n, device=data.device), prior), steps)
+    expected, odds = learn.expected(dictionary, state, 1 / at.own)
+    entry = (odds + learn.area_odds(dictionary.area, learn.log_area(state.M, inverse(at.normal)[:, :4, :4]))).argmax(1)
+    prior = torch.cat([state.intensity[:, :1], expected[torch.arange(n, device=data.device), entry]], 1)
     for _ in range(rounds - 1):
-        state, at = refine(data, dictionary, replace(state, prior=expected))
-    return state, at, entry
-
-
-def code(dictionary: Dictionary, state: State, variance: Tensor, normal: Tensor) -> tuple[Tensor, Tensor]:
-    """The sparse code: intensities (n, K) that the likeliest entry expects at the pattern's counts, and that entry (n,)."""
-    total = state.intensity[:, 1:].sum(1, keepdim=True)
-    shares = dictionary.intensity[:, 1:] / dictionary.intensity[:, 1:].sum(1, keepdim=True)
-    expected = total[:, None] * shares  # (n, E, K - 1)
-    spread = variance[:, None, 1:].float() + (dictionary.spread[1:] * expected) ** 2
-    odds = -0.5 * ((state.intensity[:, None, 1:] - expected) ** 2 / spread + spread.log()).sum(-1)
-    entry = (odds + learn.area_odds(dictionary.area, learn.log_area(state.M, normal))).argmax(1)
-    return torch.cat([state.intensity[:, :1], expected[torch.arange(len(entry), device=entry.device), entry]], 1), entry
+        state, at = refine(data, dictionary, replace(state, prior=prior), steps)
+    return state, at, odds
 
 
 def learned(
     counts: Counts,
     dictionary: Dictionary,
-    encoder: encoders.Encoder,
+    encoded: Callable[[np.ndarray, Tensor, Dictionary], encoders.Encoded],
     load: Callable[[np.ndarray], Tensor],
     batches: list[np.ndarray],
-    M: Tensor,
-    centre: Tensor,
+    settings: CcstaeSettings,
 ) -> Dictionary:
     """The dictionary after the teachers, encoded and refined, have been brought back to it."""
     solved = []
     for rows in batches:
         data = load(rows)
-        solved.append((rows, *solve(dictionary, data, encoders.encode(encoder, dictionary, data, M[rows], centre[rows]), 1)))
-    state = State(**{k: torch.cat([getattr(s, k) for _, s, *_ in solved]) for k in vars(solved[0][1])})
-    variance = torch.cat([1 / e.own for _, _, e, _ in solved]).float()
-    dictionary, state = learn.code(dictionary, state, variance, torch.cat([e.normal for _, _, e, _ in solved]))
+        solved.append(solve(dictionary, data, encoded(rows, data, dictionary), 1)[:2])
+    state = State.join([s for s, _ in solved])
+    variance = torch.cat([1 / e.own for _, e in solved]).float()
+    covariance = inverse(torch.cat([e.normal for _, e in solved]))[:, :4, :4]
+    dictionary, state = learn.code(dictionary, state, variance, covariance, 1 if "entries" in settings.without else learn.LARGEST_ENTRIES)
     data = torch.cat([load(rows) for rows in batches])
     position = transformer.positions(state.M, state.centre, dictionary.g)
     probe = torch.from_numpy(counts.probe).to(data.device)
-    background = learn.background(data, position, disk_radius_px(counts.calibration), counts.calibration.centre_px, probe)
-    dictionary = learn.shape(replace(dictionary, background=background), data, state, 2)
+    cusp = "background" not in settings.without
+    background = learn.background(data, position, disk_radius_px(counts.calibration), counts.calibration.centre_px, probe, cusp)
+    dictionary = replace(dictionary, background=background)
+    if "shape" not in settings.without:
+        dictionary = learn.shape(dictionary, data, state, 2)
     return replace(dictionary, error=learn.model_error(dictionary, data, state))
 
 
-def deformation(state: State, normal: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """F (n, 2, 2) = M^-T and the covariance (n, 4, 4) of (exx, eyy, exy, theta), from the information of M, centre and level."""
-    M = state.M.double().cpu().numpy()
-    F = geometry.inverse_transpose(M)
-    of_M = inverse(normal)[:, :4, :4].cpu().numpy()
+def deformation(M: Tensor, covariance: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """F (n, 2, 2) = M^-T and the covariance (n, 4, 4) of (exx, eyy, exy, theta), from that of M (n, 2, 2), float64."""
+    F = geometry.inverse_transpose(M.cpu().numpy())
     # F = M^-T: dF = -M^-T dM^T M^-T, so dF_ij / dM_kl = -F_il F_kj.
     change = -np.einsum("nil,nkj->nijkl", F, F).reshape(-1, 4, 4)
     jacobian = geometry.components_jacobian(F) @ change
-    return F, jacobian @ of_M @ np.swapaxes(jacobian, 1, 2)
+    return F, jacobian @ covariance.cpu().numpy() @ np.swapaxes(jacobian, 1, 2)

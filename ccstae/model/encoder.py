@@ -77,8 +77,9 @@ class Encoded:
     centre: Tensor  # (n, 2)
 
 
-def encode(encoder: Encoder, dictionary: Dictionary, counts: Tensor, M: Tensor, centre: Tensor, passes: int = 2) -> Encoded:
-    """Improve rough lattices M, centres (pixels) of patterns (n, Qy, Qx)."""
+def encode(encoder: Encoder, dictionary: Dictionary, counts: Tensor, rough: Encoded, passes: int = 2) -> Encoded:
+    """Improve rough lattices of patterns (n, Qy, Qx)."""
+    M, centre = rough.M, rough.centre
     kernel = kernels(dictionary)
     g = dictionary.g[1:]
     window = transformer.square(dictionary.pixels + 2 * REACH, counts.device)

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from ccstae.model import spline, transformer
 from ccstae.model.dictionary import Dictionary, improve
-from ccstae.model.refine import State, inverse
+from ccstae.model.refine import State
 
-_LARGEST_ENTRIES = 4
+LARGEST_ENTRIES = 4
 _RIM_PX = 3.0  # what lies this far outside a disk is background
 _CLUSTER_SPREAD = 0.1  # relative spread within an entry: what strain, place and neighbours do to the intensities
 _SMALLEST_ENTRY = 0.02  # share of the patterns
@@ -46,7 +46,7 @@ def distance(height: int, width: int, centre: tuple[float, float], device: torch
     return torch.hypot(y[:, None], x[None, :])
 
 
-def background(counts: Tensor, position: Tensor, radius_px: float, centre: tuple[float, float], probe: Tensor) -> Tensor:
+def background(counts: Tensor, position: Tensor, radius_px: float, centre: tuple[float, float], probe: Tensor, cusp: bool = True) -> Tensor:
     """Diffuse counts of a mean pattern, (Qy, Qx), fixed to the detector: the radial profile of what lies between the disks.
 
     A ring with few counts borrows from its neighbours: the window widens until it holds 100 counts or 9 rings. Under the direct
@@ -72,7 +72,7 @@ def background(counts: Tensor, position: Tensor, radius_px: float, centre: tuple
     index = (r - 0.5).floor().long()
     a, b = value[index.clamp(0, rings - 1)], value[(index + 1).clamp(0, rings - 1)]
     outside = torch.exp(torch.lerp(a.log(), b.log(), (r - 0.5 - index).clamp(0, 1)))
-    inside = under_direct_beam(counts.sum(0), total, area, n, r, bare, probe)
+    inside = under_direct_beam(counts.sum(0), total, area, n, r, bare, probe) if cusp else outside
     return torch.where(r < bare + 1, inside, outside)
 
 
@@ -110,7 +110,7 @@ def under_direct_beam(summed: Tensor, total: Tensor, area: Tensor, n: int, r: Te
     return torch.from_numpy(profile(found.x)).to(r)
 
 
-def entries(intensity: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+def entries(intensity: Tensor, variance: Tensor, most: int = LARGEST_ENTRIES) -> tuple[Tensor, Tensor]:
     """Sparse code over disk intensities (n, K) with variances (n, K): entries (E, K) and log odds (n, E) of each for each pattern.
 
     A mixture of E normal clusters of relative intensities, whose variance is that of the counts plus a relative spread, is fitted by
@@ -122,7 +122,7 @@ def entries(intensity: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
     n, K = x.shape
     best, score = None, float("inf")
     order = torch.argsort(_main_axis(x, v))
-    for E in range(1, _LARGEST_ENTRIES + 1):
+    for E in range(1, most + 1):
         if n < 20 * E:
             break
         share = torch.zeros(n, E, dtype=x.dtype, device=x.device)
@@ -155,11 +155,14 @@ def _main_axis(x: Tensor, v: Tensor) -> Tensor:
     return white @ torch.linalg.eigh(white.T @ white)[1][:, -1]
 
 
-def log_area(M: Tensor, normal: Tensor) -> tuple[Tensor, Tensor]:
-    """log det M, the size of the reciprocal cell against the nominal one, and its variance, (n,): d log det M = tr(M^-1 dM)."""
+def log_area(M: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
+    """log det M, the size of the reciprocal cell against the nominal one, and its variance, (n,), from M (n, 2, 2) and its covariance.
+
+    d log det M = tr(M^-1 dM).
+    """
     M = M.double()
     slope = torch.linalg.inv(M).transpose(1, 2).reshape(-1, 4)
-    return torch.linalg.det(M).clamp_min(1e-6).log(), torch.einsum("na,nab,nb->n", slope, inverse(normal)[:, :4, :4], slope)
+    return torch.linalg.det(M).clamp_min(1e-6).log(), torch.einsum("na,nab,nb->n", slope, covariance, slope)
 
 
 def area_odds(area: Tensor, found: tuple[Tensor, Tensor]) -> Tensor:
@@ -184,10 +187,22 @@ def areas(odds: Tensor, found: tuple[Tensor, Tensor]) -> Tensor:
     return area
 
 
-def code(dictionary: Dictionary, state: State, variance: Tensor, normal: Tensor) -> tuple[Dictionary, State]:
+def expected(dictionary: Dictionary, state: State, variance: Tensor) -> tuple[Tensor, Tensor]:
+    """Intensities (n, E, K - 1) that each entry expects at the pattern's counts, and the entries' log odds (n, E) from the intensities.
+
+    `variance` (n, K) is that of the state's intensities.
+    """
+    total = state.intensity[:, 1:].sum(1, keepdim=True)
+    shares = dictionary.intensity[:, 1:] / dictionary.intensity[:, 1:].sum(1, keepdim=True)
+    value = total[:, None] * shares
+    spread = variance[:, None, 1:].float() + (dictionary.spread[1:] * value) ** 2
+    return value, -0.5 * ((state.intensity[:, None, 1:] - value) ** 2 / spread + spread.log()).sum(-1)
+
+
+def code(dictionary: Dictionary, state: State, variance: Tensor, covariance: Tensor, most: int) -> tuple[Dictionary, State]:
     """Learn entries and the spread about them; returns the dictionary, and the states with what their entries expect as prior."""
-    centre, odds = entries(state.intensity[:, 1:], variance[:, 1:])
-    found = log_area(state.M, normal)
+    centre, odds = entries(state.intensity[:, 1:], variance[:, 1:], most)
+    found = log_area(state.M, covariance)
     area = areas(odds, found)
     label = (odds + area_odds(area, found)).argmax(1)
     # An entry that its own patterns leave for another is none.

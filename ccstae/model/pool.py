@@ -56,7 +56,7 @@ def pool(M: Array, information: Array, held: NDArray[np.bool_], seed: int) -> tu
         error = mean + away - M
         trust = (_DATA_FREEDOM + 4) / (_DATA_FREEDOM + np.einsum("sna,nab,snb->n", error, information, error) / _SAMPLES)
         # A field of n positions has n - 1 free differences, however many links there are.
-        before, scale = scale, np.einsum("sla,slb,l->ab", d, d, weight) / (_SAMPLES * (n - 1)) + _LEAST_SCALE**2 * np.eye(4)
+        before, scale = scale, np.einsum("sla,slb,l->ab", d, d, weight) / (_SAMPLES * max(n - 1, 1)) + _LEAST_SCALE**2 * np.eye(4)
         if abs(np.linalg.slogdet(scale)[1] - np.linalg.slogdet(before)[1]) < _SETTLED:
             break
     return mean, np.einsum("sna,snb->nab", away, away) / _SAMPLES

@@ -30,6 +30,11 @@ class State:
     level: Tensor  # (n,), background in units of the dictionary's
     prior: Tensor  # (n, K), what the dictionary's code expects of the intensities
 
+    @staticmethod
+    def join(parts: list[State]) -> State:
+        """The states of all parts, one after another."""
+        return State(**{k: torch.cat([getattr(part, k) for part in parts]) for k in vars(parts[0])})
+
     def where(self, mask: Tensor, other: State) -> State:
         """This state where the mask (n,) holds, the other elsewhere."""
         pick = {k: torch.where(mask.reshape(-1, *[1] * (v.ndim - 1)), v, getattr(other, k)) for k, v in vars(self).items()}

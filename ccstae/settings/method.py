@@ -87,6 +87,10 @@ class CcstaeSettings(MethodSettings):
 
     seed: int = Field(0, ge=0)
     """Seed of the encoder's training."""
+    without: tuple[Literal["encoder", "refinement", "posterior", "shape", "entries", "background"], ...] = ()
+    """Parts to leave out, for the ablation table: the encoder (refinement starts at the rough lattice), refinement (the encoder's answer
+    stands), the posterior mean (the maximum stands), the learned shape of the disks (the vacuum probe's stays), more than one
+    entry, or the background's cusp under the direct beam (it is flat there)."""
 
 
 Count = Annotated[int, Field(ge=1)]
@@ -179,4 +183,5 @@ SETTINGS: dict[str, type[MethodSettings]] = {
     "cepstral": CepstralSettings,
     "ccstae": CcstaeSettings,
     "ccstae-2023": Ccstae2023Settings,
+    "ccstae-pooled": CcstaeSettings,
 }

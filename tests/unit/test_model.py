@@ -1,5 +1,7 @@
 """The CC-ST-AE model: rendering, gradients, refinement and the whole method, on patterns made by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from ccstae import geometry
 from ccstae.methods import ccstae
 from ccstae.model import dictionary as dictionaries
 from ccstae.model import encoder as encoders
-from ccstae.model import learn, refine, spline, transformer
+from ccstae.model import learn, posterior, refine, spline, transformer
 from ccstae.settings.method import CcstaeSettings
 
 torch.set_num_threads(2)
@@ -92,6 +94,16 @@ def dictionary_of(model, counts, M, centre):
     return ccstae.start(counts, patterns, M, centre, nominal, "cpu"), patterns
 
 
+def started(n, background, electrons=1e5):
+    """Patterns, a first dictionary, and states at the true lattices."""
+    model, F, counts = scene(n, background=background, electrons=electrons)
+    M = torch.from_numpy(geometry.inverse_transpose(F.reshape(-1, 2, 2))).float()
+    centre = torch.full((n, 2), 64.0)
+    dictionary, patterns = dictionary_of(model, counts, M, centre)
+    prior = dictionary.intensity.expand(n, -1)
+    return patterns, dictionary, refine.State(M, centre, prior, torch.ones(n), prior)
+
+
 def test_score_and_information_are_the_derivatives_of_the_deviance():
     model, F, counts = scene(8)
     M = torch.from_numpy(geometry.inverse_transpose(F.reshape(-1, 2, 2))).float()
@@ -118,6 +130,76 @@ def test_score_and_information_are_the_derivatives_of_the_deviance():
         assert (numeric - exact)[same].abs().max() < 0.03 * exact.abs().max() + 0.03 * at.normal[:, 4, 4].sqrt().max()
 
 
+def test_the_deviance_has_no_steps_where_windows_move_on():
+    patterns, dictionary, state = started(4, 0.7)
+    along = [
+        refine.evaluate(patterns, dictionary, replace(state, centre=state.centre + shift)).deviance for shift in np.arange(-0.6, 0.6, 0.02)
+    ]
+    curve = torch.stack(along)
+    # Second differences of a smooth curve are small; a window that moves on once brought steps of ten units.
+    assert float((curve[2:] - 2 * curve[1:-1] + curve[:-2]).abs().max()) < 0.02 * float(curve.max() - curve.min())
+
+
+def test_draws_have_exact_moments():
+    z = posterior.draws()
+    assert z.shape == (posterior.ROUNDS, posterior.DRAWS, 7)
+    assert torch.allclose(z.mean(1), torch.zeros(7, dtype=z.dtype), atol=1e-12)
+    assert torch.allclose(z.transpose(1, 2) @ z / posterior.DRAWS, torch.eye(7, dtype=z.dtype).expand(posterior.ROUNDS, 7, 7), atol=1e-9)
+
+
+def test_posterior_of_a_parabola_is_its_maximum_and_near_it_where_it_is_none():
+    for background, electrons in ((0.0, 1e6), (0.7, 1e5)):
+        patterns, dictionary, state = started(12, background, electrons)
+        state, at = refine.refine(patterns, dictionary, state)
+        mean, normal = posterior.mean(patterns, dictionary, state, at)
+        if background == 0:
+            assert torch.equal(mean.M, state.M)
+            assert torch.equal(normal, at.normal)
+        else:
+            ratio = torch.diagonal(refine.inverse(normal), dim1=1, dim2=2) / torch.diagonal(refine.inverse(at.normal), dim1=1, dim2=2)
+            assert 0.7 < float(ratio[:, :4].mean()) < 1.6
+            z2 = torch.einsum('na,nab,nb->n', (mean.M - state.M).double().reshape(-1, 4), normal[:, :4, :4], (mean.M - state.M).double().reshape(-1, 4))
+            assert 0 < float(z2.mean()) < 1.0
+
+
+def test_log_posterior_agrees_with_the_deviance():
+    patterns, dictionary, state = started(8, 0.5)
+    state, at = refine.refine(patterns, dictionary, state)
+    steps = posterior.draws()[0, :8] @ posterior.factor(refine.inverse(at.normal)).transpose(1, 2)
+    value = posterior.log_posterior(patterns, dictionary, state, at, steps)
+    for s in range(8):
+        moved = refine.moved_by(state, at, steps[:, s], dictionary.g)
+        expected = -0.5 * refine.evaluate(patterns, dictionary, moved).deviance
+        if s == 0:
+            first = value[:, 0] - expected
+        assert torch.allclose(value[:, s] - expected, first, atol=0.3)
+
+
+def test_entries_are_told_apart_by_their_lattice_too():
+    generator = torch.Generator().manual_seed(0)
+    label = (torch.rand(400, generator=generator) < 0.5).long()
+    x = 0.08 * label + 0.01 * torch.randn(400, generator=generator)
+    odds = torch.stack([torch.zeros(400), 3.0 * (label - 0.5) + 1.5 * torch.randn(400, generator=generator)], 1).double()
+    found = (x.double(), torch.full((400,), 1e-4, dtype=torch.float64))
+    area = learn.areas(odds, found)
+    assert torch.allclose(area[:, 0].sort().values, torch.tensor([0.0, 0.08], dtype=torch.float64), atol=3e-3)
+    before, after = ((o.argmax(1) == label).double().mean() for o in (odds, odds + learn.area_odds(area, found)))
+    assert after > 0.99 > before
+    # One lattice for all: nothing changes.
+    same = (torch.randn(400, generator=generator).double() * 0.01, found[1])
+    area = learn.areas(odds, same)
+    assert ((odds + learn.area_odds(area, same)).argmax(1) == odds.argmax(1)).double().mean() > 0.97
+
+
+def test_log_area_and_its_variance():
+    M = torch.tensor([[[1.02, 0.01], [-0.005, 0.97]]], dtype=torch.float64)
+    root = 1e-4 * torch.randn(4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    value, variance = learn.log_area(M, (root @ root.T)[None])
+    draws = torch.randn(20_000, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(2)) @ root.T
+    assert float(value) == pytest.approx(np.log(1.02 * 0.97 + 0.01 * 0.005))
+    assert float(variance) == pytest.approx(float(torch.linalg.det(M + draws.reshape(-1, 2, 2)).log().var()), rel=0.03)
+
+
 def test_refinement_recovers_noise_free_deformations_from_one_percent_away():
     model = Model()
     F = random_deformations((2, 4), seed=3)
@@ -142,7 +224,7 @@ def test_trained_encoder_comes_closer_than_an_untrained_one_and_than_the_rough_l
     untrained = encoders.Encoder().eval()
 
     def miss(encoder):
-        first = encoders.encode(encoder, dictionary, patterns, rough, centre)
+        first = encoders.encode(encoder, dictionary, patterns, encoders.Encoded(rough, centre))
         return float((transformer.positions(first.M - true, first.centre - 64, dictionary.g[1:])).norm(dim=-1).mean())
 
     start = float(transformer.positions(rough - true, centre - 64, dictionary.g[1:]).norm(dim=-1).mean())
@@ -183,9 +265,9 @@ def test_entries_are_counted_and_told_apart():
     label = rng.integers(0, 2, 300)
     mean = 60 * shares[label]
     intensity = torch.from_numpy(rng.poisson(mean).astype(np.float32))
-    centre, found = learn.entries(intensity, torch.from_numpy(mean.astype(np.float32)))
+    centre, odds = learn.entries(intensity, torch.from_numpy(mean.astype(np.float32)))
     assert len(centre) == 2
-    agree = float((found.numpy() == label).mean())
+    agree = float((odds.argmax(1).numpy() == label).mean())
     assert max(agree, 1 - agree) > 0.99
     one, _ = learn.entries(
         torch.from_numpy(rng.poisson(60 * shares[np.zeros(300, int)]).astype(np.float32)),
@@ -194,7 +276,7 @@ def test_entries_are_counted_and_told_apart():
     assert len(one) == 1
 
 
-@pytest.mark.parametrize(("background", "electrons"), [(0.25, 1e5), (0.0, 1e4)])
+@pytest.mark.parametrize(("background", "electrons"), [(0.25, 1e5), (0.7, 1e5), (0.0, 1e4)])
 def test_the_method_reaches_the_bound_and_knows_its_error(background, electrons):
     model = Model()
     F = random_deformations((12, 12), seed=5)

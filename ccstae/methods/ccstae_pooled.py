@@ -1,0 +1,37 @@
+"""`ccstae` with neighbours: every pattern as there, then one field for the whole scan (model/pool.py).
+
+Below the per-pattern bound nothing but pooling can see. It has a price, told in the table: bias where the strain bends
+within a few positions, and resolution.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from ccstae.methods import ccstae
+from ccstae.methods.base import Answer
+from ccstae.model import pool
+from ccstae.model.refine import inverse
+from ccstae.settings.method import CcstaeSettings
+from ccstae.store import Counts
+
+
+def map_strain(counts: Counts, settings: CcstaeSettings, device: str) -> Answer:
+    """As `ccstae`, with deformation and covariance from all patterns of a neighbourhood.
+
+    A pattern without a lattice of its own gets no answer. Lattices that an in-plane rotation has put on different branches of their
+    symmetry are not neighbours.
+    """
+    solved = ccstae.solve_scan(counts, settings, device)
+    if solved is None:
+        return ccstae.nothing(counts)
+    covariance = inverse(solved.normal)[:, :4, :4]
+    held = torch.zeros(counts.counts.shape[0] * counts.counts.shape[1], dtype=torch.bool)
+    held[solved.rows] = True
+    M, pooled = pool.pool(
+        solved.state.M.double().reshape(-1, 4).cpu().numpy(),
+        inverse(covariance).cpu().numpy(),
+        held.reshape(counts.counts.shape[:2]).numpy(),
+        settings.seed,
+    )
+    return ccstae.answer(counts, solved, torch.from_numpy(M).reshape(-1, 2, 2), torch.from_numpy(pooled))
