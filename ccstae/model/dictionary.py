@@ -63,14 +63,16 @@ class Dictionary:
         return tuple(torch.cat([a[:, None], b.reshape(n, K - 1, -1)], 1) for a, b in zip(first, other, strict=True))
 
     @cached_property
-    def images(self) -> tuple[Tensor, Tensor]:
-        """Rendered direct beam and diffracted disk at many shifts, see `spline.images`."""
-        return spline.images(self.direct, self.pixels, self.offsets), spline.images(self.disk, self.pixels, self.offsets)
+    def images(self) -> Tensor:
+        """Rendered diffracted disk at many shifts, see `spline.images`."""
+        return spline.images(self.disk, self.pixels, self.offsets)
 
-    def render_nearest(self, index: Tensor) -> Tensor:
-        """Unit disks (n, K, p) at shifts told by `spline.nearest_image`, (n, K): for what needs no derivatives."""
-        direct, disk = self.images
-        return torch.cat([direct[index[:, :1]], disk[index[:, 1:]]], 1)
+    def render_nearest(self, direct: Tensor, index: Tensor) -> Tensor:
+        """Unit disks (n, K, p): the direct beam at shifts (n, 2), the others at shifts told by `spline.nearest_image`, (n, K - 1).
+
+        For what needs no derivatives. The direct beam, which the counts place to a hundredth of a pixel, is rendered as in `render`.
+        """
+        return torch.cat([self.tables[0](direct)[0][:, None], self.images[index]], 1)
 
     def pictures(self) -> Tensor:
         """The entries as patterns on the profiles' own fine grid, (E, o Qy, o Qx) in counts per pixel, for people to look at."""

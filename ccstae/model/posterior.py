@@ -104,14 +104,15 @@ def log_posterior(counts: Tensor, dictionary: Dictionary, state: State, at: Eval
     every = torch.arange(n, device=counts.device).repeat_interleave(S)
     moved = moved_by(state[every], at[every], steps.reshape(-1, 7), dictionary.g)
     place = transformer.positions(moved.M, moved.centre, dictionary.g).unflatten(0, (n, S))
-    index, within = spline.nearest_image(place - patch.middle[:, None].to(place.dtype))
+    shift = place - patch.middle[:, None].to(place.dtype)
+    index, within = spline.nearest_image(shift[:, :, 1:])
     stiffness, pulled = prior_on_intensity(dictionary, moved)
     prior = (stiffness * pulled**2).sum(1) + (moved.level - 1).double() ** 2
     found = []
     for s in range(S):
         one = slice(s, None, S)
         m = moved.level[one, None, None] * beta + dictionary.floor
-        m = m.addcmul_(moved.intensity[one, :, None], dictionary.render_nearest(index[:, s]))
+        m = m.addcmul_(moved.intensity[one, :, None], dictionary.render_nearest(shift[:, s, 0], index[:, s]))
         found.append((d * m.log() - patch.inside * m).sum((1, 2), dtype=torch.float64))
     value = torch.stack(found, 1) - 0.5 * prior.reshape(n, S)
     return torch.where(within.all(-1), value, value.new_full((), -torch.inf))

@@ -81,7 +81,7 @@ def adjoint_of_flat(intensity: Tensor, shift: Tensor, pixels: int, samples: int)
 
 IMAGE_REACH_PX = 2
 """Largest shift in `images`, either way, beyond the half pixel within which a window follows its disk."""
-_IMAGE_PHASES = 24  # shifts a pixel: the nearest is within 1/48 px
+_IMAGE_PHASES = 32  # shifts a pixel: the nearest is within 1/64 px
 
 
 def _image_shifts(like: Tensor) -> Tensor:
