@@ -4,6 +4,7 @@ CORES ?= all
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
+INSTALL := $(VENV)/bin/python -m pip install --quiet
 SHELL := /bin/bash
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # A machine's own Python settings must not leak into the environment.
@@ -19,11 +20,14 @@ run: setup ## run $(CONFIG), then say where the report is and what it found
 
 setup: $(READY) ## make .venv with the pinned packages
 
-$(READY): envs/ccstae.lock pyproject.toml
+$(READY): envs/ccstae.lock envs/cuda.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "error: Python %d.%d; expected 3.11 or newer: make PYTHON=python3.x" % sys.version_info[:2])'
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --requirement envs/ccstae.lock
-	$(VENV)/bin/python -m pip install --quiet --no-deps --editable .
+	$(INSTALL) --require-hashes --no-deps --requirement envs/ccstae.lock
+	@if $(VENV)/bin/python -m pip show torch | grep --quiet '^Requires:.*cuda'; then \
+		echo 'this torch is its CUDA build: its libraries'; $(INSTALL) --require-hashes --no-deps --requirement envs/cuda.lock; fi
+	$(INSTALL) --no-deps --no-build-isolation --editable .
+	$(VENV)/bin/python -m pip check --quiet
 	@touch $@
 
 test: setup lint unit dry ci ## everything that continuous integration checks
@@ -84,25 +88,23 @@ peers-test: setup ## the tests that need the peers' environments
 
 audit: setup ## known vulnerabilities of the pinned packages
 	@test -x $(VENV)/audit/bin/pip-audit || { $(PYTHON) -m venv $(VENV)/audit && $(VENV)/audit/bin/python -m pip install --quiet pip-audit==2.10.1; }
-	$(VENV)/audit/bin/pip-audit --requirement envs/ccstae.lock --no-deps --disable-pip
+	@for lock in envs/ccstae.lock envs/cuda.lock; do \
+		$(VENV)/audit/bin/pip-audit --strict --require-hashes --disable-pip --progress-spinner off --requirement $$lock || { \
+		echo "error: $$lock: not shown to be without known vulnerabilities; either one is listed above (then: make lock)," \
+			"or the advisories of pypi.org could not be asked" >&2; exit 1; }; \
+	done
 
-COMPILE := pip-compile --quiet --upgrade --strip-extras --no-header --no-annotate --no-emit-options --no-emit-index-url \
-	--no-emit-find-links --no-emit-trusted-host --upgrade-package torch==2.13.0
 # Pins alone: what torch's CUDA build asks for is left to that build.
-define relock
-	{ sed -n '/^#/p' envs/$(1).lock; sed -E '/^(#|$$|nvidia-|cuda-|triton)/d; s/^(torch==[0-9.]+)\+.*/\1/' $(VENV)/lock; } > $(VENV)/lock.new
-	mv $(VENV)/lock.new envs/$(1).lock
-endef
 define lock_peer
-	rm -f $(VENV)/lock
-	printf '$(2)\n' > $(VENV)/lock.in
-	$(COMPILE) --output-file $(VENV)/lock $(VENV)/lock.in
-	$(call relock,$(1))
+	printf '$(2)\n' | uv pip compile - --upgrade --quiet --no-header --no-annotate --output-file $(VENV)/lock/$(1)
+	{ sed -n '/^#/p' envs/$(1).lock; sed -E '/^(#|nvidia-|cuda-|triton)/d' $(VENV)/lock/$(1); } > $(VENV)/lock/new
+	mv $(VENV)/lock/new envs/$(1).lock
 endef
 
-lock: setup ## pin the newest packages that fit pyproject.toml, and those of the peers
-	$(COMPILE) --extra dev --output-file $(VENV)/lock pyproject.toml
-	$(call relock,ccstae)
+lock: export PATH := $(CURDIR)/$(VENV)/lock/bin:$(PATH)
+lock: setup ## pin the newest packages that fit pyproject.toml, with their hashes, and those of the peers
+	@test -x $(VENV)/lock/bin/uv || { python -m venv $(VENV)/lock && $(VENV)/lock/bin/python -m pip install --quiet uv==0.13.9; }
+	python envs/lock.py
 	$(call lock_peer,py4dstem,py4DSTEM==0.14.18)
 	$(call lock_peer,blobfinder,libertem-blobfinder[udf]==0.6.1)
 	$(call lock_peer,quantem,quantem==0.1.10\ntorch==2.13.0)

@@ -21,8 +21,20 @@ from ccstae.config import Config, load
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 REQUIREMENTS = [Requirement(line) for line in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]]
-LINES = [line for line in (ROOT / "envs" / "ccstae.lock").read_text().splitlines() if line and not line.startswith("#")]
-PINNED = {canonicalize_name(name): version for name, version in (line.split("==") for line in LINES)}
+LOCK, CUDA_LOCK = ((ROOT / "envs" / name).read_text() for name in ("ccstae.lock", "cuda.lock"))
+# A package: its pin, a marker where it is not for every Python and system, and the hashes of its files.
+ENTRY = re.compile(r"(?P<pin>[a-z0-9._-]+==[0-9][0-9a-z.]*)( ; (?P<marker>[^\n\\]+))?(?P<hashes>( \\\n    --hash=sha256:[0-9a-f]{64})+)\n")
+CUDA = ("nvidia-", "cuda-", "triton")
+
+
+def pinned(lock: str, here: bool = True) -> dict[str, str]:
+    """Version of every package of a lock; of those for this machine alone if `here`."""
+    found = [Requirement(f"{entry['pin']}{'; ' + entry['marker'] if entry['marker'] else ''}") for entry in ENTRY.finditer(lock)]
+    kept = [line for line in found if not here or line.marker is None or line.marker.evaluate()]
+    return {canonicalize_name(line.name): str(line.specifier).removeprefix("==") for line in kept}
+
+
+PINNED = pinned(LOCK)
 
 
 @pytest.mark.parametrize("requirement", REQUIREMENTS, ids=str)
@@ -30,10 +42,18 @@ def test_the_lock_pins_what_the_project_needs(requirement: Requirement) -> None:
     assert requirement.specifier.contains(PINNED[canonicalize_name(requirement.name)])
 
 
-def test_the_lock_holds_pinned_names_and_nothing_of_a_machine() -> None:
-    assert [line for line in LINES if not re.fullmatch(r"[a-z0-9._-]+==[0-9][0-9a-z.]*", line)] == []
-    assert PINNED["torch"] == "2.13.0"
-    assert [name for name in PINNED if name.startswith(("nvidia-", "cuda-", "triton"))] == []
+@pytest.mark.parametrize("lock", [LOCK, CUDA_LOCK], ids=["ccstae", "cuda"])
+def test_a_lock_holds_pins_with_hashes_and_nothing_of_a_machine(lock: str) -> None:
+    assert ENTRY.sub("", re.sub(r"^#.*\n", "", lock, flags=re.M)) == ""
+    assert "://" not in lock
+
+
+def test_either_build_of_torch_is_accepted() -> None:
+    """One pin for both, and the libraries of the CUDA build apart."""
+    (torch,) = (entry for entry in ENTRY.finditer(LOCK) if entry["pin"].startswith("torch=="))
+    assert torch["pin"] == "torch==2.13.0"
+    assert [name for name in pinned(LOCK, here=False) if name.startswith(CUDA)] == []
+    assert [name for name in pinned(CUDA_LOCK, here=False) if not name.startswith(CUDA)] == []
 
 
 @pytest.mark.parametrize("lock", sorted((ROOT / "envs").glob("*.lock")), ids=lambda path: path.stem)
@@ -61,7 +81,7 @@ def test_the_lock_is_complete() -> None:
             requirement = Requirement(line)
             if name != "torch" and (requirement.marker is None or requirement.marker.evaluate({"extra": ""})):
                 needed.add(canonicalize_name(requirement.name))
-    assert needed - set(PINNED) <= {"pip", "setuptools"}
+    assert needed <= set(PINNED)
 
 
 def test_the_environment_is_the_locked_one() -> None:
@@ -74,7 +94,7 @@ def test_conda_installs_the_same_lock() -> None:
     python, pip, packages = environment["dependencies"]
     assert SpecifierSet(PROJECT["requires-python"]).contains(python.removeprefix("python="))
     assert pip == "pip"
-    assert packages == {"pip": ["-r ${PWD}/envs/ccstae.lock", "-e ${PWD}"]}
+    assert packages == {"pip": ["-r ${PWD}/envs/ccstae.lock", "-r ${PWD}/envs/cuda.lock"]}
 
 
 def test_the_schema_is_that_of_the_models() -> None:

@@ -1,0 +1,86 @@
+"""Write the locks from pyproject.toml: every package of the environment, pinned, with the hashes of all its files.
+
+    python envs/lock.py
+
+Needs `uv` and `pip` on the path; `make lock` sees to that. uv resolves for every Python and system at once, and takes the hashes from the index.
+
+- `ccstae.lock` holds everything but the libraries of torch's CUDA build.
+- `cuda.lock` holds those alone. `make setup` installs them where the torch that it got asks for them.
+
+torch is pinned without the name of a build, so the machine's own pip configuration decides between its CPU and its CUDA build. The index has the
+hashes of one; that of the wheel that pip takes on this machine is added. Hashes of the same version that the lock already holds stay, so builds
+for other machines are added by running this there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+LOCK, CUDA_LOCK = ROOT / "envs" / "ccstae.lock", ROOT / "envs" / "cuda.lock"
+TORCH = "2.13.0"
+CUDA = ("nvidia-", "cuda-", "triton")
+
+HEADER = """\
+# Every package of the environment, pinned, with the hashes of its files. Made from pyproject.toml (with its extra `dev`) by `make lock`.
+# torch is pinned without the name of a build, with the hashes of its CPU and its CUDA builds: so the machine's own pip configuration decides.
+"""
+CUDA_HEADER = """\
+# The libraries of torch's CUDA build, pinned, with the hashes of their files. Made by `make lock`; installed where torch asks for them.
+"""
+
+
+def entries(lock: str) -> dict[str, tuple[str, set[str]]]:
+    """Of every package its pin (`name==version`, with a marker) and its hashes."""
+    found: dict[str, tuple[str, set[str]]] = {}
+    for block in re.split(r"\n(?=[a-z])", re.sub(r"^#.*\n", "", lock, flags=re.M).strip()):
+        pin = block.split(" \\\n")[0]
+        name = pin.split("==")[0]
+        if name in found:
+            sys.exit(f"error: two versions of {name}; expected one for every Python")
+        found[name] = pin, set(re.findall(r"sha256:[0-9a-f]{64}", block))
+    return found
+
+
+def resolved() -> dict[str, tuple[str, set[str]]]:
+    """What uv makes of pyproject.toml."""
+    words = "uv pip compile pyproject.toml --extra dev --upgrade --universal --python-version 3.11 --generate-hashes --constraint -"
+    words += " --fork-strategy fewest --quiet --no-header --no-annotate"
+    done = subprocess.run(words.split(), cwd=ROOT, input=f"torch=={TORCH}\n", stdout=subprocess.PIPE, text=True, check=True)
+    return entries(done.stdout)
+
+
+def wheel() -> str:
+    """The hash of the torch that pip takes on this machine."""
+    with tempfile.TemporaryDirectory() as folder:
+        words = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, f"torch=={TORCH}"]
+        subprocess.run(words, check=True)
+        (path,) = Path(folder).iterdir()
+        with path.open("rb") as file:
+            return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def text(packages: dict[str, tuple[str, set[str]]]) -> str:
+    return "".join(pin + "".join(f" \\\n    --hash={one}" for one in sorted(hashes)) + "\n" for pin, hashes in packages.values())
+
+
+def main() -> None:
+    packages = resolved()
+    pin, hashes = packages["torch"]
+    before, kept = entries(LOCK.read_text())["torch"]
+    packages["torch"] = pin, hashes | {wheel()} | (kept if before == pin else set())
+    cuda = {name: entry for name, entry in packages.items() if name.startswith(CUDA)}
+    rest = {name: entry for name, entry in packages.items() if name not in cuda}
+    for path, header, part in ((LOCK, HEADER, rest), (CUDA_LOCK, CUDA_HEADER, cuda)):
+        new = path.with_suffix(".new")
+        new.write_text(header + text(part))
+        new.replace(path)
+
+
+if __name__ == "__main__":
+    main()
