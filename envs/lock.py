@@ -2,14 +2,15 @@
 
     python envs/lock.py
 
-Needs `uv` and `pip` on the path; `make lock` sees to that. uv resolves for every Python and system at once, and takes the hashes from the index.
+Needs `uv` and `pip` on the path; `make lock` sees to that. uv resolves for every Python and system at once, and takes the hashes from the
+index.
 
 - `ccstae.lock` holds everything but the libraries of torch's CUDA build.
 - `cuda.lock` holds those alone. `make setup` installs them where the torch that it got asks for them.
 
-torch is pinned without the name of a build, so the machine's own pip configuration decides between its CPU and its CUDA build. The index has the
-hashes of one; that of the wheel that pip takes on this machine is added. Hashes of the same version that the lock already holds stay, so builds
-for other machines are added by running this there.
+torch is pinned without the name of a build, so the machine's own pip configuration decides between its CPU and its CUDA build. The index
+has the hashes of one; that of the wheel that pip takes on this machine is added. Hashes of the same version that the lock already holds
+stay, so builds for other machines are added by running this there.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ CUDA = ("nvidia-", "cuda-", "triton")
 
 HEADER = """\
 # Every package of the environment, pinned, with the hashes of its files. Made from pyproject.toml (with its extra `dev`) by `make lock`.
-# torch is pinned without the name of a build, with the hashes of its CPU and its CUDA builds: so the machine's own pip configuration decides.
+# torch is pinned without the name of a build, with hashes of its CPU and its CUDA builds: the machine's own pip configuration decides.
 """
 CUDA_HEADER = """\
 # The libraries of torch's CUDA build, pinned, with the hashes of their files. Made by `make lock`; installed where torch asks for them.
