@@ -127,9 +127,9 @@ def map_strain(
     from ccstae.methods import run as methods
 
     if tuned is not None:
-        from ccstae.tuned import read as read_tuned
+        from ccstae.tuned import apply
 
-        run = run.with_settings(method, read_tuned(tuned).settings)
+        run = apply(run, method, tuned)
     methods.run(run, method, counts, out)
 
 

@@ -166,7 +166,7 @@ class Config(Settings):
         entry = self.methods[id]
         if entry.command is not None:
             return None
-        return SETTINGS[entry.method or id].model_validate(entry.settings)
+        return _settings(entry.method or id, entry.settings, f"methods.{id}.settings")
 
     def with_settings(self, id: str, settings: dict[str, Any]) -> Config:
         """This config with other settings of one method."""
@@ -266,10 +266,7 @@ def _check_references(config: Config, where: str) -> None:
             name = entry.method or id
             if name not in SETTINGS:
                 raise InputError(f"{where}: methods.{id}: {unknown('method', name, SETTINGS)}, or give a command")
-            try:
-                config.method_settings(id)
-            except ValidationError as error:
-                raise InputError(f"{where}: methods.{id}.settings.{_first(error, SETTINGS[name])}") from None
+            _settings(name, entry.settings, f"{where}: methods.{id}.settings")
         if entry.tune:
             _check_tuning(config, id, where)
 
@@ -281,22 +278,37 @@ def _check_tuning(config: Config, id: str, where: str) -> None:
         raise InputError(f"{where}: methods.{id}.tune: no settings to try; expected a mapping of settings to lists of values")
     if not config.tuning or not config.seeds.tune:
         raise InputError(f"{where}: methods.{id}.tune: expected a scene with tune: true and a seed in seeds.tune to choose settings on")
-    if config.methods[id].command is None:
+    entry = config.methods[id]
+    if entry.command is None:
         for name, value in ((name, value) for name, values in tried.items() for value in values):
-            try:
-                config.with_settings(id, {**config.methods[id].settings, name: value}).method_settings(id)
-            except ValidationError as error:
-                model = SETTINGS[config.methods[id].method or id]
-                raise InputError(f"{where}: methods.{id}.tune.{_first(error, model)}") from None
+            _settings(entry.method or id, {**entry.settings, name: value}, f"{where}: methods.{id}.tune")
+
+
+def _settings(name: str, settings: dict[str, Any], where: str) -> BaseModel:
+    """The validated settings of a method of this package; InputError on bad ones."""
+    try:
+        return SETTINGS[name].model_validate(settings)
+    except ValidationError as error:
+        raise InputError(f"{where}.{_first(error, SETTINGS[name])}") from None
 
 
 def _first(error: ValidationError, model: type[BaseModel]) -> str:
     """The first problem as `path: what (value), expected ...`, with the nearest valid key for an unknown one."""
+
     # A misspelt key says more than that the right one is missing.
-    problem = min(error.errors(), key=lambda problem: problem["type"] == "missing")
-    # A scene's kind, by which its model is chosen, is part of where pydantic finds a problem and not of the file.
+    # Where a search is given as a mapping, that it is no boolean says nothing.
+    def aside(problem: Any) -> bool:
+        return problem["type"] == "missing" or (problem["type"].startswith("bool") and isinstance(problem["input"], dict))
+
+    problem = min(error.errors(), key=aside)
+    # A scene's kind, by which its model is chosen, and which of two types a search may have, are parts of where pydantic finds a
+    # problem and not of the file.
     loc = problem["loc"]
-    place = ".".join(str(part) for i, part in enumerate(loc) if not (loc[0] == "scenes" and i == 2 and part in _KINDS))
+    place = ".".join(
+        str(part)
+        for i, part in enumerate(loc)
+        if not (i == 2 and loc[0] == "scenes" and part in _KINDS or i == 3 and (loc[0], loc[2]) == ("methods", "tune"))
+    )
     if problem["type"] == "union_tag_invalid":
         return f"{place}.kind: {unknown('kind', problem['ctx']['tag'], _KINDS)}"
     if problem["type"] == "union_tag_not_found":

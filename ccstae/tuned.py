@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError
 
-from ccstae.config import Level, read_yaml
+from ccstae.config import Config, Level, read_yaml
 from ccstae.errors import InputError
 from ccstae.settings.base import Settings
 from ccstae.store import write_text
@@ -48,3 +48,16 @@ def read(file: Path) -> Tuned:
         raise InputError(f"{file}: cannot be read: {error.strerror}; expected settings chosen by `ccstae tune`") from None
     except (ValidationError, UnicodeDecodeError) as error:
         raise InputError(f"{file}: {str(error).splitlines()[0]}; expected settings chosen by `ccstae tune`") from None
+
+
+def apply(config: Config, method: str, file: Path) -> Config:
+    """The config with the settings chosen for a method; InputError where they are another method's or do not fit."""
+    chosen = read(file)
+    if chosen.method != method:
+        raise InputError(f"{file}: method is {chosen.method!r}; expected {method!r}")
+    run = config.with_settings(method, chosen.settings)
+    try:
+        run.method_settings(method)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from None
+    return run

@@ -32,6 +32,13 @@ class Nuisances(Settings):
     seed: int = Field(1, ge=0, lt=2**63)
     """Of where dead and hot pixels lie."""
 
+    @model_validator(mode="after")
+    def _keeps_an_image(self) -> Self:
+        (a, b), (c, d) = self.distortion
+        if not a * d - b * c > 0.1:
+            raise ValueError("distortion must have a determinant above 0.1, or the detector's image would be mirrored or a line")
+        return self
+
     @property
     def drifts(self) -> bool:
         return any(value != 0 for row in self.descan_px for value in row)

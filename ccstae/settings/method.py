@@ -85,7 +85,7 @@ class CepstralSettings(MethodSettings):
 class CcstaeSettings(MethodSettings):
     """The cycle-consistent spatial transforming autoencoder. What it needs beyond this it finds in the counts."""
 
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     """Seed of the encoder's training."""
     without: tuple[Literal["encoder", "refinement", "posterior", "shape", "entries", "background"], ...] = ()
     """Parts to leave out, for the ablation table: the encoder (refinement starts at the rough lattice), refinement (the encoder's answer
