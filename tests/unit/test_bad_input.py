@@ -236,6 +236,15 @@ def test_a_bad_file(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
 
 
 SCORES = ",".join(score.COLUMNS) + "\n"
+TUNED = {"method": "template", "level": "w0.00_n100000", "settings": {"upsample": 8}, "error": 1.0, "error_before": 2.0, "tried": 3}
+MAP = ["map", "config.yaml", "template", "--counts", "counts.h5", "--out", "map.h5", "--tuned", "tuned.yaml"]
+
+
+def chosen(text: str) -> Callable[[Path], object]:
+    """A good config with a file of settings that a search chose."""
+    return lambda f: ((f / "config.yaml").write_text(yaml.safe_dump(GOOD)), (f / "tuned.yaml").write_text(text))
+
+
 COMMANDS: dict[str, tuple[list[str], Callable[[Path], object], list[str]]] = {
     "no config": (["config", "check", "none.yaml"], lambda f: None, ["none.yaml", "No such file"]),
     "a folder": (["config", "check", "."], lambda f: None, [".", "directory"]),
@@ -259,6 +268,29 @@ COMMANDS: dict[str, tuple[list[str], Callable[[Path], object], list[str]]] = {
         ["regress", "--metrics", "m.csv", "--baseline", "b.yaml"],
         lambda f: (f / "m.csv").write_text(SCORES + "a,zero,0,1e5,1,all,exx,rmse,1e-4\n"),
         ["b.yaml", "expected a baseline"],
+    ),
+    "no chosen settings": (
+        MAP,
+        lambda f: (f / "config.yaml").write_text(yaml.safe_dump(GOOD)),
+        ["tuned.yaml", "No such file", "ccstae tune"],
+    ),
+    "chosen settings that are no YAML": (MAP, chosen("method: [template"), ["tuned.yaml", "line 1", "not valid YAML"]),
+    "chosen settings that are none": (MAP, chosen("- 1"), ["tuned.yaml", "expected settings chosen by"]),
+    "chosen settings that make an object": (MAP, chosen("!!python/object/apply:os.system ['touch x']"), ["tuned.yaml", "not valid YAML"]),
+    "settings chosen for another method": (
+        MAP,
+        chosen(yaml.safe_dump(TUNED | {"method": "com"})),
+        ["tuned.yaml", "method is 'com'", "expected 'template'"],
+    ),
+    "chosen settings out of bounds": (
+        MAP,
+        chosen(yaml.safe_dump(TUNED | {"settings": {"upsample": 1}})),
+        ["tuned.yaml", "methods.template.settings.upsample", "greater than or equal to 2", "got 1"],
+    ),
+    "chosen settings that the method does not know": (
+        MAP,
+        chosen(yaml.safe_dump(TUNED | {"settings": {"upsamples": 8}})),
+        ["tuned.yaml", "methods.template.settings.upsamples", "did you mean 'upsample'?"],
     ),
     "a map that is text": (["check-map", "map.h5"], lambda f: (f / "map.h5").write_text("F"), ["map.h5", "not a readable HDF5 file"]),
     "a map without F": (["check-map", "map.h5"], lambda f: h5py.File(f / "map.h5", "w").close(), ["map.h5", "no dataset /F"]),

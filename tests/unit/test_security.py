@@ -101,9 +101,28 @@ def strings(data: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 WHOLE = copy.deepcopy(GOOD)
 WHOLE["methods"]["mine"] = {"command": "mine --fast", "settings": {"mode": "slow"}}
-WHOLE["methods"]["other"] = {"method": "com", "settings": {"background": "ring"}}
-WHOLE["materials"]["WS2"]["source"] = "a paper"
-FREE = {("methods", "mine", "command"), ("methods", "mine", "settings", "mode"), ("materials", "WS2", "source")}
+WHOLE["methods"]["mine"]["tune"] = {"mode": ["slow", "fast"]}
+WHOLE["methods"]["other"] = {"method": "com", "settings": {"background": "ring", "device": "cpu"}, "tune": {"weights": ["intensity"]}}
+WHOLE["methods"]["cepstral"] = {"settings": {"background": "radial"}, "tune": True}
+WHOLE["materials"]["WS2"] |= {"source": "a paper", "thermal_A": {"W": 0.1}}
+WHOLE["materials"]["file"] = {"structure": "a.cif"}
+WHOLE["scenes"]["pair"]["stacking"] = "AA'"
+WHOLE["scenes"]["given"] = {"kind": "labelled", "materials": ["WS2"], "tune": True}
+for where, name in ({"path": "a.npy"}, "exx"), ({"path": "a.h5", "dataset": "a"}, "eyy"), ({"url": "https://a.org/b"}, "exy"):
+    WHOLE["scenes"]["given"][name] = where | {"sha256": "0" * 64}
+WHOLE["scenes"]["given"]["rotation"] = WHOLE["scenes"]["given"]["exx"]
+FREE = {
+    ("methods", "mine", "command"),
+    ("methods", "mine", "settings", "mode"),
+    ("methods", "mine", "tune", "mode", 0),
+    ("methods", "mine", "tune", "mode", 1),
+    ("materials", "WS2", "source"),
+    ("materials", "file", "structure"),
+    ("scenes", "given", "exx", "path"),
+    ("scenes", "given", "eyy", "path"),
+    ("scenes", "given", "eyy", "dataset"),
+    ("scenes", "given", "rotation", "path"),
+}
 
 
 def with_text(path: tuple[Any, ...], text: str) -> dict[str, Any]:
