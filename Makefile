@@ -23,6 +23,11 @@ setup: $(READY) ## make .venv with the pinned packages
 $(READY): envs/ccstae.lock envs/cuda.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "error: Python %d.%d; expected 3.11 or newer: make PYTHON=python3.x" % sys.version_info[:2])'
 	$(PYTHON) -m venv $(VENV)
+	@# Asked for hashes, pip rather takes a build whose index tells them; so the machine's build of torch is found first, then checked.
+	$(VENV)/bin/python -m pip download --quiet --no-deps --dest $(VENV)/torch "$$(sed -n 's/^\(torch==[^ ]*\).*/\1/p' envs/ccstae.lock)"
+	sed -n '/^torch==/,/[^\]$$/p' envs/ccstae.lock > $(VENV)/torch/lock
+	$(INSTALL) --require-hashes --no-deps --no-index --find-links $(VENV)/torch --requirement $(VENV)/torch/lock
+	rm -r $(VENV)/torch
 	$(INSTALL) --require-hashes --no-deps --requirement envs/ccstae.lock
 	@if $(VENV)/bin/python -m pip show torch | grep --quiet '^Requires:.*cuda'; then \
 		echo 'this torch is its CUDA build: its libraries'; $(INSTALL) --require-hashes --no-deps --requirement envs/cuda.lock; fi

@@ -92,6 +92,16 @@ def test_a_map_says_how_it_was_made(method: str, tmp_path: Path, counts_path: Pa
     assert json.loads(answer.attributes["settings"]) == SETTINGS[method]().model_dump(mode="json")
 
 
+@pytest.mark.parametrize("method", base.REGISTRY)
+def test_two_runs_give_the_same_bytes(method: str, tmp_path: Path, counts_path: Path) -> None:
+    for name in ("one.h5", "other.h5"):
+        run(configured({method: {}}), method, counts_path, tmp_path / name)
+    one, other = (store.read_map(tmp_path / name) for name in ("one.h5", "other.h5"))
+    for field in ("F", "covariance", "label", "centre_px", "dictionary"):
+        found, again = getattr(one, field), getattr(other, field)
+        assert (found is None and again is None) or found.tobytes() == again.tobytes(), field
+
+
 def test_zero_is_no_strain_everywhere(tmp_path: Path, counts_path: Path) -> None:
     run(configured({"zero": {}}), "zero", counts_path, tmp_path / "map.h5")
     np.testing.assert_array_equal(store.read_map(tmp_path / "map.h5").F, np.broadcast_to(np.eye(2), (2, 3, 2, 2)))
