@@ -307,7 +307,7 @@ def _first(error: ValidationError, model: type[BaseModel]) -> str:
     place = ".".join(
         str(part)
         for i, part in enumerate(loc)
-        if not (i == 2 and loc[0] == "scenes" and part in _KINDS or i == 3 and (loc[0], loc[2]) == ("methods", "tune"))
+        if not ((i == 2 and loc[0] == "scenes" and part in _KINDS) or (i == 3 and (loc[0], loc[2]) == ("methods", "tune")))
     )
     if problem["type"] == "union_tag_invalid":
         return f"{place}.kind: {unknown('kind', problem['ctx']['tag'], _KINDS)}"
