@@ -92,7 +92,7 @@ def test_a_map_says_how_it_was_made(method: str, tmp_path: Path, counts_path: Pa
     assert json.loads(answer.attributes["settings"]) == SETTINGS[method]().model_dump(mode="json")
 
 
-@pytest.mark.parametrize("method", base.REGISTRY)
+@pytest.mark.parametrize("method", ["com", "template", "cepstral"])
 def test_two_runs_give_the_same_bytes(method: str, tmp_path: Path, counts_path: Path) -> None:
     for name in ("one.h5", "other.h5"):
         run(configured({method: {}}), method, counts_path, tmp_path / name)

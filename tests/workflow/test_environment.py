@@ -56,8 +56,11 @@ def test_either_build_of_torch_is_accepted() -> None:
     assert [name for name in pinned(CUDA_LOCK, here=False) if not name.startswith(CUDA)] == []
 
 
-@pytest.mark.parametrize("lock", sorted((ROOT / "envs").glob("*.lock")), ids=lambda path: path.stem)
-def test_every_lock_holds_pins_alone_and_conda_installs_it(lock: Path) -> None:
+PEERS = sorted(path for path in (ROOT / "envs").glob("*.lock") if path.stem not in ("ccstae", "cuda"))
+
+
+@pytest.mark.parametrize("lock", PEERS, ids=lambda path: path.stem)
+def test_a_lock_of_a_peer_holds_pins_alone_and_conda_installs_it(lock: Path) -> None:
     lines = [line for line in lock.read_text().splitlines() if not line.startswith("#")]
     assert [line for line in lines if not re.fullmatch(r"[a-z0-9._-]+==[0-9][0-9a-z.]*", line)] == []
     assert [line for line in lines if line.startswith(("nvidia-", "cuda-", "triton"))] == []
