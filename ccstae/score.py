@@ -14,8 +14,9 @@ Metrics of a component in a region, e the error (answer minus truth), s the per-
 * `own_bias` and `own_rmse` the same as without `own_`, of the strain that a program from outside gets by its own formula, where
   it tells it; all else comes from F, so that no method loses by its formula.
 
-`failure_rate` (quantity `all`) is the share of positions without an answer. `accuracy` (quantity `label`) is the share of
-unmixed positions, vacuum included, whose label is right under the best one-to-one naming of the method's classes.
+`failure_rate` (quantity `all`) is the share of positions without an answer. Of the labels (quantity `label`), over unmixed
+positions: `accuracy` is the share that is right, vacuum included, under the best one-to-one naming of the method's classes;
+`sample_accuracy` the share for which vacuum and specimen are told apart; `material_accuracy` the accuracy on the specimen alone.
 At the noise-free level the limit is 0 and what is divided by it is nan.
 """
 
@@ -153,7 +154,12 @@ def score_map(truth: store.Truth, level: Level, answer: store.Map) -> Iterator[t
                 yield region, component, "own_rmse", _rms(own[mask, c])
         yield region, "all", "failure_rate", float(comparison.failed[mask].mean())
     if answer.label is not None:
+        unmixed = truth.label >= 0
         yield "all", "label", "accuracy", label_accuracy(truth.label, answer.label)
+        yield "all", "label", "sample_accuracy", float(((answer.label > 0) == (truth.label > 0))[unmixed].mean())
+        material = unmixed & (truth.label > 0)
+        if material.any():
+            yield "all", "label", "material_accuracy", label_accuracy(truth.label[material], answer.label[material])
     seconds = float(answer.attributes["seconds"])
     yield "all", "all", "seconds", seconds
     yield "all", "all", "patterns_per_second", 0.0 if "error" in answer.attributes else comparison.failed.size / max(seconds, 1e-9)

@@ -16,6 +16,7 @@ from ccstae.config import Config
 from ccstae.geometry import COMPONENTS
 from ccstae.table import BOUND, LEVEL, Table, latex, markdown, pivot
 
+_LABELS = {"accuracy": "vacuum and materials", "sample_accuracy": "vacuum or specimen", "material_accuracy": "materials"}
 HEADLINE_REGION = "interior"
 _COST = {"seconds": "seconds", "patterns_per_second": "patterns per second", "peak_memory_bytes": "peak memory (MB)"}
 
@@ -98,9 +99,9 @@ def make(config: Config, metrics: pd.DataFrame, not_run: pd.DataFrame | None = N
         pivot(
             "labels",
             "Labels",
-            "Share of unmixed positions, in percent, whose label (vacuum or material) is right under the best naming of the classes found.",
-            metrics[metrics["metric"] == "accuracy"],
-            ["scene", "level"],
+            "Share of unmixed positions, in percent, whose label is right under the best naming of the classes found.",
+            metrics[metrics["quantity"] == "label"].replace({"metric": _LABELS}),
+            ["scene", "metric", "level"],
             methods,
             0.01,
             best="high",

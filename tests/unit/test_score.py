@@ -157,6 +157,16 @@ def test_labels_are_matched_by_the_best_naming():
     assert many == pytest.approx(3 / 9)
 
 
+def test_labels_tell_specimen_from_vacuum_and_materials_apart():
+    truth = made_truth()
+    label = np.where(truth.label == 1, 2, 0).astype(np.int8)  # another name for the only material found
+    found = scores(truth, replace(made_map("x", truth.F_probe), label=label))
+    unmixed = truth.label >= 0
+    assert found["all", "label", "sample_accuracy"] == pytest.approx(((truth.label > 0) == (truth.label == 1))[unmixed].mean())
+    assert set(truth.label[truth.label > 0]) <= {1, 2}
+    assert found["all", "label", "material_accuracy"] == 1  # two materials, told apart
+
+
 def test_noise_free_level_has_no_ratios():
     truth = made_truth()
     found = scores(truth, made_map("x", truth.F_probe, covariance=np.zeros((*SHAPE, 4, 4))), CLEAN)
