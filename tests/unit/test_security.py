@@ -175,6 +175,7 @@ def test_a_hostile_config_does_nothing_in_a_run(tmp_path: Path) -> None:
     data = with_text(("materials", "WS2", "source"), harm)
     data["methods"] = {"mine": {"command": "$(touch x) ; touch x `touch x` {x}", "settings": {"a": harm, harm: 1}}}
     data["noise"], data["seeds"] = {"one": {"electrons": 100}}, {"test": [1], "tune": []}
+    (made.path / "a.cif").touch()  # a job's input
     (made.path / "hostile.yaml").write_text(yaml.safe_dump(data))
     # The stand-in keeps what it is given, to see that it arrives as it was.
     made.edit(
