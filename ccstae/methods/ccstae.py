@@ -26,7 +26,7 @@ from ccstae.model import dictionary as dictionaries
 from ccstae.model import encoder as encoders
 from ccstae.model import learn, posterior, transformer
 from ccstae.model.dictionary import Dictionary
-from ccstae.model.refine import STEPS, Evaluation, State, inverse, refine
+from ccstae.model.refine import STEPS, Evaluation, State, covariance_of_M, refine
 from ccstae.settings.method import CcstaeSettings
 from ccstae.store import Counts
 
@@ -54,7 +54,7 @@ def map_strain(counts: Counts, settings: CcstaeSettings, device: str) -> Answer:
     That is: no lattice is found (odds below 20 to 1), or the standard deviation of a strain component exceeds 0.05.
     """
     solved = solve_scan(counts, settings, device)
-    return nothing(counts) if solved is None else answer(counts, solved, solved.state.M.double(), inverse(solved.normal)[:, :4, :4])
+    return nothing(counts) if solved is None else answer(counts, solved, solved.state.M.double(), covariance_of_M(solved.normal))
 
 
 def solve_scan(counts: Counts, settings: CcstaeSettings, device: str) -> Solved | None:
@@ -118,7 +118,7 @@ def answer(counts: Counts, solved: Solved, M: Tensor, covariance: Tensor) -> Ans
     components = np.full((total, 4, 4), np.nan)
     label = np.zeros(total, np.int8)
     F[solved.rows], components[solved.rows] = deformation(M, covariance)
-    entry = (solved.odds + learn.area_odds(solved.dictionary.area, learn.log_area(M, covariance))).argmax(1)
+    entry = learn.likeliest(solved.odds, solved.dictionary.area, learn.log_area(M, covariance))
     label[solved.rows] = entry.cpu().numpy() + 1
     lost = ~(np.sqrt(np.diagonal(components, axis1=1, axis2=2)[:, :3]).max(1, initial=0.0) < _WORST_STRAIN)
     F[lost] = components[lost] = np.nan
@@ -172,7 +172,7 @@ def solve(
     free = replace(dictionary, spread=torch.full_like(dictionary.spread, _FREE))
     state, at = refine(data, free, State(first.M, first.centre, prior.clone(), torch.ones(n, device=data.device), prior), steps)
     expected, odds = learn.expected(dictionary, state, 1 / at.own)
-    entry = (odds + learn.area_odds(dictionary.area, learn.log_area(state.M, inverse(at.normal)[:, :4, :4]))).argmax(1)
+    entry = learn.likeliest(odds, dictionary.area, learn.log_area(state.M, covariance_of_M(at.normal)))
     prior = torch.cat([state.intensity[:, :1], expected[torch.arange(n, device=data.device), entry]], 1)
     for _ in range(rounds - 1):
         state, at = refine(data, dictionary, replace(state, prior=prior), steps)
@@ -194,7 +194,7 @@ def learned(
         solved.append(solve(dictionary, data, encoded(rows, data, dictionary), 1)[:2])
     state = State.join([s for s, _ in solved])
     variance = torch.cat([1 / e.own for _, e in solved]).float()
-    covariance = inverse(torch.cat([e.normal for _, e in solved]))[:, :4, :4]
+    covariance = covariance_of_M(torch.cat([e.normal for _, e in solved]))
     dictionary, state = learn.code(dictionary, state, variance, covariance, 1 if "entries" in settings.without else learn.LARGEST_ENTRIES)
     data = torch.cat([load(rows) for rows in batches])
     position = transformer.positions(state.M, state.centre, dictionary.g)

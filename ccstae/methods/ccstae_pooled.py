@@ -11,7 +11,7 @@ import torch
 from ccstae.methods import ccstae
 from ccstae.methods.base import Answer
 from ccstae.model import pool
-from ccstae.model.refine import inverse
+from ccstae.model.refine import covariance_of_M, inverse
 from ccstae.settings.method import CcstaeSettings
 from ccstae.store import Counts
 
@@ -25,7 +25,7 @@ def map_strain(counts: Counts, settings: CcstaeSettings, device: str) -> Answer:
     solved = ccstae.solve_scan(counts, settings, device)
     if solved is None:
         return ccstae.nothing(counts)
-    covariance = inverse(solved.normal)[:, :4, :4]
+    covariance = covariance_of_M(solved.normal)
     held = torch.zeros(counts.counts.shape[0] * counts.counts.shape[1], dtype=torch.bool)
     held[solved.rows] = True
     M, pooled = pool.pool(

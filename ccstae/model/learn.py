@@ -171,6 +171,11 @@ def area_odds(area: Tensor, found: tuple[Tensor, Tensor]) -> Tensor:
     return -0.5 * (9 * torch.log1p((found[0][:, None] - area[:, 0]) ** 2 / variance / 9) + variance.log())
 
 
+def likeliest(odds: Tensor, area: Tensor, found: tuple[Tensor, Tensor]) -> Tensor:
+    """The entry (n,) that intensities, by their log odds (n, E), and the size of the cell speak for together."""
+    return (odds + area_odds(area, found)).argmax(1)
+
+
 def areas(odds: Tensor, found: tuple[Tensor, Tensor]) -> Tensor:
     """Mean and deviation (E, 2) of the log area of each entry's patterns, by expectation maximisation from the intensities' odds (n, E).
 
@@ -204,7 +209,7 @@ def code(dictionary: Dictionary, state: State, variance: Tensor, covariance: Ten
     centre, odds = entries(state.intensity[:, 1:], variance[:, 1:], most)
     found = log_area(state.M, covariance)
     area = areas(odds, found)
-    label = (odds + area_odds(area, found)).argmax(1)
+    label = likeliest(odds, area, found)
     # An entry that its own patterns leave for another is none.
     kept = (torch.bincount(label, minlength=len(centre)) > 0).nonzero()[:, 0]
     centre, area, label = centre[kept], area[kept], torch.searchsorted(kept, label)

@@ -69,8 +69,9 @@ def evaluate(counts: Tensor, dictionary: Dictionary, state: State) -> Evaluation
     T, Tx, Ty = dictionary.render(patch.shift(position))
     A = state.intensity[..., None]
     m = A * T + state.level[:, None, None] * beta + dictionary.floor
-    w = patch.inside / (m + error_variance(dictionary, state))
-    deviance = excess(d, m, beta + dictionary.floor, error_variance(dictionary, state), patch.inside)
+    extra = error_variance(dictionary, state)
+    w = patch.inside / (m + extra)
+    deviance = excess(d, m, beta + dictionary.floor, extra, patch.inside)
     basis = torch.stack([T, A * Tx, A * Ty, beta], 2)  # (n, K, 4, p)
     weighted = basis * w[:, :, None]
     gram = (weighted @ basis.transpose(2, 3)).double()
@@ -106,6 +107,11 @@ def inverse(matrix: Tensor) -> Tensor:
     """Inverse of positive definite matrices (n, m, m) whose rows have units of their own."""
     scale = torch.diagonal(matrix, dim1=1, dim2=2).clamp_min(1e-30).rsqrt()
     return torch.linalg.inv(matrix * scale[:, :, None] * scale[:, None, :]) * scale[:, :, None] * scale[:, None, :]
+
+
+def covariance_of_M(normal: Tensor) -> Tensor:
+    """Covariance (n, 4, 4) of M (xx, xy, yx, yy), centre and level unknown, from the information (n, 7, 7)."""
+    return inverse(normal)[:, :4, :4]
 
 
 def error_variance(dictionary: Dictionary, state: State) -> Tensor:
