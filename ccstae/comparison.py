@@ -7,9 +7,8 @@ import pandas as pd
 from ccstae import display
 from ccstae.config import Config
 from ccstae.geometry import COMPONENTS
-from ccstae.table import LEVEL, Table, pivot
+from ccstae.table import MAP, Table, pivot
 
-_MAP = ["scene", "method", *LEVEL, "seed"]
 _ERROR, _BIAS, _FAILURES, _SPEED, _MEMORY = "error / bound", "bias / bound", "failures (%)", "patterns/s", "peak memory (MB)"
 
 
@@ -55,14 +54,14 @@ def error_over_bound(metrics: pd.DataFrame, metric: str = "rmse") -> pd.Series:
 
 def _over_bound(metrics: pd.DataFrame, metric: str) -> pd.DataFrame:
     inside = metrics[(metrics["region"] == "interior") & metrics["quantity"].isin(COMPONENTS)]
-    of = [inside[inside["metric"] == name].set_index([*_MAP, "quantity"])["value"] for name in (metric, "limit")]
+    of = [inside[inside["metric"] == name].set_index([*MAP, "quantity"])["value"] for name in (metric, "limit")]
     squares = (of[0] / of[1].where(of[1] > 0)) ** 2
-    return (squares.groupby(level=_MAP, sort=False).mean() ** 0.5).rename("value").reset_index()
+    return (squares.groupby(level=MAP, sort=False).mean() ** 0.5).rename("value").reset_index()
 
 
 def side_by_side(metrics: pd.DataFrame) -> pd.DataFrame:
     """Long table of one value a map and `column`: accuracy in the interior and cost."""
-    not_run = metrics[[*_MAP, "not_run"]].drop_duplicates()
+    not_run = metrics[[*MAP, "not_run"]].drop_duplicates()
     frames = [_over_bound(metrics, metric).assign(column=name) for name, metric in ((_ERROR, "rmse"), (_BIAS, "bias"))]
     whole = metrics[metrics["quantity"] == "all"]
     for name, metric, region, unit in (
@@ -71,8 +70,8 @@ def side_by_side(metrics: pd.DataFrame) -> pd.DataFrame:
         (_MEMORY, "peak_memory_bytes", "all", 1e6),
     ):
         found = whole[(whole["metric"] == metric) & (whole["region"] == region)]
-        frames.append(found[[*_MAP]].assign(value=found["value"] / unit, column=name))
-    return pd.concat(frames, ignore_index=True).merge(not_run, on=_MAP)
+        frames.append(found[MAP].assign(value=found["value"] / unit, column=name))
+    return pd.concat(frames, ignore_index=True).merge(not_run, on=MAP)
 
 
 def _throughput(config: Config, speeds: pd.DataFrame) -> Table:

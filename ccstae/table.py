@@ -12,6 +12,7 @@ from ccstae import display
 
 BOUND = "bound"
 LEVEL = ["background", "electrons"]
+MAP = ["scene", "method", *LEVEL, "seed"]  # columns that tell one map
 
 
 @dataclass(frozen=True)

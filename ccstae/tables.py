@@ -14,7 +14,7 @@ import pandas as pd
 from ccstae import comparison, display, score, store, throughput
 from ccstae.config import Config
 from ccstae.geometry import COMPONENTS
-from ccstae.table import BOUND, LEVEL, Table, latex, markdown, pivot
+from ccstae.table import BOUND, LEVEL, MAP, Table, latex, markdown, pivot
 
 _LABELS = {"accuracy": "vacuum and materials", "sample_accuracy": "vacuum or specimen", "material_accuracy": "materials"}
 HEADLINE_REGION = "interior"
@@ -121,9 +121,8 @@ def make(config: Config, metrics: pd.DataFrame, not_run: pd.DataFrame | None = N
 
 def _among(metrics: pd.DataFrame, not_run: pd.DataFrame | None) -> list[bool]:
     """Which scores belong to maps that no program could make."""
-    map_of = ["scene", "method", *LEVEL, "seed"]
-    maps = set() if not_run is None else set(not_run[map_of].itertuples(index=False, name=None))
-    return [key in maps for key in metrics[map_of].itertuples(index=False, name=None)]
+    maps = set() if not_run is None else set(not_run[MAP].itertuples(index=False, name=None))
+    return [key in maps for key in metrics[MAP].itertuples(index=False, name=None)]
 
 
 def _components(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
