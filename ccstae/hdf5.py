@@ -21,12 +21,14 @@ _MOST_ATTRIBUTE_BYTES = 2**16
 
 @contextmanager
 def opened(path: Path | str) -> Iterator[h5py.File]:
-    """An HDF5 file for reading; InputError where it is missing, truncated or no HDF5 at all."""
+    """An HDF5 file for reading; InputError where it is missing, truncated or no HDF5 at all, or hides data in an attribute."""
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected an HDF5 file")
     try:
         with h5py.File(path, "r") as file:
+            for name in file.attrs:
+                _check_size(file, name)
             yield file
     except (OSError, RuntimeError, ValueError, KeyError, MemoryError) as error:
         raise InputError(f"{path}: not a readable HDF5 file (truncated or damaged?): {' '.join(str(error).split())}") from None
@@ -69,13 +71,17 @@ def values(file: h5py.File, name: str, rank: int, kinds: str, shape: tuple[int, 
     return found
 
 
-def attribute(file: h5py.File, name: str) -> Any:
-    """An attribute of the file, no longer than products have it; KeyError where there is none."""
-    size = file.attrs.get_id(name).get_storage_size()
-    if size > _MOST_ATTRIBUTE_BYTES:
-        raise InputError(f"{file.filename}: attribute {name} holds {size} bytes; expected at most {_MOST_ATTRIBUTE_BYTES}")
-    value = file.attrs[name]
+def attribute(owner: h5py.File | h5py.Dataset, name: str) -> Any:
+    """An attribute of a file or a dataset, no longer than products have it; KeyError where there is none."""
+    _check_size(owner, name)
+    value = owner.attrs[name]
     return value.item() if isinstance(value, np.generic) else value
+
+
+def _check_size(owner: h5py.File | h5py.Dataset, name: str) -> None:
+    size = owner.attrs.get_id(name).get_storage_size()
+    if size > _MOST_ATTRIBUTE_BYTES:
+        raise InputError(f"{owner.file.filename}: attribute {name} holds {size} bytes; expected at most {_MOST_ATTRIBUTE_BYTES}")
 
 
 def short(value: object) -> str:

@@ -300,7 +300,8 @@ def read_truth(path: Path | str) -> Truth:
 
 def read_regions(file: h5py.File) -> tuple[str, ...]:
     """The names of a file's regions, from the attribute of /region."""
-    text = dataset(file, "region", 2, "iu").attrs.get("regions", "")
+    region = dataset(file, "region", 2, "iu")
+    text = attribute(region, "regions") if "regions" in region.attrs else ""
     try:
         names = json.loads(text)
     except (TypeError, ValueError):

@@ -123,7 +123,7 @@ def entries(intensity: Tensor, variance: Tensor, most: int = LARGEST_ENTRIES) ->
     best, score = None, float("inf")
     order = torch.argsort(_main_axis(x, v))
     for E in range(1, most + 1):
-        if n < 20 * E:
+        if E > 1 and n < 20 * E:
             break
         share = torch.zeros(n, E, dtype=x.dtype, device=x.device)
         share[order, torch.arange(n, device=x.device) * E // n] = 1.0
