@@ -21,13 +21,18 @@ KAISER_BETA = 10.0
 def near(maps: Tensor, at: Tensor, reach: float) -> Tensor:
     """Pixel (B, S, 2) of the largest value within `reach` px of each `at` (B, S, 2); always on the map."""
     values, dx, dy = windows.cut(maps, at, int(reach) + 1)
-    x, y = at[..., 0, None, None] + dx, at[..., 1, None, None] + dy
-    usable = (dx**2 + dy**2 <= reach**2) & (x > -0.5) & (y > -0.5) & (x < maps.shape[-1] - 0.5) & (y < maps.shape[-2] - 0.5)
-    best = torch.where(usable, values, -torch.inf).flatten(-2).argmax(-1)
+    r2 = _distance2(at[..., 0, None, None], dx, maps.shape[-1]) + _distance2(at[..., 1, None, None], dy, maps.shape[-2])
+    best = values.masked_fill(r2 > reach**2, -torch.inf).flatten(-2).argmax(-1)
     n = values.shape[-1]
     nearest = at.round().long() - (n // 2)
     peak = torch.stack([nearest[..., 0] + best % n, nearest[..., 1] + best // n], -1)
     return torch.minimum(peak.clamp_min(0), torch.tensor([maps.shape[-1] - 1, maps.shape[-2] - 1], device=maps.device))
+
+
+def _distance2(at: Tensor, offset: Tensor, size: int) -> Tensor:
+    """Squared distance along one axis; infinite off the map."""
+    place = at + offset
+    return torch.where((place > -0.5) & (place < size - 0.5), offset**2, torch.inf)
 
 
 def everywhere(maps: Tensor, spacing: float, most: int) -> Tensor:

@@ -74,9 +74,9 @@ def rings(calibration: Calibration, hk: Tensor) -> Tensor:
 
 def direct_beam(patterns: Tensor, sums: Tensor, radius: float, iterations: int = 3) -> Tensor:
     """Centre (B, 2) of the direct beam: the brightest of the box sums, then centre of mass in a round window of 1.5 radii, iterated."""
-    B, _, width = patterns.shape
-    brightest = sums.reshape(B, -1).argmax(-1)
-    centre = torch.stack([brightest % width, brightest // width], -1).to(patterns.dtype)
+    row = sums.amax(-1).argmax(-1)
+    column = sums[torch.arange(len(sums), device=sums.device), row].argmax(-1)
+    centre = torch.stack([column, row], -1).to(patterns.dtype)
     for _ in range(iterations):
         values, dx, dy = windows.cut(patterns, centre[:, None], math.ceil(1.5 * radius) + 1)
         weight = values * (1.5 * radius + 0.5 - (dx**2 + dy**2).sqrt()).clamp(0, 1)
@@ -89,10 +89,11 @@ def box_sums(patterns: Tensor, radius: float) -> Tensor:
     """Sums over the odd square box nearest in area to a disk, centred on each pixel; zero outside the detector; (B, Qy, Qx)."""
     half = round((radius * math.sqrt(math.pi) - 1) / 2)
     for axis in (-1, -2):
-        pad = (half + 1, half) if axis == -1 else (0, 0, half + 1, half)
-        running = torch.nn.functional.pad(patterns, pad).cumsum(axis)
-        n = patterns.shape[axis]
-        patterns = running.narrow(axis, 2 * half + 1, n) - running.narrow(axis, 0, n)
+        size = patterns.shape[axis]
+        wide = torch.nn.functional.pad(patterns, (half, half) if axis == -1 else (0, 0, half, half))
+        patterns = wide.narrow(axis, 0, size).clone()
+        for i in range(1, 2 * half + 1):  # in place: twice as fast as differences of running sums, which also round
+            patterns += wide.narrow(axis, i, size)
     return patterns
 
 
