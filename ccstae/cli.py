@@ -17,9 +17,10 @@ import yaml
 from pydantic import BaseModel, TypeAdapter
 
 from ccstae import __version__
-from ccstae.config import Config, dump, load, models, parse, read_yaml
+from ccstae.config import Config, dump, load, models, parse
 from ccstae.device import Device
 from ccstae.errors import InputError, unknown
+from ccstae.plain_yaml import read_yaml
 from ccstae.settings.method import SETTINGS, TRIED
 from ccstae.settings.scene import AnyScene
 

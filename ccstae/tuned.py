@@ -8,8 +8,9 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError
 
-from ccstae.config import Config, Level, read_yaml
+from ccstae.config import Config, Level
 from ccstae.errors import InputError
+from ccstae.plain_yaml import read_yaml
 from ccstae.settings.base import Settings
 from ccstae.store import write_text
 

@@ -17,7 +17,7 @@ import yaml
 from test_bad_input import GOOD, run
 
 import ccstae
-from ccstae import claim, config
+from ccstae import claim, config, plain_yaml
 from ccstae.crystal import crystal
 from ccstae.errors import InputError
 from ccstae.methods import external
@@ -66,9 +66,9 @@ def test_nothing_loads_code_as_data_or_starts_a_shell() -> None:
 
 
 def test_the_loader_of_configs_makes_plain_data_alone() -> None:
-    assert issubclass(config._Loader, yaml.SafeLoader)
+    assert issubclass(plain_yaml._Loader, yaml.SafeLoader)
     with pytest.raises(InputError, match="could not determine a constructor"):
-        config.read_yaml("!!python/object/apply:pathlib.Path.touch [x]", "it")
+        plain_yaml.read_yaml("!!python/object/apply:pathlib.Path.touch [x]", "it")
 
 
 def test_a_structure_file_that_holds_a_pickle_is_refused_unread(tmp_path: Path) -> None:
