@@ -121,6 +121,8 @@ def map_strain(
     out: Out,
     counts: Annotated[Path, typer.Option(help="The noisy counts.")],
     tuned: Annotated[Path | None, typer.Option(help="Settings that `tune` chose, instead of the config's.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="What the method learned from another scan: nothing is trained.")] = None,
+    save_weights: Annotated[Path | None, typer.Option(help="Where to keep what the method learns, for other scans.")] = None,
 ) -> None:
     """Map strain with a method."""
     run = read(config)
@@ -131,7 +133,7 @@ def map_strain(
         from ccstae.tuned import apply
 
         run = apply(run, method, tuned)
-    methods.run(run, method, counts, out)
+    methods.run(run, method, counts, out, weights, save_weights)
 
 
 @app.command()

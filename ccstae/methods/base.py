@@ -29,6 +29,13 @@ REGISTRY = {
 }
 
 
+# Methods that learn from a scan and can map others with what they learned: their modules also have
+#     learn(counts, settings, device) -> Model, None where no pattern teaches anything
+#     apply(model, counts, device) -> Answer
+#     save(path, model), load(path, counts, settings, device) -> Model
+LEARNERS = ("ccstae", "ccstae-pooled")
+
+
 @dataclass(frozen=True)
 class Answer:
     """A method's answer for every pattern of a scan."""

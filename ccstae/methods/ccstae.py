@@ -10,8 +10,7 @@ Nothing is told to it but counts, calibration, the vacuum probe and the nominal 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,21 +18,103 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ccstae import geometry
-from ccstae.methods import windows
+from ccstae.methods import trained, windows
 from ccstae.methods.base import Answer
 from ccstae.methods.sites import SiteFinder, disk_radius_px
-from ccstae.model import dictionary as dictionaries
+from ccstae.methods.trained import Trained
+from ccstae.methods.trained import load as load  # a method with weights has `learn`, `apply`, `save` and `load`
+from ccstae.methods.trained import save as save
 from ccstae.model import encoder as encoders
-from ccstae.model import learn, posterior, transformer
+from ccstae.model import entries, posterior
+from ccstae.model import learn as learning
 from ccstae.model.dictionary import Dictionary
-from ccstae.model.refine import STEPS, Evaluation, State, covariance_of_M, refine
+from ccstae.model.encoder import Encoded
+from ccstae.model.refine import STEPS, State, covariance_of_M
+from ccstae.model.solve import solve
 from ccstae.settings.method import CcstaeSettings
 from ccstae.store import Counts
 
 _BATCH = 128
-_TEACHERS = 512  # patterns that teach the dictionary, spread over the scan
-_FREE = 1.0  # relative spread of intensities that no entry holds
+_LOOKED_AT = 2048  # patterns among which teachers are sought, spread over the scan: learning takes as long for any scan
+_TEACHERS = 512  # patterns that teach the dictionary, at most
 _WORST_STRAIN = 0.05  # a standard deviation beyond this is no answer
+
+
+def map_strain(counts: Counts, settings: CcstaeSettings, device: str) -> Answer:
+    """Deformation, covariance and class of every pattern; NaN where the data determine no lattice.
+
+    That is: no lattice is found (odds below 20 to 1), or the standard deviation of a strain component exceeds 0.05.
+    """
+    model = learn(counts, settings, device)
+    return nothing(counts) if model is None else apply(model, counts, device)
+
+
+def learn(counts: Counts, settings: CcstaeSettings, device: str) -> Trained | None:
+    """Site finder, dictionary and encoder, learned from the counts without labels; None where no pattern holds a lattice."""
+    scan = Scan(counts, device)
+    finder = SiteFinder.learn(counts, device)
+    looked_at = np.arange(scan.patterns)[:: -(-scan.patterns // _LOOKED_AT)]
+    rough, found = scan.locate(finder, looked_at)
+    teachers = found.nonzero()[:, 0]
+    if len(teachers) == 0:
+        return None
+    teachers = teachers[:: -(-len(teachers) // _TEACHERS)]
+    data, rough = scan.load(looked_at[teachers.cpu().numpy()]), rough[teachers]
+    probe, centre, radius = torch.from_numpy(counts.probe).to(device), counts.calibration.centre_px, disk_radius_px(counts.calibration)
+    dictionary = learning.start(data, rough, scan.nominal, probe, centre, radius, settings.transformer == "affine")
+    encoder = None
+    if "encoder" not in settings.without:
+        encoder = encoders.train(dictionary, rough.M, rough.centre, scan.shape, settings.seed)
+    first = encoded(encoder, dictionary, data, rough)
+    dictionary = learning.teach(dictionary, data, first, probe, centre, radius, windows.batch(_BATCH), settings.without)
+    return Trained(finder, dictionary, encoder, trained.electrons(counts), trained.instrument(counts), settings)
+
+
+def apply(model: Trained, counts: Counts, device: str) -> Answer:
+    """`map_strain` with what was learned from another scan of the same specimen in the same instrument, at any dose. Nothing is trained.
+
+    InputError where the instrument or the nominal lattice is another one.
+    """
+    solved = solve_scan(model, counts, device)
+    return nothing(counts) if solved is None else answer(counts, solved, solved.state.M.double(), covariance_of_M(solved.normal))
+
+
+@dataclass(frozen=True)
+class Scan:
+    """The patterns of a scan in scan order, as the model sees them."""
+
+    counts: Counts
+    device: str
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Of the detector, (Qy, Qx)."""
+        return self.counts.counts.shape[2], self.counts.counts.shape[3]
+
+    @property
+    def patterns(self) -> int:
+        """How many there are."""
+        return self.counts.counts.shape[0] * self.counts.counts.shape[1]
+
+    @property
+    def nominal(self) -> Tensor:
+        """Nominal lattice (2, 2) in pixels, columns."""
+        calibration = self.counts.calibration
+        return torch.from_numpy(calibration.lattice_inv_A / calibration.pixel_size_inv_A).float().to(self.device)
+
+    def load(self, rows: NDArray[np.int64]) -> Tensor:
+        """Patterns (n, Qy, Qx) by their place in scan order."""
+        return torch.from_numpy(self.counts.counts.reshape(-1, *self.shape)[rows].astype(np.float32)).to(self.device)
+
+    def batches(self, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        size = windows.batch(_BATCH)
+        return [rows[i : i + size] for i in range(0, len(rows), size)]
+
+    def locate(self, finder: SiteFinder, rows: NDArray[np.int64]) -> tuple[Encoded, Tensor]:
+        """Rough lattices and centres of these patterns, and which hold a lattice (n,)."""
+        rough = [finder.locate(self.load(part)) for part in self.batches(rows)]
+        G, centre, found = (torch.cat([getattr(r, name) for r in rough]) for name in ("G", "centre", "found"))
+        return Encoded(G @ torch.linalg.inv(self.nominal), centre), found
 
 
 @dataclass(frozen=True)
@@ -48,60 +129,33 @@ class Solved:
     centre: Tensor  # (Ry Rx, 2), of all patterns
 
 
-def map_strain(counts: Counts, settings: CcstaeSettings, device: str) -> Answer:
-    """Deformation, covariance and class of every pattern; NaN where the data determine no lattice.
-
-    That is: no lattice is found (odds below 20 to 1), or the standard deviation of a strain component exceeds 0.05.
-    """
-    solved = solve_scan(counts, settings, device)
-    return nothing(counts) if solved is None else answer(counts, solved, solved.state.M.double(), covariance_of_M(solved.normal))
-
-
-def solve_scan(counts: Counts, settings: CcstaeSettings, device: str) -> Solved | None:
-    """Learn dictionary and encoder from the counts, then encode and refine every pattern that holds a lattice; None where none does."""
-    shape = (counts.counts.shape[2], counts.counts.shape[3])
-    patterns = counts.counts.reshape(-1, *shape)
-    finder = SiteFinder.learn(counts, device)
-
-    def batches(rows: np.ndarray) -> list[np.ndarray]:
-        size = windows.batch(_BATCH)
-        return [rows[i : i + size] for i in range(0, len(rows), size)]
-
-    def load(rows: np.ndarray) -> Tensor:
-        return torch.from_numpy(patterns[rows].astype(np.float32)).to(device)
-
-    nominal = torch.from_numpy(counts.calibration.lattice_inv_A / counts.calibration.pixel_size_inv_A).float().to(device)
-    rough = [finder.locate(load(rows)) for rows in batches(np.arange(len(patterns)))]
-    found = torch.cat([r.found for r in rough])
-    M = torch.cat([r.G for r in rough]) @ torch.linalg.inv(nominal)
-    centre = torch.cat([r.centre for r in rough])
+def solve_scan(model: Trained, counts: Counts, device: str) -> Solved | None:
+    """Encode and refine every pattern that holds a lattice; None where none does."""
+    trained.check(model.instrument, counts)
+    scan, dictionary, without = Scan(counts, device), model.at_dose_of(counts), model.settings.without
+    rough, found = scan.locate(model.finder, np.arange(scan.patterns))
     rows = found.nonzero()[:, 0].cpu().numpy()
     if len(rows) == 0:
         return None
-    teachers = rows[:: -(-len(rows) // _TEACHERS)]
-    dictionary = start(counts, load(teachers), M[teachers], centre[teachers], nominal, device)
-    encoder = None
-    if "encoder" not in settings.without:
-        encoder = encoders.train(dictionary, M[teachers], centre[teachers], shape, settings.seed)
-
-    def encoded(part: np.ndarray, data: Tensor, dictionary: Dictionary) -> encoders.Encoded:
-        rough = encoders.Encoded(M[part], centre[part])
-        return rough if encoder is None else encoders.encode(encoder, dictionary, data, rough)
-
-    dictionary = learned(counts, dictionary, encoded, load, batches(teachers), settings)
-    steps = 0 if "refinement" in settings.without else STEPS
     answers = []
-    for part in batches(rows):
-        data = load(part)
-        state, at, odds = solve(dictionary, data, encoded(part, data, dictionary), 2, steps)
+    for part in scan.batches(rows):
+        data = scan.load(part)
+        first = encoded(model.encoder, dictionary, data, rough[torch.from_numpy(part).to(device)])
+        state, at, odds = solve(dictionary, data, first, rounds=2, steps=0 if "refinement" in without else STEPS)
         normal = at.normal
-        if steps and "posterior" not in settings.without:
+        if not {"refinement", "posterior"} & set(without) and not dictionary.affine:
             state, normal = posterior.mean(data, dictionary, state, at)
         answers.append((state, normal, odds))
     state = State.join([state for state, _, _ in answers])
     normal, odds = torch.cat([n for _, n, _ in answers]), torch.cat([o for _, _, o in answers])
+    centre = rough.centre.clone()
     centre[rows] = state.centre
     return Solved(dictionary, rows, state, normal, odds, centre)
+
+
+def encoded(encoder: encoders.Encoder | None, dictionary: Dictionary, data: Tensor, rough: Encoded) -> Encoded:
+    """The encoder's answers; the rough ones where it is left out."""
+    return rough if encoder is None else encoders.encode(encoder, dictionary, data, rough)
 
 
 def nothing(counts: Counts) -> Answer:
@@ -118,7 +172,7 @@ def answer(counts: Counts, solved: Solved, M: Tensor, covariance: Tensor) -> Ans
     components = np.full((total, 4, 4), np.nan)
     label = np.zeros(total, np.int8)
     F[solved.rows], components[solved.rows] = deformation(M, covariance)
-    entry = learn.likeliest(solved.odds, solved.dictionary.area, learn.log_area(M, covariance))
+    entry = entries.likeliest(solved.odds, solved.dictionary.area, entries.log_area(M, covariance))
     label[solved.rows] = entry.cpu().numpy() + 1
     lost = ~(np.sqrt(np.diagonal(components, axis1=1, axis2=2)[:, :3]).max(1, initial=0.0) < _WORST_STRAIN)
     F[lost] = components[lost] = np.nan
@@ -134,77 +188,6 @@ def answer(counts: Counts, solved: Solved, M: Tensor, covariance: Tensor) -> Ans
             "patterns_on_sample": len(solved.rows),
         },
     )
-
-
-def start(counts: Counts, teachers: Tensor, M: Tensor, centre: Tensor, nominal: Tensor, device: str) -> Dictionary:
-    """A first dictionary: the vacuum probe at the nominal lattice, mean intensities, radial background."""
-    shape = (teachers.shape[1], teachers.shape[2])
-    radius = disk_radius_px(counts.calibration)
-    reach = min(shape) / 2
-    hk = geometry.lattice_nodes(nominal.cpu().numpy().astype(float), 1.5 * reach)
-    g = torch.from_numpy(hk).float().to(device) @ nominal.T
-    # A disk counts when its centre lies on the detector for most of the scan.
-    position = transformer.positions(M, centre, g)
-    on = ((position > 0) & (position < torch.tensor([shape[1] - 1, shape[0] - 1], device=device))).all(-1).float().mean(0) > 0.5
-    g, position = g[on], position[:, on]
-    probe = torch.from_numpy(counts.probe).to(device)
-    profile = dictionaries.from_probe(probe, counts.calibration.centre_px, radius)
-    background = learn.background(teachers, position, radius, counts.calibration.centre_px, probe)
-    pixels = dictionaries.patch_pixels(radius)
-    patch = transformer.patches(position, transformer.square(pixels, teachers.device), shape)
-    intensity = (patch.cut(teachers) - patch.cut(background)).sum(-1) / patch.inside.mean(-1).clamp_min(0.2)
-    mean = intensity.mean(0)
-    mean = mean.clamp_min(1e-3 * float(mean[1:].mean()))
-    floor = 1e-13 * float(teachers.sum((1, 2)).mean())
-    anywhere = torch.tensor([[0.0, 1.0]], dtype=torch.float64, device=mean.device)
-    return Dictionary(g, profile, profile, mean[None], background, anywhere, torch.full_like(mean, _FREE), pixels, floor)
-
-
-def solve(
-    dictionary: Dictionary, data: Tensor, first: encoders.Encoded, rounds: int, steps: int = STEPS
-) -> tuple[State, Evaluation, Tensor]:
-    """Refine the encoder's answers on the likelihood; returns states, their evaluation and the entries' log odds (n, E).
-
-    The code is read from intensities that no entry has pulled at; later rounds hold the intensities to what the entry expects.
-    """
-    n = len(data)
-    prior = dictionary.intensity.mean(0).expand(n, -1)
-    free = replace(dictionary, spread=torch.full_like(dictionary.spread, _FREE))
-    state, at = refine(data, free, State(first.M, first.centre, prior.clone(), torch.ones(n, device=data.device), prior), steps)
-    expected, odds = learn.expected(dictionary, state, 1 / at.own)
-    entry = learn.likeliest(odds, dictionary.area, learn.log_area(state.M, covariance_of_M(at.normal)))
-    prior = torch.cat([state.intensity[:, :1], expected[torch.arange(n, device=data.device), entry]], 1)
-    for _ in range(rounds - 1):
-        state, at = refine(data, dictionary, replace(state, prior=prior), steps)
-    return state, at, odds
-
-
-def learned(
-    counts: Counts,
-    dictionary: Dictionary,
-    encoded: Callable[[np.ndarray, Tensor, Dictionary], encoders.Encoded],
-    load: Callable[[np.ndarray], Tensor],
-    batches: list[np.ndarray],
-    settings: CcstaeSettings,
-) -> Dictionary:
-    """The dictionary after the teachers, encoded and refined, have been brought back to it."""
-    solved = []
-    for rows in batches:
-        data = load(rows)
-        solved.append(solve(dictionary, data, encoded(rows, data, dictionary), 1)[:2])
-    state = State.join([s for s, _ in solved])
-    variance = torch.cat([1 / e.own for _, e in solved]).float()
-    covariance = covariance_of_M(torch.cat([e.normal for _, e in solved]))
-    dictionary, state = learn.code(dictionary, state, variance, covariance, 1 if "entries" in settings.without else learn.LARGEST_ENTRIES)
-    data = torch.cat([load(rows) for rows in batches])
-    position = transformer.positions(state.M, state.centre, dictionary.g)
-    probe = torch.from_numpy(counts.probe).to(data.device)
-    cusp = "background" not in settings.without
-    background = learn.background(data, position, disk_radius_px(counts.calibration), counts.calibration.centre_px, probe, cusp)
-    dictionary = replace(dictionary, background=background)
-    if "shape" not in settings.without:
-        dictionary = learn.shape(dictionary, data, state, 2)
-    return replace(dictionary, error=learn.model_error(dictionary, data, state))
 
 
 def deformation(M: Tensor, covariance: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -1,7 +1,7 @@
 """`ccstae` with neighbours: every pattern as there, then one field for the whole scan (model/pool.py).
 
 Below the per-pattern bound nothing but pooling can see. It has a price, told in the table: bias where the strain bends
-within a few positions, and resolution.
+within a few positions, and resolution. Its weights are those of `ccstae`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,10 @@ import torch
 
 from ccstae.methods import ccstae
 from ccstae.methods.base import Answer
+from ccstae.methods.ccstae import learn as learn
+from ccstae.methods.trained import Trained
+from ccstae.methods.trained import load as load
+from ccstae.methods.trained import save as save
 from ccstae.model import pool
 from ccstae.model.refine import covariance_of_M, inverse
 from ccstae.settings.method import CcstaeSettings
@@ -22,7 +26,13 @@ def map_strain(counts: Counts, settings: CcstaeSettings, device: str) -> Answer:
     A pattern without a lattice of its own gets no answer. Lattices that an in-plane rotation has put on different branches of their
     symmetry are not neighbours.
     """
-    solved = ccstae.solve_scan(counts, settings, device)
+    model = learn(counts, settings, device)
+    return ccstae.nothing(counts) if model is None else apply(model, counts, device)
+
+
+def apply(model: Trained, counts: Counts, device: str) -> Answer:
+    """`map_strain` with what was learned from another scan."""
+    solved = ccstae.solve_scan(model, counts, device)
     if solved is None:
         return ccstae.nothing(counts)
     covariance = covariance_of_M(solved.normal)
@@ -32,6 +42,6 @@ def map_strain(counts: Counts, settings: CcstaeSettings, device: str) -> Answer:
         solved.state.M.double().reshape(-1, 4).cpu().numpy(),
         inverse(covariance).cpu().numpy(),
         held.reshape(counts.counts.shape[:2]).numpy(),
-        settings.seed,
+        model.settings.seed,
     )
     return ccstae.answer(counts, solved, torch.from_numpy(M).reshape(-1, 2, 2), torch.from_numpy(pooled))

@@ -8,7 +8,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +22,18 @@ from ccstae.methods import base, external
 from ccstae.settings.method import MethodSettings
 
 
-def run(config: Config, method_id: str, counts_path: Path | str, map_path: Path | str) -> None:
+def run(
+    config: Config,
+    method_id: str,
+    counts_path: Path | str,
+    map_path: Path | str,
+    weights: Path | str | None = None,
+    save_weights: Path | str | None = None,
+) -> None:
     """Map strain in `counts_path` by the config's method `method_id` and write `map_path`.
+
+    With `weights`, a method that learns takes what it has learned from that file and trains nothing; with `save_weights` it leaves
+    it there.
 
     The map's attributes say method, settings (defaults filled in), seconds of the mapping alone, device, threads, peak memory
     and versions. InputError for an unknown method, unreadable counts, a missing device, or an answer that breaks the contract.
@@ -31,11 +41,13 @@ def run(config: Config, method_id: str, counts_path: Path | str, map_path: Path 
     if method_id not in config.methods:
         raise InputError(unknown("method", method_id, config.methods))
     entry = config.methods[method_id]
+    name = entry.method or method_id
     if entry.command is not None:
+        if weights or save_weights:
+            raise InputError(f"method {method_id} is a program from outside; its weights are its own affair")
         external.run(method_id, entry, counts_path, map_path)
         return
-    name = entry.method or method_id
-    map_strain = base.load(name)
+    map_strain = _with_weights(name, weights, save_weights) if weights or save_weights else base.load(name)
     settings = config.method_settings(method_id)
     assert isinstance(settings, MethodSettings)
     device = resolve(settings.device or config.device)
@@ -54,7 +66,30 @@ def run(config: Config, method_id: str, counts_path: Path | str, map_path: Path 
         "peak_memory_bytes": peak_memory_bytes(device),
         "versions": json.dumps(versions()),
     }
+    if weights:
+        attributes["weights"] = str(weights)
     store.write_map(map_path, store.Map(answer.F, attributes, answer.covariance, answer.label, answer.centre_px, answer.dictionary))
+
+
+def _with_weights(name: str, weights: Path | str | None, save: Path | str | None) -> Callable[..., base.Answer]:
+    """`map_strain` of a method that takes what it has learned from the file `weights`, where given, and leaves it in `save`, where given.
+
+    InputError for a method that keeps nothing, and where there is nothing to keep.
+    """
+    if name not in base.LEARNERS:
+        raise InputError(f"method {name} has no weights; expected one of {', '.join(base.LEARNERS)}")
+    method = import_module(base.REGISTRY[name])
+
+    def map_strain(counts: store.Counts, settings: MethodSettings, device: str) -> base.Answer:
+        model = method.load(weights, counts, settings, device) if weights else method.learn(counts, settings, device)
+        if model is None:
+            raise InputError(f"{counts.path}: no pattern holds a lattice; expected a scan to learn from")
+        if save:
+            method.save(save, model)
+        answer: base.Answer = method.apply(model, counts, device)
+        return answer
+
+    return map_strain
 
 
 def _within_memory(

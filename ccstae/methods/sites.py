@@ -111,22 +111,26 @@ class SiteFinder:
     log_prior: Tensor  # (K,), of the candidates, normalised
 
     @classmethod
-    def learn(cls, counts: Counts, device: str) -> Self:
-        """Fit the mixture to a sample of the scan's patterns."""
-        calibration = counts.calibration
-        shape = counts.counts.shape
-        patterns = counts.counts.reshape(-1, *shape[2:])
+    def blank(cls, calibration: Calibration, shape: tuple[int, ...], device: str) -> Self:
+        """The candidates and sites of an instrument with a (Qy, Qx) detector; nothing is learned yet."""
         radius = disk_radius_px(calibration)
         hk = nodes(calibration, shape)
         nominal = torch.from_numpy(calibration.lattice_inv_A / calibration.pixel_size_inv_A).float()
         length = torch.linalg.vector_norm(hk.float() @ nominal.T, dim=-1)
-        whole = length + radius <= min(shape[2:]) / 2  # rings that stay on the detector whichever way they turn
+        whole = length + radius <= min(shape) / 2  # rings that stay on the detector whichever way they turn
         hk = hk[whole] if whole.any() else hk[length < length.min() * 1.01]
         ring = torch.nn.functional.one_hot(rings(calibration, hk)).float()
         reach = float(torch.linalg.vector_norm(hk.float() @ nominal.T, dim=-1).max())
         G, scales = _candidates(nominal, calibration.rotational_symmetry, radius, reach)
-        nothing = torch.zeros(1, device=device)
-        finder = cls(radius, G.to(device), hk.to(device), ring.to(device), scales, nothing, nothing, nothing)
+        gain, prior = torch.zeros(len(G), ring.shape[1], device=device), torch.zeros(len(G), device=device)
+        return cls(radius, G.to(device), hk.to(device), ring.to(device), scales, gain, gain, prior)
+
+    @classmethod
+    def learn(cls, counts: Counts, device: str) -> Self:
+        """Fit the mixture to a sample of the scan's patterns."""
+        shape = counts.counts.shape
+        patterns = counts.counts.reshape(-1, *shape[2:])
+        finder = cls.blank(counts.calibration, shape[2:], device)
         step = max(1, len(patterns) // SAMPLE)
         on, sites = zip(*(finder._sums(chunk)[1:] for _, chunk in windows.chunks(patterns[::step], device)), strict=True)
         return finder._maximise(torch.cat(on), torch.cat(sites))

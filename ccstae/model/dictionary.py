@@ -7,8 +7,9 @@ A sparse code picks one entry for each pattern. All of it is learned from the co
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,6 +31,17 @@ class Dictionary:
     pixels: int  # edge of a patch, odd
     floor: float  # counts that any pixel may hold; keeps the model positive
     error: float = 0.0  # root mean square of what the model leaves out, over the disk's brightest pixel
+    affine: bool = False  # disks are warped with the lattice, as an image is; else they keep their shape
+
+    def to(self, device: str) -> Dictionary:
+        """The dictionary on another device."""
+        moved: dict[str, Any] = {f.name: value.to(device) for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}
+        return replace(self, **moved)
+
+    def scaled(self, dose: float) -> Dictionary:
+        """The dictionary of the same patterns with `dose` times as many electrons."""
+        intensity, background = dose * self.intensity, dose * self.background
+        return replace(self, intensity=intensity, background=background, floor=dose * self.floor)
 
     @cached_property
     def local_background(self) -> Tensor:
@@ -101,7 +113,7 @@ def from_probe(probe: Tensor, centre: tuple[float, float], radius_px: float, ite
     The start is the probe's own radial mean, which many pixels at many distances from the centre sample finer than one pixel.
     """
     pixels = patch_pixels(radius_px)
-    samples = spline.OVERSAMPLING * pixels + 4
+    samples = spline.samples(pixels)
     half = pixels // 2
     cx, cy = round(centre[0]), round(centre[1])
     patch = probe[cy - half : cy + half + 1, cx - half : cx + half + 1]

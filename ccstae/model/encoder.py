@@ -76,6 +76,9 @@ class Encoded:
     M: Tensor  # (n, 2, 2)
     centre: Tensor  # (n, 2)
 
+    def __getitem__(self, rows: Tensor) -> Encoded:
+        return Encoded(self.M[rows], self.centre[rows])
+
 
 def encode(encoder: Encoder, dictionary: Dictionary, counts: Tensor, rough: Encoded, passes: int = 2) -> Encoded:
     """Improve rough lattices of patterns (n, Qy, Qx)."""

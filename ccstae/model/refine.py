@@ -7,6 +7,7 @@ each step solves a 7 x 7 system. Steps are damped (Levenberg-Marquardt) and take
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -158,8 +159,14 @@ def moved_by(state: State, at: Evaluation, steps: Tensor, g: Tensor) -> State:
     )
 
 
-def refine(counts: Tensor, dictionary: Dictionary, state: State, steps: int = STEPS) -> tuple[State, Evaluation]:
-    """Climb to the maximum of the likelihood; returns the state and its evaluation."""
+def refine(
+    counts: Tensor,
+    dictionary: Dictionary,
+    state: State,
+    steps: int = STEPS,
+    evaluate: Callable[[Tensor, Dictionary, State], Evaluation] = evaluate,
+) -> tuple[State, Evaluation]:
+    """Climb to the maximum of the likelihood; returns the state and its evaluation. `evaluate` is that of the transformer."""
     best = evaluate(counts, dictionary, state)
     damping = torch.full_like(best.deviance, 1e-3)
     active = torch.ones_like(best.deviance, dtype=torch.bool)

@@ -13,6 +13,12 @@ from torch import Tensor
 OVERSAMPLING = 3
 """Profile samples per detector pixel."""
 
+
+def samples(pixels: int) -> int:
+    """Samples along an edge of the profile whose patch has this edge: the patch, and two more either way."""
+    return OVERSAMPLING * pixels + 4
+
+
 _CHUNK = 1024  # patches at a time: what is in hand then stays in the processor's cache
 
 

@@ -9,12 +9,11 @@ from synthetic import Model, errors, random_deformations
 
 from ccstae import geometry
 from ccstae.methods import ccstae
+from ccstae.model import background as backgrounds
 from ccstae.model import dictionary as dictionaries
 from ccstae.model import encoder as encoders
-from ccstae.model import learn, posterior, refine, spline, transformer
+from ccstae.model import entries, learn, posterior, refine, spline, transformer
 from ccstae.settings.method import CcstaeSettings
-
-torch.set_num_threads(2)
 
 
 def smooth_profile(samples=61, dtype=torch.float64):
@@ -91,7 +90,8 @@ def scene(n=24, seed=0, background=0.25, electrons=1e5):
 def dictionary_of(model, counts, M, centre):
     nominal = torch.from_numpy(model.G0 / model.pixel_size_inv_A).float()
     patterns = torch.from_numpy(counts.counts.reshape(-1, 128, 128).astype(np.float32))
-    return ccstae.start(counts, patterns, M, centre, nominal, "cpu"), patterns
+    first, probe = encoders.Encoded(M, centre), torch.from_numpy(counts.probe)
+    return learn.start(patterns, first, nominal, probe, counts.calibration.centre_px, model.radius_px), patterns
 
 
 def started(n, background, electrons=1e5):
@@ -183,20 +183,20 @@ def test_entries_are_told_apart_by_their_lattice_too():
     x = 0.08 * label + 0.01 * torch.randn(400, generator=generator)
     odds = torch.stack([torch.zeros(400), 3.0 * (label - 0.5) + 1.5 * torch.randn(400, generator=generator)], 1).double()
     found = (x.double(), torch.full((400,), 1e-4, dtype=torch.float64))
-    area = learn.areas(odds, found)
+    area = entries.areas(odds, found)
     assert torch.allclose(area[:, 0].sort().values, torch.tensor([0.0, 0.08], dtype=torch.float64), atol=3e-3)
-    before, after = ((o.argmax(1) == label).double().mean() for o in (odds, odds + learn.area_odds(area, found)))
+    before, after = ((o.argmax(1) == label).double().mean() for o in (odds, odds + entries.area_odds(area, found)))
     assert after > 0.99 > before
     # One lattice for all: nothing changes.
     same = (torch.randn(400, generator=generator).double() * 0.01, found[1])
-    area = learn.areas(odds, same)
-    assert ((odds + learn.area_odds(area, same)).argmax(1) == odds.argmax(1)).double().mean() > 0.97
+    area = entries.areas(odds, same)
+    assert ((odds + entries.area_odds(area, same)).argmax(1) == odds.argmax(1)).double().mean() > 0.97
 
 
 def test_log_area_and_its_variance():
     M = torch.tensor([[[1.02, 0.01], [-0.005, 0.97]]], dtype=torch.float64)
     root = 1e-4 * torch.randn(4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    value, variance = learn.log_area(M, (root @ root.T)[None])
+    value, variance = entries.log_area(M, (root @ root.T)[None])
     draws = torch.randn(20_000, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(2)) @ root.T
     assert float(value) == pytest.approx(np.log(1.02 * 0.97 + 0.01 * 0.005))
     assert float(variance) == pytest.approx(float(torch.linalg.det(M + draws.reshape(-1, 2, 2)).log().var()), rel=0.03)
@@ -255,7 +255,7 @@ def test_background_under_and_between_the_disks_is_found():
     M = torch.from_numpy(geometry.inverse_transpose(F.reshape(-1, 2, 2))).float()
     position = transformer.positions(M, torch.full((24, 2), 64.0), hk @ nominal.T)
     patterns = torch.from_numpy(counts.counts.reshape(-1, 128, 128).astype(np.float32))
-    found = learn.background(patterns, position, model.radius_px, (64.0, 64.0), torch.from_numpy(model.probe)).numpy()
+    found = backgrounds.radial(patterns, position, model.radius_px, (64.0, 64.0), torch.from_numpy(model.probe)).numpy()
     true = 0.5 * 1e5 * model.background
     assert found[64, 64] == pytest.approx(true[64, 64], rel=0.05)
     assert found[64, 84:124:8] == pytest.approx(true[64, 84:124:8], rel=0.06)
@@ -267,11 +267,11 @@ def test_entries_are_counted_and_told_apart():
     label = rng.integers(0, 2, 300)
     mean = 60 * shares[label]
     intensity = torch.from_numpy(rng.poisson(mean).astype(np.float32))
-    centre, odds = learn.entries(intensity, torch.from_numpy(mean.astype(np.float32)))
+    centre, odds = entries.cluster(intensity, torch.from_numpy(mean.astype(np.float32)))
     assert len(centre) == 2
     agree = float((odds.argmax(1).numpy() == label).mean())
     assert max(agree, 1 - agree) > 0.99
-    one, _ = learn.entries(
+    one, _ = entries.cluster(
         torch.from_numpy(rng.poisson(60 * shares[np.zeros(300, int)]).astype(np.float32)),
         torch.from_numpy(60 * shares[np.zeros(300, int)]).float(),
     )
