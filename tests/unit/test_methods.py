@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -101,6 +102,38 @@ def test_two_runs_give_the_same_bytes(method: str, tmp_path: Path, counts_path: 
     for field in ("F", "covariance", "label", "centre_px", "dictionary"):
         found, again = getattr(one, field), getattr(other, field)
         assert (found is None and again is None) or found.tobytes() == again.tobytes(), field
+
+
+# How another processor computes: no wide vectors, other sums. Counts do not change; methods stay within 1e-4, far below the bound.
+PLAIN = {
+    "ATEN_CPU_CAPABILITY": "default",
+    "MKL_ENABLE_INSTRUCTIONS": "SSE4_2",
+    "NPY_DISABLE_CPU_FEATURES": "AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL AVX2 FMA3",
+}
+
+
+@pytest.mark.parametrize("method", ["com", "template", "ccstae"])
+def test_another_processor_gives_nearly_the_same_map(method: str, tmp_path: Path, counts_path: Path) -> None:
+    made = configured({method: {}})
+    run(made, method, counts_path, tmp_path / "here.h5")
+    (tmp_path / "config.yaml").write_text(config.dump(made))
+    words = ["ccstae", "map", "config.yaml", method, "--counts", str(counts_path), "--out", "there.h5"]
+    subprocess.run(words, cwd=tmp_path, env=os.environ | PLAIN, check=True, capture_output=True)
+    here, there = (store.read_map(tmp_path / f"{name}.h5").F for name in ("here", "there"))
+    assert np.abs(here - there).max() < 1e-4
+
+
+def test_another_processor_draws_the_same_counts() -> None:
+    drawn = (
+        "import hashlib, numpy as np; from ccstae import noise; from ccstae.config import Level; y, x = np.mgrid[-32:32, -32:32];"
+        "pattern = np.exp(-np.hypot(x, y) / 5); level = Level(background=0.25, electrons=1e5);"
+        "print(hashlib.sha256(np.stack([noise.pattern_counts(pattern, level, 1, 'a', i) for i in range(20)])).hexdigest())"
+    )
+    here, there = (
+        subprocess.run([sys.executable, "-c", drawn], env=os.environ | extra, check=True, capture_output=True, text=True).stdout
+        for extra in ({}, PLAIN)
+    )
+    assert here == there
 
 
 def test_zero_is_no_strain_everywhere(tmp_path: Path, counts_path: Path) -> None:
