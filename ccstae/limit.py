@@ -51,6 +51,7 @@ def write_limits(config: Config, id: str, scene_path: Path, optics_path: Path, t
             reference=store.values(optics, "reference", 2, "b", scan),
             symmetry=calibration.rotational_symmetry,
             limit=limits,
+            dislocations=store.read_dislocations(optics),
         )
         extra = {"share": store.values(optics, "share", 3, "f")}
         if "nuisance" in optics:

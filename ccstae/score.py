@@ -11,12 +11,17 @@ Metrics of a component in a region, e the error (answer minus truth), s the per-
 * `limit` root mean square s; `rmse_over_limit` is rmse / limit;
 * `limit_ratio` the robust_std of e / s, pattern by pattern: 1 for an efficient method whatever the spread of s;
 * `coverage95` share of |e| <= 1.96 standard deviations of the method's own covariance; no answer is not covered;
+* `gain` slope of the answer over the truth by least squares, weighted with 1 / s^2: 1 where a method shows strain in full, less where
+  it smooths or shrinks it, whatever its noise. Of quantity `all` it is one slope for all components. Only where the truth varies;
 * `own_bias` and `own_rmse` the same as without `own_`, of the strain that a program from outside gets by its own formula, where
   it tells it; all else comes from F, so that no method loses by its formula.
 
 `failure_rate` (quantity `all`) is the share of positions without an answer. Of the labels (quantity `label`), over unmixed
 positions: `accuracy` is the share that is right, vacuum included, under the best one-to-one naming of the method's classes;
 `sample_accuracy` the share for which vacuum and specimen are told apart; `material_accuracy` the accuracy on the specimen alone.
+Where circuits must close (quantity `all`, region `all`; dislocations.py finds the dislocations in the answer's own F): `cores_found` is
+the share of the dislocations with a circuit round them on the sample that are found within one scan step, `burgers_right` the share found
+with the right Burgers vector, `core_error` their root mean square distance in scan steps, `cores_false` how many more are found.
 At the noise-free level the limit is 0 and what is divided by it is nan.
 """
 
@@ -33,12 +38,13 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from ccstae import geometry, store
+from ccstae import dislocations, geometry, store
 from ccstae.config import Config, Level
 from ccstae.errors import InputError
 
 COLUMNS = ("scene", "method", "background", "electrons", "seed", "region", "quantity", "metric", "value")
 MAD_TO_STD = 1.482602218505602  # 1 / (sqrt(2) erfinv(1/2)): median absolute deviation to standard deviation, normal law
+_VARIES = 1e-4  # least standard deviation of a truth that has a gain
 Z95 = 1.959963984540054  # sqrt(2) erfinv(0.95)
 
 Array = NDArray[np.float64]
@@ -56,6 +62,11 @@ class Comparison:
     @property
     def error(self) -> Array:
         return self.answer - self.truth
+
+    def deformation(self, sample: Mask) -> Array:
+        """F (Ry, Rx, 2, 2) of the answer, NaN off the sample and where it gives up."""
+        F = geometry.deformation(*np.moveaxis(self.answer, -1, 0))
+        return np.where((sample & ~self.failed)[..., None, None], F, np.nan)
 
 
 def truth_path(run_dir: Path, scene: str) -> Path:
@@ -123,6 +134,18 @@ def component_metrics(error: Array, limit: Array | None, deviation: Array | None
     return metrics
 
 
+def gain(truth: Array, answer: Array, limit: Array | None) -> float | None:
+    """Slope of answers over truths (n, components), one for all components, each about its own mean; None where no truth varies.
+
+    Weights are 1 / limit^2, the same for all where there is no noise.
+    """
+    weight = np.ones_like(truth) if limit is None else 1 / np.square(limit)
+    truth = truth - np.average(truth, axis=0, weights=weight)
+    if truth.std(0).max() < _VARIES:
+        return None
+    return float((weight * truth * answer).sum() / (weight * truth**2).sum())
+
+
 def label_accuracy(truth: NDArray[Any], found: NDArray[Any]) -> float:
     """Share of unmixed positions (truth >= 0) labelled right, under the best one-to-one naming of the found classes."""
     unmixed = truth >= 0
@@ -149,10 +172,14 @@ def score_map(truth: store.Truth, level: Level, answer: store.Map) -> Iterator[t
             chosen = (None if a is None else a[mask, c] for a in (limit, deviation))
             for metric, value in component_metrics(comparison.error[mask, c], *chosen).items():
                 yield region, component, metric, value
+            yield from _gain(comparison, limit, mask, [c], region, component)
             if own is not None:
                 yield region, component, "own_bias", float(own[mask, c].mean())
                 yield region, component, "own_rmse", _rms(own[mask, c])
+        yield from _gain(comparison, limit, mask, [0, 1, 2, 3], region, "all")
         yield region, "all", "failure_rate", float(comparison.failed[mask].mean())
+    for metric, value in core_metrics(truth, comparison, answer.covariance).items():
+        yield "all", "all", metric, value
     if answer.label is not None:
         unmixed = truth.label >= 0
         yield "all", "label", "accuracy", label_accuracy(truth.label, answer.label)
@@ -164,6 +191,26 @@ def score_map(truth: store.Truth, level: Level, answer: store.Map) -> Iterator[t
     yield "all", "all", "seconds", seconds
     yield "all", "all", "patterns_per_second", 0.0 if "error" in answer.attributes else comparison.failed.size / max(seconds, 1e-9)
     yield "all", "all", "peak_memory_bytes", float(answer.attributes["peak_memory_bytes"])
+
+
+def _gain(
+    comparison: Comparison, limit: Array | None, mask: Mask, components: list[int], region: str, quantity: str
+) -> Iterator[tuple[str, str, str, float]]:
+    """The row of a gain, where there is one."""
+    truth, answer = (values[mask][:, components] for values in (comparison.truth, comparison.answer))
+    value = gain(truth, answer, None if limit is None else limit[mask][:, components])
+    if value is not None:
+        yield region, quantity, "gain", value
+
+
+def core_metrics(truth: store.Truth, comparison: Comparison, covariance: Array | None) -> dict[str, float]:
+    """What a map shows of a scene's dislocations; nothing where circuits need not close."""
+    lines = truth.dislocations
+    if lines is None:
+        return {}
+    sample = truth.label != 0
+    found = dislocations.find(comparison.deformation(sample), lines.lattice_A, lines.step_A, covariance)
+    return dislocations.compare(lines.position, lines.burgers_A, found, dislocations.surrounded(lines.position, sample, lines.step_A))
 
 
 def _rms(values: Array) -> float:

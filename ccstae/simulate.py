@@ -71,6 +71,10 @@ def simulate(config: Config, id: str, scene_path: Path, optics_path: Path) -> No
         for name, value in truth(config, scene, positions).items():
             extra[name] = value
         extra["region"].attrs["regions"] = json.dumps(REGIONS)
+        lines = scene.lines()
+        if lines is not None:
+            position, burgers = (lines[0] - positions[0, 0]) / scene.scan.step_A, lines[1]
+            store.write_dislocations(extra, store.Dislocations(position, burgers, geometry.reciprocal(scene.nominal), scene.scan.step_A))
         for name, value in nuisance.stored(config.microscope, scene, positions).items():
             extra[f"nuisance/{name}"] = value
     shutil.rmtree(parts.parent, ignore_errors=True)

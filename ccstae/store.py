@@ -62,6 +62,16 @@ class Counts:
 
 
 @dataclass(frozen=True)
+class Dislocations:
+    """The dislocation lines of a scene, and what is needed to find them on its scan."""
+
+    position: NDArray[np.float64]  # (n, 2), column and row of the scan, in steps from its first position
+    burgers_A: NDArray[np.float64]  # (n, 2), integral of F^-1 dx round the line, from x towards y
+    lattice_A: NDArray[np.float64]  # (2, 2), vectors of the reference lattice, columns
+    step_A: float
+
+
+@dataclass(frozen=True)
 class Truth:
     """Exact answers; only the scorer and the figures read them."""
 
@@ -73,6 +83,7 @@ class Truth:
     reference: NDArray[np.bool_]  # (Ry, Rx), where every method is re-referenced
     symmetry: int
     limit: dict[str, NDArray[np.float64]]  # level -> (Ry, Rx, 4), standard deviations of exx, eyy, exy, theta
+    dislocations: Dislocations | None = None  # None where circuits need not close
 
 
 @dataclass(frozen=True)
@@ -267,6 +278,8 @@ def write_truth(path: Path | str, truth: Truth, extra: dict[str, Any] | None = N
         group = file.create_group("limit")
         for level, values in truth.limit.items():
             group[level] = values
+        if truth.dislocations is not None:
+            write_dislocations(file, truth.dislocations)
         for name, value in (extra or {}).items():
             file[name] = value
 
@@ -295,7 +308,29 @@ def read_truth(path: Path | str) -> Truth:
             symmetry=int(symmetry),
             # No electrons where there is no specimen: the bound is infinite there.
             limit={level: dataset(file, f"limit/{level}", 3, "f", (*scan, 4))[...] for level in levels},
+            dislocations=read_dislocations(file),
         )
+
+
+def write_dislocations(file: h5py.File, lines: Dislocations) -> None:
+    for name in ("position", "burgers_A", "lattice_A", "step_A"):
+        value = np.asarray(getattr(lines, name), np.float64)
+        if value.size:  # a scene without lines has no positions
+            file[f"dislocations/{name}"] = value
+
+
+def read_dislocations(file: h5py.File) -> Dislocations | None:
+    """The dislocation lines of a truth or optics file, None where it tells nothing of them."""
+    if not own(file, "dislocations"):
+        return None
+    position = burgers = np.zeros((0, 2))
+    if own(file, "dislocations/position"):
+        position = values(file, "dislocations/position", 2, "f")
+        burgers = values(file, "dislocations/burgers_A", 2, "f", position.shape)
+    lattice, step_A = values(file, "dislocations/lattice_A", 2, "f", (2, 2)), float(values(file, "dislocations/step_A", 0, "f"))
+    if not (step_A > 0 and np.linalg.cond(lattice) < 100):
+        raise InputError(f"{file.filename}: /dislocations: expected lattice_A that spans a lattice and a step_A above 0")
+    return Dislocations(position, burgers, lattice, step_A)
 
 
 def read_regions(file: h5py.File) -> tuple[str, ...]:

@@ -17,6 +17,12 @@ from ccstae.geometry import COMPONENTS
 from ccstae.table import BOUND, LEVEL, MAP, Table, latex, markdown, pivot
 
 _LABELS = {"accuracy": "vacuum and materials", "sample_accuracy": "vacuum or specimen", "material_accuracy": "materials"}
+_CORES = {
+    "cores_found": "found (%)",
+    "burgers_right": "with the right Burgers vector (%)",
+    "cores_false": "false",
+    "core_error": "distance (steps)",
+}
 HEADLINE_REGION = "interior"
 _COST = {"seconds": "seconds", "patterns_per_second": "patterns per second", "peak_memory_bytes": "peak memory (MB)"}
 
@@ -67,6 +73,25 @@ def make(config: Config, metrics: pd.DataFrame, not_run: pd.DataFrame | None = N
             by_level,
             [BOUND, *methods],
             unit,
+        ),
+        pivot(
+            "gain",
+            "Strain shown of the strain there is",
+            "Slope of answer over truth in the interior, in percent; `all` is one slope for all components. 100 is right whatever the "
+            "noise; smoothing, and answers that lean towards no strain, show less.",
+            inside[inside["metric"] == "gain"],
+            by_level,
+            methods,
+            0.01,
+        ),
+        pivot(
+            "dislocations",
+            "Dislocations",
+            "From circuits in each map that do not close. Found: of the dislocations with a circuit round them on the sample, those with "
+            "one in the map within a scan step. False: dislocations in the map that are none. Distance: root mean square of those found.",
+            _cores(metrics),
+            ["scene", "quantity", "level"],
+            methods,
         ),
         pivot(
             "coverage",
@@ -133,6 +158,14 @@ def _with_bound(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
     """A metric with the bound as one more method; it is the same for every method and seed."""
     limit = _components(frame, "limit").drop_duplicates(["scene", "region", "quantity", *LEVEL])
     return pd.concat([_components(frame, metric), limit.assign(method=BOUND)])
+
+
+def _cores(metrics: pd.DataFrame) -> pd.DataFrame:
+    """Scores of dislocations in the scenes that have any, shares in percent."""
+    frame = metrics[metrics["metric"].isin(_CORES)]
+    frame = frame[frame["scene"].isin(frame["scene"][frame["metric"] == "cores_found"])]
+    percent = frame["metric"].isin(("cores_found", "burgers_right"))
+    return frame.assign(quantity=frame["metric"].map(_CORES), value=frame["value"].where(~percent, 100 * frame["value"]))
 
 
 def _cost(metrics: pd.DataFrame) -> pd.DataFrame:

@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 
 from ccstae import comparison, display, noise, score, store, throughput
 from ccstae.config import Config, Level
-from ccstae.figures import error, maps, patterns, scatter, speed, style, truth
+from ccstae.dislocations import circuits, find
+from ccstae.figures import dislocations, error, maps, patterns, scatter, speed, style, truth
 from ccstae.score import shown_level
 
 _NO_ANSWER = "Positions without an answer count with the error of the no-strain answer."
@@ -44,6 +45,12 @@ _CAPTIONS = {
         "Predicted against true",
         "Each point is one position of one seed, coloured in the interior, grey elsewhere on the sample. Dotted lines lie 1.96 median "
         "bounds off the diagonal: 95 % of an efficient method's interior lies between them. Values beyond the frame are drawn on it.",
+    ),
+    "dislocations": (
+        "Dislocations",
+        "How far the circuit round each cell of the scan is from closing, in shortest lattice vectors: 0 where the lattice is whole, "
+        "1 round a dislocation. Rings are the dislocations of the truth, crosses those found in the map. Black: a circuit passes a "
+        "position without an answer.",
     ),
     "truth": (
         "Truth",
@@ -124,6 +131,15 @@ def _of_scene(config: Config, run_dir: Path, scene: str, metrics: pd.DataFrame) 
     compared = {method: [score.compare(exact, answer.F) for answer in found] for method, found in answers.items()}
     yield "maps", maps.draw({m: found[0] for m, found in compared.items()}, limit, ~sample, interior, step_nm)
     yield "scatter", scatter.draw(compared, limit, sample, interior)
+
+    lines = exact.dislocations
+    if lines is not None and len(lines.position):
+        shown_maps = {}
+        for method, found in answers.items():
+            F, covariance = compared[method][0].deformation(sample), found[0].covariance
+            shown_maps[method] = (circuits(F, lines.step_A, covariance), find(F, lines.lattice_A, lines.step_A, covariance))
+        shortest = float(np.linalg.norm(lines.lattice_A, axis=0).min())
+        yield "dislocations", dislocations.draw(lines.position, shown_maps, sample.shape, shortest, step_nm)
 
     materials = list(settings.materials)
     lattice = [config.materials[m].a_A for m in materials]

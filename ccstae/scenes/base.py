@@ -98,6 +98,14 @@ class Scene(ABC):
         """Whether points x lie in the core of a dislocation."""
         return np.zeros(x.shape[:-1], np.bool_)
 
+    def lines(self) -> tuple[Array, Array] | None:
+        """Dislocation lines in the field of the scan: positions (n, 2) and Burgers vectors (n, 2), both in Angstrom.
+
+        A Burgers vector is the integral of F^-1 dx round the line from x towards y, a vector of the first material's lattice. None
+        where circuits need not close: grain boundaries are dislocations all along, and lattices that stand alone are no field.
+        """
+        return None
+
     def gradient_per_A(self, x: Array) -> Array:
         """Largest change of any component of F per Angstrom, at points x, by central differences."""
         step = 0.5
@@ -169,6 +177,17 @@ class Flake(Scene):
 
     def core(self, x: Array) -> NDArray[np.bool_]:
         return super().core(x) if self.dislocations is None else self.dislocations.core(self.to_reference(x))
+
+    def lines(self) -> tuple[Array, Array]:
+        row = self.dislocations
+        if row is None:
+            return np.zeros((0, 2)), np.zeros((0, 2))
+        low, high = self.positions[0, 0], self.positions[-1, -1]
+        outline = self.to_reference(_outline((*low, *high)))
+        y = row.lines(float(outline[:, 1].min()), float(outline[:, 1].max()))
+        x = y + self.seen(y)
+        x = x[((x >= low) & (x <= high)).all(-1) & (self.material(x) > 0)]
+        return x, np.tile(row.circuit_A, (len(x), 1))
 
     def atoms(self, box: Box) -> Atoms:
         row = self.dislocations

@@ -35,6 +35,8 @@ class DislocationRow:
         # Nearer to a line than this the field is that at this distance: elasticity ends there, and it would fold the lattice.
         self._least_A = min(abs(burgers_A), spacing_A / 4)
         self.core_A = max(core_A, self._least_A)
+        self.circuit_A = np.array([0.0, -burgers_A])
+        """What the lattice X = y - w misses of closure round a line, from x towards y."""
 
     def left(self, y: Array) -> NDArray[np.bool_]:
         """Whether points y lie left of the row."""
@@ -43,6 +45,12 @@ class DislocationRow:
     def core(self, y: Array) -> NDArray[np.bool_]:
         """Whether points y lie in a core, within core_A of a line."""
         return np.hypot(*self._from_nearest(y)) < self.core_A
+
+    def lines(self, low_A: float, high_A: float) -> Array:
+        """The lines (n, 2) with y from `low_A` to `high_A`."""
+        first, last = np.ceil((low_A - self.origin[1]) / self.spacing_A), np.floor((high_A - self.origin[1]) / self.spacing_A)
+        n = np.arange(first, last + 1)
+        return self.origin + np.stack([np.zeros_like(n), n * self.spacing_A], -1)
 
     def _from_nearest(self, y: Array) -> tuple[Array, Array]:
         """x and y from the nearest line."""

@@ -142,7 +142,7 @@ class RotationSettings(SceneSettings):
 
     kind: Literal["rotation"]
     materials: tuple[Id]
-    range_deg: float = Field(70.0, gt=0, le=360)
+    range_deg: float = Field(70.0, ge=0, le=360)
     """From the first three columns, which are neither turned nor strained, to the last."""
     exx: Strain = 0.005
     eyy: Strain = -0.005

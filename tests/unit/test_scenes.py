@@ -94,6 +94,11 @@ def test_a_burgers_circuit_closes_to_the_burgers_vector(line: int) -> None:
     hk = np.linalg.solve(DISLOCATED.crystals[0].cell, missing)
     np.testing.assert_allclose(hk, np.round(hk), atol=1e-3)
     assert abs(missing[0]) < 1e-3 * LATTICE_A
+    positions, burgers = DISLOCATED.lines()
+    if line == 0:
+        assert np.abs(positions - centre).max(-1).min() < 1e-6
+        np.testing.assert_allclose(burgers, [missing] * len(burgers), atol=1e-3 * LATTICE_A)
+        assert (np.abs(positions) <= np.abs(DISLOCATED.positions).max((0, 1))).all()
 
 
 def test_a_circuit_round_no_dislocation_closes() -> None:

@@ -242,3 +242,55 @@ def test_an_unfit_table_is_named(tmp_path: Path, text: str):
     (tmp_path / "m.csv").write_text(text)
     with pytest.raises(InputError, match=r"m\.csv"):
         score.read(tmp_path / "m.csv")
+
+
+def test_gain_is_the_slope_whatever_offset_and_noise():
+    rng = np.random.default_rng(0)
+    truth, limit = rng.normal(size=(50_000, 2)) * [1e-2, 2e-3], np.full((50_000, 2), [5e-3, 2e-3])
+    answer = truth * [0.8, 1.1] + [3e-3, -0.1] + rng.normal(size=truth.shape) * limit
+    assert score.gain(truth[:, :1], answer[:, :1], limit[:, :1]) == pytest.approx(0.8, abs=0.01)
+    assert score.gain(truth[:, 1:], answer[:, 1:], limit[:, 1:]) == pytest.approx(1.1, abs=0.02)
+    # Weights are squares of truth over bound: 2^2 and 1.
+    assert score.gain(truth, answer, limit) == pytest.approx((4 * 0.8 + 1.1) / 5, abs=0.01)
+    assert score.gain(truth, 0.5 * truth, None) == pytest.approx(0.5)
+    assert score.gain(np.full((9, 1), 0.01), truth[:9, :1], None) is None
+
+
+def test_gain_of_a_map_that_halves_the_strain():
+    truth = made_truth()
+    found = scores(truth, made_map("x", geometry.deformation(*np.moveaxis(0.5 * geometry.components(truth.F_probe), -1, 0))))
+    gains = [value for (_, _, metric), value in found.items() if metric == "gain"]
+    assert len(gains) == 5 * 4
+    np.testing.assert_allclose(gains, 0.5, rtol=0.02)
+
+
+def test_dislocations_are_scored_where_circuits_must_close():
+    truth = made_truth()
+    assert not any("core" in metric for _, _, metric in scores(truth, made_map("x", truth.F_probe)))
+    b = 3.153
+    y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    r2 = ((x - 6.4) ** 2 + (y - 4.3) ** 2) * 32
+    slope = np.zeros((*SHAPE, 2, 2))  # the gradient of an angle times b
+    slope[..., 0, 0], slope[..., 0, 1] = -(y - 4.3) / r2, (x - 6.4) / r2
+    F = np.linalg.inv(np.eye(2) + b / (2 * np.pi) * slope)
+    lattice = b * np.array([[1, -0.5], [0, np.sqrt(0.75)]])
+    lines = store.Dislocations(np.array([(6.4, 4.3)]), np.array([(b, 0.0)]), lattice, 32.0)
+    truth = replace(truth, F_probe=F, dislocations=lines)
+    seen = {metric: value for (_, _, metric), value in scores(truth, made_map("x", F)).items() if "core" in metric or "burgers" in metric}
+    assert seen.pop("core_error") < 0.3
+    assert seen == {"cores_found": 1, "burgers_right": 1, "cores_false": 0}
+    blind = scores(truth, made_map("x", np.broadcast_to(np.eye(2), (*SHAPE, 2, 2))))
+    assert (blind["all", "all", "cores_found"], blind["all", "all", "cores_false"]) == (0, 0)
+
+
+def test_dislocations_of_a_truth_file_are_read_as_written(tmp_path: Path):
+    for count in (0, 2):
+        lines = store.Dislocations(np.arange(2.0 * count).reshape(-1, 2), np.ones((count, 2)), 3 * np.eye(2), 20.0)
+        store.write_truth(tmp_path / "t.h5", replace(made_truth(), dislocations=lines))
+        read = store.read_truth(tmp_path / "t.h5").dislocations
+        assert read is not None
+        assert read.position.shape == (count, 2)
+        np.testing.assert_array_equal(read.position, lines.position)
+        assert read.step_A == 20
+    store.write_truth(tmp_path / "t.h5", made_truth())
+    assert store.read_truth(tmp_path / "t.h5").dislocations is None

@@ -25,7 +25,7 @@ def row(table: tables.Table, *key: str) -> dict[str, str]:
 
 
 def test_every_table_is_made(made: dict[str, tables.Table]):
-    assert list(made) == ["headline", "limit_ratio", "bias", "coverage", "regions", "failures", "labels", "cost", "comparison"]
+    assert list(made) == ["headline", "limit_ratio", "bias", "gain", "coverage", "regions", "failures", "labels", "cost", "comparison"]
 
 
 def test_headline_is_the_interior_rmse_beside_the_bound(made: dict[str, tables.Table], run_dir: Path):
