@@ -87,6 +87,8 @@ def catalogue(config: Config) -> list[Entry]:
     entries = []
     for scene in config.scored:
         for kind, (title, caption) in _CAPTIONS.items():
+            if kind == "dislocations" and getattr(config.scenes[scene], "dislocations", None) is None:
+                continue
             for method in config.methods if kind == "dictionary" else [""]:
                 name = f"{scene}_{kind}" + (f"_{method}" if method else "")
                 entries.append(Entry(name, scene, kind, f"{title}: {method}" if method else title, caption))

@@ -143,7 +143,7 @@ class RotationSettings(SceneSettings):
     kind: Literal["rotation"]
     materials: tuple[Id]
     range_deg: float = Field(70.0, ge=0, le=360)
-    """From the first three columns, which are neither turned nor strained, to the last."""
+    """From the first three columns, which are neither turned nor strained, to the last; 0: the same strains without rotation."""
     exx: Strain = 0.005
     eyy: Strain = -0.005
     exy: Strain = 0.0

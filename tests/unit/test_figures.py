@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 
 from ccstae import figures, geometry, noise, score
 from ccstae.config import Level
-from ccstae.figures import error, maps, patterns, scatter, style, truth
+from ccstae.dislocations import Circuits, Found
+from ccstae.figures import dislocations, error, maps, patterns, scatter, style, truth
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +161,25 @@ def test_a_run_gets_every_figure_of_the_catalogue_that_it_can_have(drawn_run: Pa
     assert {Path(name).stem for name in found} == names - {"pair_speed", *(f"pair_dictionary_{m}" for m in ("zero", "com", "template"))}
     for path in (drawn_run / "figures").iterdir():
         assert path.read_bytes().startswith(b"\x89PNG" if path.suffix == ".png" else b"%PDF")
+
+
+def test_closures_stand_at_the_middle_of_their_circuits():
+    """On a scan of 6 x 8 positions 2 nm apart: the circuit of first corner (1, 2) has its middle 1.5 steps on, in the cell from there."""
+    closure = np.zeros((3, 5, 2))
+    closure[1, 2, 0] = 3.0
+    seen = Circuits(3, closure, np.zeros((3, 5, 2, 2)), np.zeros((3, 5, 2, 2)))
+    line = np.array([(3.5, 2.5)])
+    with style.styled():
+        drawn = dislocations.draw(line, {"com": (seen, Found(line, closure[1, 2][None]))}, (6, 8), 3.0, 2.0)
+        assert has_white_rim(drawn)
+    panel = drawn.get_axes()[0]
+    image = panel.get_images()[0]
+    left, right, bottom, top = image.get_extent()
+    at = (left + (2 + 0.5) * (right - left) / 5, top + (1 + 0.5) * (bottom - top) / 3)
+    assert shown(panel)[1, 2] == 1
+    for points in panel.collections:
+        np.testing.assert_allclose(points.get_offsets()[0], at)
+    np.testing.assert_allclose(at, [8, 6])  # 0.5 more for the frame round the first position, times 2 nm
 
 
 def test_drawing_twice_gives_the_same_bytes(metrics, tmp_path: Path):
