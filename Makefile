@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 unexport PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := run
-.PHONY: run setup test tune lint format unit dry ci regress baseline mutate faults peers peers-test audit lock clean help
+.PHONY: run setup test tune lint format unit dry ci regress baseline mutate faults peers peers-test ablation audit lock clean help
 
 run: setup ## run $(CONFIG), then say where the report is and what it found
 	@ccstae config check "$(CONFIG)"
@@ -90,6 +90,9 @@ peers: setup ## config/peers.yaml: other packages' methods beside ours; makes th
 
 peers-test: setup ## the tests that need the peers' environments
 	OMP_NUM_THREADS=1 pytest -rs tests/peers
+
+ablation: setup ## config/ablation.yaml: ccstae with each of its parts left out in turn
+	$(MAKE) run CONFIG=config/ablation.yaml
 
 audit: setup ## known vulnerabilities of the pinned packages
 	@test -x $(VENV)/audit/bin/pip-audit || { $(PYTHON) -m venv $(VENV)/audit && $(VENV)/audit/bin/python -m pip install --quiet pip-audit==2.10.1; }

@@ -11,6 +11,7 @@ It is trained in parameter space: deformations are drawn, rendered from the dict
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -95,10 +96,17 @@ def encode(encoder: Encoder, dictionary: Dictionary, counts: Tensor, rough: Enco
     return Encoded(M, centre)
 
 
-def answer(encoder: Encoder, maps: Tensor, offset: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+def answer(encoder: Callable[[Tensor], tuple[Tensor, Tensor]], maps: Tensor, offset: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
     """Correction (dM, dc) of the rough lattice; `offset` (n, K, 2) is its position within the maps' centre pixel."""
     displacement, precision = encoder(maps)
     return fit_lattice(displacement - offset, precision, g)
+
+
+def loss(encoder: Callable[[Tensor], tuple[Tensor, Tensor]], maps: Tensor, offset: Tensor, g: Tensor, dM: Tensor, dc: Tensor) -> Tensor:
+    """Mean Huber loss, 1 px wide, of where the answer puts the disks g (K, 2), against dM (n, 2, 2) and dc (n, 2) that were drawn."""
+    fM, fc = answer(encoder, maps, offset, g)
+    error = transformer.positions(fM - dM, fc - dc, g)
+    return nn.functional.huber_loss(error, torch.zeros_like(error), delta=1.0)
 
 
 def train(dictionary: Dictionary, M: Tensor, centre: Tensor, shape: tuple[int, int], seed: int) -> Encoder:
@@ -130,11 +138,8 @@ def train(dictionary: Dictionary, M: Tensor, centre: Tensor, shape: tuple[int, i
             expected = dictionary.intensity[entry][:, 1:, None] * unit + patch.cut(dictionary.background)
             counts = torch.poisson((expected * patch.inside).cpu().clamp(0, 1e7), generator=generator).to(M.device)
             maps = score_maps(counts, kernel)
-        fM, fc = answer(encoder, maps, offset, g)
-        error = transformer.positions(fM - dM, fc - dc, g)
-        loss = nn.functional.huber_loss(error, torch.zeros_like(error), delta=1.0)
         optimiser.zero_grad()
-        loss.backward()
+        loss(encoder, maps, offset, g, dM, dc).backward()
         optimiser.step()
         schedule.step()
     return encoder.eval()
