@@ -8,10 +8,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
 import yaml
 
-from ccstae import config, geometry, limit, noise, score, simulate, store
+from ccstae import config, limit, noise, score, simulate, store
 
 CONFIG = """
 name: other
