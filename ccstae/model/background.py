@@ -16,7 +16,10 @@ _RIM_PX = 3.0  # what lies this far outside a disk is background
 
 
 def diffuse(counts: Tensor, position: Tensor, radius_px: float, centre: tuple[float, float]) -> tuple[Tensor, Tensor]:
-    """Sums over patterns, (rings,), of counts and of pixels that lie outside every disk, by whole-pixel distance from the centre."""
+    """Sums over patterns (n, Qy, Qx) of counts and of pixels outside every disk, each (rings,), by whole-pixel distance from the centre.
+
+    `position` (n, K, 2) is that of the disks and `centre` the nominal one, x and y in pixels.
+    """
     n, height, width = counts.shape
     offsets = transformer.square(2 * math.ceil(radius_px + _RIM_PX) + 1, counts.device)
     patch = transformer.patches(position, offsets, (height, width))
@@ -41,6 +44,8 @@ def distance(height: int, width: int, centre: tuple[float, float], device: torch
 def radial(counts: Tensor, position: Tensor, radius_px: float, centre: tuple[float, float], probe: Tensor, cusp: bool = True) -> Tensor:
     """Diffuse counts of a mean pattern, (Qy, Qx), fixed to the detector: the radial profile of what lies between the disks.
 
+    From patterns (n, Qy, Qx), the disks' positions (n, K, 2) and radius in pixels, the nominal centre (x, y) and the vacuum probe (Qy, Qx).
+    A ring's rate is (counts + 1/2) / pixels, the mean of the posterior under Jeffreys' prior; between rings its logarithm is interpolated.
     A ring with few counts borrows from its neighbours: the window widens until it holds 100 counts or 9 rings. Under the direct
     beam, which is never bare, the profile goes on as `under_direct_beam` finds it.
     """
@@ -72,7 +77,9 @@ def under_direct_beam(summed: Tensor, total: Tensor, area: Tensor, n: int, r: Te
     """Diffuse counts (Qy, Qx) near the centre: b / (1 + (r / r0)^2)^p beside A times the vacuum probe, by Poisson likelihood.
 
     The rings under the direct beam hold both; rings out to three times as far, bare of disks, hold the diffuse part alone.
-    `summed` (Qy, Qx) is the sum of n patterns, `total` and `area` are those of `diffuse`.
+    `summed` (Qy, Qx) is the sum of n patterns, `total` and `area` are those of `diffuse`, `r` (Qy, Qx) is the distance from the centre and
+    `bare` that of the first ring outside the direct beam, in pixels. p = 1 is the Lorentzian of the published noise. Simplex search:
+    J. A. Nelder and R. Mead, Comput. J. 7, 308 (1965).
     """
     reach = 3 * bare
     distances = r.double().cpu().numpy()

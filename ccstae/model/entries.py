@@ -106,7 +106,8 @@ def areas(odds: Tensor, found: tuple[Tensor, Tensor]) -> Tensor:
 def expected(dictionary: Dictionary, state: State, variance: Tensor) -> tuple[Tensor, Tensor]:
     """Intensities (n, E, K - 1) that each entry expects at the pattern's counts, and the entries' log odds (n, E) from the intensities.
 
-    `variance` (n, K) is that of the state's intensities.
+    Entry e expects a_k = (sum of the pattern's diffracted intensities) x (the disk's share of them in e); the log odds are those of
+    normal laws, -1/2 sum_k ((A_k - a_k)^2 / v_k + log v_k), with v_k the `variance` (n, K) of A_k plus the square of the spread learned.
     """
     total = state.intensity[:, 1:].sum(1, keepdim=True)
     shares = dictionary.intensity[:, 1:] / dictionary.intensity[:, 1:].sum(1, keepdim=True)
@@ -116,7 +117,11 @@ def expected(dictionary: Dictionary, state: State, variance: Tensor) -> tuple[Te
 
 
 def code(dictionary: Dictionary, state: State, variance: Tensor, covariance: Tensor, most: int) -> tuple[Dictionary, State]:
-    """Learn entries and the spread about them; returns the dictionary, and the states with what their entries expect as prior."""
+    """Learn at most so many entries, and the spread about them; the dictionary, and the states with what their entries expect as prior.
+
+    `variance` (n, K) is that of the states' intensities, `covariance` (n, 4, 4) that of M. The spread of a disk is 1.5 times the robust
+    relative deviation from its entry beyond the counts' own, sqrt(median((A / a - 1)^2 - v / a^2)), from 3 % to 75 %.
+    """
     centre, odds = cluster(state.intensity[:, 1:], variance[:, 1:], most)
     found = log_area(state.M, covariance)
     area = areas(odds, found)
