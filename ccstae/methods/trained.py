@@ -98,8 +98,11 @@ def load(path: Path | str, counts: Counts, settings: CcstaeSettings, device: str
     InputError where it is no such file, or the weights were learned with other settings, another instrument or another nominal lattice.
     """
     tensors, about = weights.read(path, METHOD)
-    if about.get("settings") != kept(settings):
-        raise InputError(f"{path}: learned with the settings {about.get('settings')}; expected those of the config, {kept(settings)}")
+    told, wanted = about.get("settings"), kept(settings)
+    if told != wanted:
+        told = told if isinstance(told, dict) else {}
+        pairs = [f"{name} {short(told.get(name))}, here {short(value)}" for name, value in wanted.items() if told.get(name) != value]
+        raise InputError(f"{path}: learned with other settings ({'; '.join(pairs)}); expected those of the config")
     check(about.get("instrument"), counts)
     shape = counts.counts.shape[2:]
     pixels = patch_pixels(disk_radius_px(counts.calibration))

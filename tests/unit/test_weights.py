@@ -113,7 +113,12 @@ HOSTILE: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         f"weights of format 99, written by ccstae '9.9'; expected format {weights.FORMAT}",
     ),
     "other method": ({"method": "ccstae-2023"}, {}, "weights of the method 'ccstae-2023'; expected those of 'ccstae'"),
-    "other settings": ({"settings": {"seed": 7}}, {}, "learned with the settings {'seed': 7}; expected those of the config"),
+    "other settings": (
+        {"settings": {"seed": 7, "transformer": "rigid", "without": []}},
+        {},
+        "learned with other settings (seed 7, here 0);",
+    ),
+    "no settings": ({"settings": "none"}, {}, "learned with other settings (seed None, here 0; transformer None"),
     "other instrument": ({"instrument": {"detector_px": [64, 64]}}, {}, "detector_px is [128, 128], the weights were learned at [64, 64]"),
     "no instrument": ({"instrument": "none"}, {}, "detector_px is [128, 128], the weights were learned at None"),
     "dose not a number": ({"electrons": "many"}, {}, "electrons is 'many'; expected a finite number"),
