@@ -3,12 +3,12 @@
 Every pattern knows its lattice M as a normal law, with mean M_i and information Lambda_i. Neighbours are alike: differences along a link
 follow a Student law of scale S. Its weights say how much a link holds, so a jump costs no more than a kink: edges stay. With
 
-    sum_i u_i (x_i - M_i)^T Lambda_i (x_i - M_i) + sum_links w_l (x_i - x_j)^T S^-1 (x_i - x_j)
+    sum_i (x_i - M_i)^T Lambda_i (x_i - M_i) + sum_links w_l (x_i - x_j)^T S^-1 (x_i - x_j)
 
-the field x is normal given the weights; w, u (a pattern may be wrong by more than it says) and S are learned from the map itself by
-expectation maximisation (K. L. Lange, R. J. A. Little and J. M. G. Taylor, J. Am. Stat. Assoc. 84, 881 (1989)). Expectations are over
-samples of the field, each of which costs one more linear system: perturb the data, solve
-(G. Papandreou and A. L. Yuille, NIPS 23 (2010)). The systems are sparse and factorised once a round.
+the field x is normal given the weights; w and S are learned from the map itself by expectation maximisation (K. L. Lange, R. J. A. Little
+and J. M. G. Taylor, J. Am. Stat. Assoc. 84, 881 (1989)). Expectations are over samples of the field, each of which costs one more linear
+system: perturb the data, solve (G. Papandreou and A. L. Yuille, NIPS 23 (2010)). The systems are sparse and factorised once a round.
+Patterns are believed as they state themselves: a Student law for them too takes what is sharp, such as a ripple's crest, for an error.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from scipy.sparse.linalg import splu
 Array = NDArray[np.float64]
 
 _LINK_FREEDOM = 2.0  # degrees of freedom of the differences: edges are no surprise
-_DATA_FREEDOM = 8.0  # of a pattern's error: nearly normal
 _ROUNDS = 30
 _SAMPLES = 32
 _SETTLED = 0.02  # change of the log volume of S that ends the learning
@@ -40,21 +39,19 @@ def pool(M: Array, information: Array, held: NDArray[np.bool_], seed: int) -> tu
     difference = sparse.kron(ends, sparse.eye_array(4), "csr")  # (4 links, 4 n)
     root = np.linalg.cholesky(information)
     scale = 0.1 * np.diag(np.median(np.diagonal(np.linalg.inv(information), axis1=1, axis2=2), 0))
-    weight, trust = np.ones(len(i)), np.ones(n)
+    weight, data = np.ones(len(i)), _blocks(information)
     for _ in range(_ROUNDS):
         stiffness = np.linalg.inv(scale)
-        data, prior = _blocks(trust[:, None, None] * information), _blocks(weight[:, None, None] * stiffness)
+        prior = _blocks(weight[:, None, None] * stiffness)
         factors = splu((data + difference.T @ prior @ difference).tocsc(), permc_spec="MMD_AT_PLUS_A", options={"SymmetricMode": True})
         # Perturbed by the noise that data and prior say they have, solutions scatter about the mean as the field does.
-        noise = np.sqrt(trust)[:, None] * np.einsum("nab,snb->sna", root, _pairs(generator, n))
+        noise = np.einsum("nab,snb->sna", root, _pairs(generator, n))
         bend = np.sqrt(weight)[:, None] * (_pairs(generator, len(i)) @ np.linalg.cholesky(stiffness).T)
         right = noise.reshape(_SAMPLES, -1) + (difference.T @ bend.reshape(_SAMPLES, -1).T).T
         mean = factors.solve(data @ M.ravel()).reshape(n, 4)
         away = factors.solve(np.ascontiguousarray(right.T)).T.reshape(_SAMPLES, n, 4)
         d = (mean + away)[:, j] - (mean + away)[:, i]
         weight = (_LINK_FREEDOM + 4) / (_LINK_FREEDOM + np.einsum("sla,ab,slb->l", d, stiffness, d) / _SAMPLES)
-        error = mean + away - M
-        trust = (_DATA_FREEDOM + 4) / (_DATA_FREEDOM + np.einsum("sna,nab,snb->n", error, information, error) / _SAMPLES)
         # A field of n positions has n - 1 free differences, however many links there are.
         before, scale = scale, np.einsum("sla,slb,l->ab", d, d, weight) / (_SAMPLES * max(n - 1, 1)) + _LEAST_SCALE**2 * np.eye(4)
         if abs(np.linalg.slogdet(scale)[1] - np.linalg.slogdet(before)[1]) < _SETTLED:
