@@ -25,7 +25,7 @@ from ccstae import geometry, multislice, optics
 from ccstae.config import Config
 from ccstae.scenes.base import Array, Scene
 
-_FINER = 4  # a cell is so small that it is sampled this much more finely than a specimen
+_FINER = 5  # a cell is so small that it is sampled this much more finely than a specimen
 
 
 def intensities(config: Config, scene: Scene, F: Array, directions: Array, reach_inv_A: float) -> tuple[NDArray[np.int64], Array]:

@@ -28,7 +28,6 @@ from ccstae.progress import progress
 from ccstae.scenes.base import Array, Scene, scan_positions
 from ccstae.scenes.local import LocalScene
 
-_MARGIN_A = 12.0  # atoms this far outside a tile's windows still touch them with their potential
 _BATCH_SAMPLES = {"cpu": 2**20, "cuda": 2**25}  # of all windows of a batch: few enough to stay in a processor's cache
 _TILE_BYTES = 2**29
 _MIXED = 0.02  # a material or the vacuum counts when it holds more than this share of the probe
@@ -148,7 +147,7 @@ class Renderer:
         self.factors = [torch.from_numpy(part.astype(np.complex64)).to(device) for part in optics.probe_factors(m, win)]
         self.detect = Detector(m, win, device)
         # Whole number of potential samples per window sample, so that cropping keeps the grids aligned.
-        self.refine = int(np.ceil(win.sampling_A / config.simulation.potential_sampling_A))
+        self.refine = next_fast_len(int(np.ceil(win.sampling_A / config.simulation.potential_sampling_A)), real=True)
 
     def vacuum(self) -> NDArray[np.float32]:
         """The vacuum probe on the detector, (Qy, Qx), sums to 1."""
@@ -160,11 +159,11 @@ class Renderer:
         sampling = self.win.sampling_A
         half = self.win.samples // 2
         points, weights = self.source
-        margin = _MARGIN_A + np.abs(points).max()
+        margin = potential.REACH_A + np.abs(points).max()
         # The tile's grid starts on a multiple of the sampling, whatever the tile: the atoms meet the same grid in every tiling.
         origin = np.floor(positions.min((0, 1)) / sampling).astype(int) - half - int(np.ceil(margin / sampling))
         end = np.ceil(positions.max((0, 1)) / sampling).astype(int) + half + int(np.ceil(margin / sampling))
-        shape = [int(next_fast_len(int(n))) for n in end - origin]
+        shape = [potential.fast_length(n) for n in end - origin]
         slices = self.slices(scene, origin * sampling, (shape[0], shape[1]))
         between = None
         if len(slices) > 1:

@@ -66,11 +66,11 @@ class Microscope(Settings):
 class Simulation(Settings):
     """Numerical settings of the simulator; results must not depend on them (docs/physics.md shows how far they do)."""
 
-    potential_sampling_A: float = Field(0.05, gt=0, le=0.3)
+    potential_sampling_A: float = Field(0.0625, gt=0, le=0.3)
     window_per_px: int = Field(2, ge=1, le=8)
     """The simulated window is this many times 1 / pixel_size_inv_A wide: so many samples span one detector pixel."""
-    tile_A: float = Field(400.0, ge=50, le=4000)
-    """Edge of the tiles in which the potential is built; bounds memory, not results."""
+    tile_A: float = Field(1100.0, ge=50, le=4000)
+    """Edge of the tiles in which a scan is simulated; bounds memory and what a stopped run loses, not results."""
 
 
 class Material(Settings):

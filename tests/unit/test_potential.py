@@ -28,7 +28,7 @@ def test_atoms_lie_where_they_are(shape: tuple[int, int], refine: int) -> None:
         wave_y, wave_x = (np.exp(-2j * np.pi * np.outer(k, x)) for k, x in ((ky, own[:, 1]), (kx, own[:, 0])))
         factor = LobatoParametrization().projected_scattering_factor(symbol)(q2)  # type: ignore[misc]
         V += factor * np.exp(-2 * np.pi**2 * thermal_A.get(symbol, 0.0) ** 2 * q2) * (wave_y @ wave_x.T)
-    kept = [np.abs(k) * step < 1 / 3 for k in (ky, kx)]
+    kept = [np.abs(k) * step < 0.41 for k in (ky, kx)]
     phase = energy2sigma(80e3) * np.fft.ifft2(V * kept[0][:, None] * kept[1]).real / step**2
     low = [np.rint(np.fft.fftfreq(n) * n).astype(int) for n in shape]
     exact = np.fft.ifft2(np.fft.fft2(np.exp(1j * phase))[np.ix_(*low)]) / refine**2

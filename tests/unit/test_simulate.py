@@ -90,7 +90,7 @@ def test_centroids_recover_the_averaged_truth(kind: str, middle_A: tuple[float, 
 POINT = (-130.3, 60.2)  # on the slope of the round region of tension
 
 
-@pytest.mark.parametrize("finer", [{"potential_sampling_A": 0.05}, {"window_per_px": 4}], ids=["half the sampling", "twice the window"])
+@pytest.mark.parametrize("finer", [{"potential_sampling_A": 0.03}, {"window_per_px": 4}], ids=["half the sampling", "twice the window"])
 def test_strain_does_not_depend_on_the_numerical_settings(finer: dict[str, float]) -> None:
     config, scene = made({"kind": "heterostructure"}, microscope=SMALL)
     better, _ = made({"kind": "heterostructure"}, microscope=SMALL, simulation=finer)
