@@ -22,13 +22,13 @@ class Detector:
     """
 
     def __init__(self, microscope: Microscope, win: optics.Window, device: str = "cpu"):
-        self.pixels, self.samples = microscope.detector_px, win.samples
+        self.pixels = microscope.detector_px
         self.distorted: tuple[torch.Tensor, ...] | None = None
         if microscope.nuisances.distorts:
             self.distorted = tuple(part.to(device) for part in nuisance.distorted_response(microscope, win))
             return
         both = np.stack([np.fft.fftshift(part, 1) for part in optics.pixel_response(microscope, win)], 1)  # (pixel, value or slope, n)
-        both = np.pad(both, ((0, -self.pixels % _BLOCK), (0, 0), (0, 0))).reshape(-1, _BLOCK, 2, self.samples).swapaxes(1, 2)
+        both = np.pad(both, ((0, -self.pixels % _BLOCK), (0, 0), (0, 0))).reshape(-1, _BLOCK, 2, win.samples).swapaxes(1, 2)
         self.first, self.last = _span(both)
         self.bands: list[tuple[slice, torch.Tensor]] = []  # of each block the samples that it sees, and (2 * _BLOCK, seen)
         for block in both:
@@ -37,17 +37,19 @@ class Detector:
             self.bands.append((slice(a - self.first, b - self.first), matrix))
 
     def __call__(self, amplitude: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Patterns (B, Qy, Qx) and gradients (B, 2, Qy, Qx), a shift along x and y (1/px), of amplitudes (B, n, n) in FFT order.
+        """Patterns (B, Qy, Qx) and gradients (B, 2, Qy, Qx), a shift along x and y (1/px), of amplitudes (B, n, n).
 
-        The amplitudes are overwritten.
+        The direct beam is in the middle of the amplitudes.
         """
         count = len(amplitude)
-        squares = torch.view_as_real(amplitude).square_()
         if self.distorted is not None:
-            samples = squares.sum(-1).reshape(count, -1).T.contiguous()
+            samples = torch.fft.ifftshift(amplitude, (1, 2)).abs().square().reshape(count, -1).T.contiguous()
             pattern, x, y = ((part @ samples).T.reshape(-1, self.pixels, self.pixels) for part in self.distorted)
             return pattern, torch.stack([x, y], 1)
-        intensity = self._intensity(squares)
+        # |amplitude|^2 (y, B, x) of the samples that reach the detector.
+        reach = slice(self.first, self.last)
+        real, imaginary = torch.view_as_real(amplitude[:, reach, reach].transpose(0, 1)).unbind(-1)
+        intensity = torch.mul(real, real, out=real.new_empty(real.shape)).addcmul_(imaginary, imaginary)
         blocks = len(self.bands)
         # Both products have whole matrices on either side: batched ones take twice as long.
         rows = intensity.new_empty(blocks, 2 * _BLOCK, intensity[0].numel())
@@ -62,17 +64,6 @@ class Detector:
         size = blocks * _BLOCK
         pattern, x, y = (part.reshape(count, size, size)[:, : self.pixels, : self.pixels] for part in (both[0, 0], both[0, 1], both[1, 0]))
         return pattern, torch.stack([x, y], 1)
-
-    def _intensity(self, squares: torch.Tensor) -> torch.Tensor:
-        """|amplitude|^2 (y, B, x) of the samples that reach the detector, the lowest first, of squares (B, n, n, real or imaginary)."""
-        below, above = self.samples // 2 - self.first, self.last - self.samples // 2  # samples at negative and at other frequencies
-        out = squares.new_empty(below + above, len(squares), below + above)
-        parts = ((slice(0, below), slice(self.samples - below, self.samples)), (slice(below, below + above), slice(0, above)))
-        for to_y, from_y in parts:
-            for to_x, from_x in parts:
-                part = squares[:, from_y, from_x].transpose(0, 1)
-                torch.add(part[..., 0], part[..., 1], out=out[to_y, :, to_x])
-        return out
 
 
 def _span(sees: NDArray[np.float64]) -> tuple[int, int]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from ccstae.errors import InputError
 
 Device = Literal["auto", "cpu", "gpu"]
+Part = TypeVar("Part")
 
 
 def resolve(device: Device) -> Literal["cpu", "cuda"]:
@@ -29,3 +32,19 @@ def resolve(device: Device) -> Literal["cpu", "cuda"]:
 def slots(device: str) -> int:
     """How many jobs must wait for the GPU: 1 where one may be used and NVIDIA's driver shows one, else 0. Needs no torch."""
     return int(device != "cpu" and Path("/dev/nvidia0").exists())
+
+
+def side_by_side(task: Callable[[Part], None], parts: Sequence[Part], device: str) -> None:
+    """Do all parts of a task, on a CPU as many at a time as torch has threads: small operations go better each on its own core."""
+    import torch
+
+    threads = torch.get_num_threads()
+    if device != "cpu" or min(threads, len(parts)) == 1:
+        for part in parts:
+            task(part)
+        return
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            list(pool.map(task, parts))
+    finally:
+        torch.set_num_threads(threads)

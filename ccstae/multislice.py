@@ -21,8 +21,8 @@ KEPT = 2 / 3
 
 
 def propagator(microscope: Microscope, win: optics.Window, distance_A: float) -> torch.Tensor:
-    """P (n, n), complex64, FFT order, over a distance in Angstrom; zero where waves are cut."""
-    q = win.frequencies
+    """P (n, n), complex64, the direct beam in the middle, over a distance in Angstrom; zero where waves are cut."""
+    q = np.fft.fftshift(win.frequencies)
     kept = np.abs(q) < KEPT * q.max()
     phase = -np.pi * geometry.wavelength_A(microscope.energy_keV) * distance_A * (q[:, None] ** 2 + q**2)
     return torch.from_numpy(np.where(kept[:, None] & kept, np.exp(1j * phase), 0.0).astype(np.complex64))
@@ -37,11 +37,17 @@ def band_limited(transmission: torch.Tensor) -> torch.Tensor:
     return torch.fft.ifft2(spectrum)
 
 
-def exit_wave(wave: torch.Tensor, slices: Sequence[torch.Tensor], propagator: torch.Tensor | None) -> torch.Tensor:
-    """The wave (B, n, n), changed in place, behind B times slices (layers, n, n) that it meets in this order; one needs no propagator."""
-    for layer in range(len(slices[0])):
-        if layer > 0:
-            wave = torch.fft.ifft2(torch.fft.fft2(wave) * propagator)
+def exit_wave(probe: torch.Tensor, slices: Sequence[torch.Tensor], propagator: torch.Tensor | None) -> torch.Tensor:
+    """The wave (B, n, n) behind B times slices (layers, n, n) that a probe meets in this order; one needs no propagator.
+
+    The probe (B, n, n, 2) is real, each value there twice, and is overwritten. Its sign changes from sample to sample, and so does the
+    wave's: that puts the direct beam in the middle of the transform.
+    """
+    for one, own in zip(probe, slices, strict=True):
+        one *= torch.view_as_real(own[0])
+    wave = torch.view_as_complex(probe)
+    for layer in range(1, len(slices[0])):
+        wave = torch.fft.ifft2(torch.fft.fft2(wave) * propagator)
         for one, own in zip(wave, slices, strict=True):
             one *= own[layer]
     return wave

@@ -77,19 +77,23 @@ def probe_fourier(microscope: Microscope, win: Window) -> Array:
     return np.asarray(amplitude / np.sqrt((amplitude**2).sum()))
 
 
-def probe_factors(microscope: Microscope, win: Window) -> tuple[Array, Array]:
-    """Factors Y and X, both (terms, n), of `probe_fourier` = Y^T X: the singular vectors of the aperture.
+def probe_terms(microscope: Microscope, win: Window) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Factors (2, terms, q) and cosines and sines (2 q, n) that a probe anywhere in the window is made of.
 
-    An aperture that covers few samples has few terms (13 by default, 308 samples), and a shifted probe is then a product of
-    (n, terms) and (terms, n) matrices instead of a Fourier transform.
+    The singular vectors of the aperture are its factors along y and x. One that covers few samples has few (13 by default, 308 samples),
+    all even in q, and a probe at x0 in real space is a sum of as few products of a function of y and one of
+    x, sum_q factor(q) cos(2 pi q (x - x0)) over q >= 0: two small products of matrices and no Fourier transform.
+    Every other sample has the other sign, which puts q = 0 in the middle of a wave's Fourier transform.
     """
     probe = probe_fourier(microscope, win)
-    inside = np.flatnonzero(probe[0] > 1e-12 * probe.max())
-    y, size, x = np.linalg.svd(probe[np.ix_(inside, inside)])
+    q = np.arange(np.flatnonzero(probe[0, : win.samples // 2] > 1e-12 * probe.max())[-1] + 1)
+    twice = np.sqrt(np.where(q > 0, 2.0, 1.0))  # q and -q; a vector's length counts both
+    y, size, x = np.linalg.svd(probe[: len(q), : len(q)] * twice[:, None] * twice)
     terms = size > 1e-9 * size[0]
-    factors = np.zeros((2, terms.sum(), win.samples))
-    factors[0][:, inside], factors[1][:, inside] = (y * size).T[terms], x[terms]
-    return factors[0], factors[1]
+    factors = np.stack([(y * size).T[terms], x[terms]]) * twice / win.samples
+    phase = 2 * np.pi / win.samples * np.outer(q, np.arange(win.samples))
+    signs = (-1.0) ** np.arange(win.samples)
+    return factors.astype(np.float32), (np.concatenate([np.cos(phase), np.sin(phase)]) * signs).astype(np.float32)
 
 
 def pixel_response(microscope: Microscope, win: Window) -> tuple[Array, Array]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise, product
 from math import gcd
 
 import numpy as np
@@ -25,6 +26,8 @@ from abtem.parametrizations import LobatoParametrization
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 from scipy.fft import next_fast_len
+
+from ccstae.device import side_by_side
 
 Array = NDArray[np.float64]
 
@@ -81,16 +84,25 @@ def transmission(
     step_A = sampling_A / refine
     margin = int(np.ceil(REACH_A / sampling_A))
     rows, columns = (_blocks(n, _BLOCK // refine, margin) for n in shape)
-    builder = _Builder(numbers, (rows[0].size * refine, columns[0].size * refine), step_A, refine, energy_keV, thermal_A, device)
+    fine = rows[0].size * refine, columns[0].size * refine
+    scale = energy2sigma(energy_keV * 1e3) / step_A**2
+    symbols = {int(n): chemical_symbols[n] for n in np.unique(numbers)}
+    factors = {n: _factor(symbol, fine, step_A, thermal_A.get(symbol, 0.0), scale, device) for n, symbol in symbols.items()}
     coarse = torch.empty(2, 2 * shape[0], 2 * shape[1], device=device)
     extent = np.array(shape[::-1]) * refine
-    for row in rows:
-        for column in columns:
+
+    def build(blocks: list[tuple[_Block, _Block]]) -> None:
+        builder = _Builder(fine, refine, factors, device)
+        for row, column in blocks:
             own = (positions / step_A - np.array([column.first, row.first]) * refine) % extent
-            near = (own < np.array([column.size, row.size]) * refine).all(1)
+            near = (own < fine[::-1]).all(1)
             block = builder(own[near], numbers[near])
             coarse[:, row.kept, column.kept] = block[:, row.own, column.own]
-    return _cropped(torch.complex(coarse[0], coarse[1]), shape, refine)
+
+    blocks = list(product(rows, columns))
+    together = min(len(blocks), torch.get_num_threads())
+    side_by_side(build, [blocks[n::together] for n in range(together)], device)
+    return _cropped(torch.complex(*coarse), shape, refine)
 
 
 @dataclass(frozen=True)
@@ -121,9 +133,10 @@ def _blocks(n: int, most: int, margin: int) -> list[_Block]:
     """Blocks of one size along an axis of n samples; one that holds all has no margin and is periodic as the whole."""
     if n <= most:
         return [_Block(0, n, n, 0)]
-    edges = [n * i // -(-n // (most - 2 * margin)) for i in range(-(-n // (most - 2 * margin)) + 1)]
-    size = fast_length(max(np.diff(edges)) + 2 * margin)
-    return [_Block(a, b - a, size, margin) for a, b in zip(edges, edges[1:], strict=False)]
+    count = -(-n // (most - 2 * margin))
+    edges = [n * i // count for i in range(count + 1)]
+    size = fast_length(int(np.diff(edges).max()) + 2 * margin)
+    return [_Block(a, b - a, size, margin) for a, b in pairwise(edges)]
 
 
 def fast_length(n: int) -> int:
@@ -138,23 +151,11 @@ def _parts(n: int, lines: int) -> Iterator[slice]:
 class _Builder:
     """Transmission functions of blocks of one shape (ny, nx), on the fine grid and periodic."""
 
-    def __init__(
-        self,
-        numbers: NDArray[np.int64],
-        shape: tuple[int, int],
-        step_A: float,
-        refine: int,
-        energy_keV: float,
-        thermal_A: dict[str, float],
-        device: str,
-    ):
-        self.shape, self.device = shape, device
-        scale = energy2sigma(energy_keV * 1e3) / step_A**2
-        symbols = {int(n): chemical_symbols[n] for n in np.unique(numbers)}
-        self.factors = {n: _factor(symbol, shape, step_A, thermal_A.get(symbol, 0.0), scale, device) for n, symbol in symbols.items()}
+    def __init__(self, shape: tuple[int, int], refine: int, factors: dict[int, torch.Tensor], device: str):
+        self.shape, self.factors, self.device = shape, factors, device
         self.kx, self.ky = (int((np.fft.rfftfreq(n) < _BAND).sum()) for n in shape[::-1])
         # Rows a little longer than needed: lines of a power of two would fall on one another in a processor's cache.
-        self.spectra = torch.empty(len(symbols), self.kx, shape[0] + 8, dtype=torch.complex64, device=device)[:, :, : shape[0]]
+        self.spectra = torch.empty(len(factors), self.kx, shape[0] + 8, dtype=torch.complex64, device=device)[:, :, : shape[0]]
         group_y, group_x = (gcd(2 * n // refine, _GROUP) for n in shape)
         self.to_y, self.to_x = (_to_coarse(group, group * refine // 2, 2 / refine, device) for group in (group_y, group_x))
         self.coarse = tuple(2 * n // refine for n in shape)
@@ -179,7 +180,7 @@ class _Builder:
                 to = (rows.start // fine + n) * group
                 out[:, to : to + len(self.to_y)] += self.to_y @ coarse[:, start : start + fine]
         half = _COARSE.width // 2
-        out[:, :_COARSE.width] += out[:, self.coarse[0] :]
+        out[:, : _COARSE.width] += out[:, self.coarse[0] :]
         return out[:, : self.coarse[0]].roll(-half, 1)
 
     def _along_x(self, wave: torch.Tensor) -> torch.Tensor:

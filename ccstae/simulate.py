@@ -25,10 +25,10 @@ from ccstae import device, geometry, multislice, nuisance, optics, potential, sc
 from ccstae.config import Config
 from ccstae.detector import Detector
 from ccstae.progress import progress
-from ccstae.scenes.base import Array, Scene, scan_positions
+from ccstae.scenes.base import Array, Scene
 from ccstae.scenes.local import LocalScene
 
-_BATCH_SAMPLES = {"cpu": 2**20, "cuda": 2**25}  # of all windows of a batch: few enough to stay in a processor's cache
+_BATCH_SAMPLES = {"cpu": 2**19, "cuda": 2**25}  # of all windows of a batch: few enough to stay in a processor's cache
 _TILE_BYTES = 2**29
 _MIXED = 0.02  # a material or the vacuum counts when it holds more than this share of the probe
 REGIONS = ("background", "interior", "interface", "edge", "core", "boundary")
@@ -41,48 +41,62 @@ def simulate(config: Config, id: str, scene_path: Path, optics_path: Path) -> No
     """
     on = device.resolve(config.device)
     scene = scenes.build(config, id)
-    positions = scan_positions(scene.scan)
-    ry, rx = positions.shape[:2]
-    n = config.microscope.detector_px
     drawer = renderer(config, scene, on)
-    tiles = list(tiles_of(positions, drawer.tile_A, n))
+    tiles = list(tiles_of(scene.positions, drawer.tile_A, config.microscope.detector_px))
     parts = _parts(config, id, scene, scene_path)
-    for number, (rows, columns) in enumerate(progress(tiles, label=f"simulate {id} (tiles)")):
-        part = parts / f"{number}.npz"
-        if not part.exists():
-            drawn, slopes = drawer.tile(scene, positions[rows, columns])
-            nuisance.spoil(config.microscope, drawn, slopes)
-            with store.atomic(part) as temporary, open(temporary, "wb") as handle:
-                np.savez(handle, patterns=drawn, gradient=slopes)
-    chunk = (1, min(rx, 32), n, n)
-    with (
-        store.atomic(scene_path) as temporary,
-        store.atomic(optics_path) as beside,
-        h5py.File(temporary, "w") as file,
-        h5py.File(beside, "w") as extra,
-    ):
-        patterns = file.create_dataset("patterns", (ry, rx, n, n), "f4", chunks=chunk)
-        gradient = extra.create_dataset("gradient", (ry, rx, 2, n, n), "f4", chunks=(1, min(rx, 32), 2, n, n))
-        store.write_calibration(file, calibration(config, scene), drawer.vacuum())
-        for number, (rows, columns) in enumerate(tiles):
-            with np.load(parts / f"{number}.npz", allow_pickle=False) as tile:
-                patterns[rows, columns], gradient[rows, columns] = tile["patterns"], tile["gradient"]
-        for name, value in truth(config, scene, positions).items():
+    scene_part, optics_part = parts / "scene.h5", parts / "optics.h5"
+    if not (scene_part.exists() and optics_part.exists()):
+        with store.atomic(scene_part) as temporary, store.atomic(optics_part) as beside:
+            _create(config, scene, drawer.vacuum(), temporary, beside)
+    with store.writing(scene_path), h5py.File(scene_part, "r+") as file, h5py.File(optics_part, "r+") as extra:
+        for number, (rows, columns) in enumerate(progress(tiles, label=f"simulate {id} (tiles)")):
+            done = parts / f"{number}.done"
+            if not done.exists():
+                drawn, slopes = drawer.tile(scene, scene.positions[rows, columns])
+                nuisance.spoil(config.microscope, drawn, slopes)
+                file["patterns"][rows, columns], extra["gradient"][rows, columns] = drawn, slopes
+                file.flush()
+                extra.flush()
+                done.touch()
+    _publish(optics_part, optics_path)
+    _publish(scene_part, scene_path)
+    shutil.rmtree(parts.parent, ignore_errors=True)
+
+
+def _publish(part: Path, path: Path) -> None:
+    with store.writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        store.publish(part, path)
+
+
+def _create(config: Config, scene: Scene, vacuum: NDArray[np.float32], scene_path: Path, optics_path: Path) -> None:
+    """Both files with all but the patterns and their gradients, for which there is room.
+
+    What comes later is written over that room and changes nothing else, so that a file stays whole whenever a run is killed.
+    """
+    (ry, rx), n = scene.positions.shape[:2], config.microscope.detector_px
+    room = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    room.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    with h5py.File(scene_path, "w") as file, h5py.File(optics_path, "w") as extra:
+        for where, name, shape in ((file, "patterns", (n, n)), (extra, "gradient", (2, n, n))):
+            chunks = (1, min(rx, 32), *shape)
+            where.create_dataset(name, (ry, rx, *shape), "f4", chunks=chunks, dcpl=room.copy(), fill_time="never")
+        store.write_calibration(file, calibration(config, scene), vacuum)
+        for name, value in truth(config, scene, scene.positions).items():
             extra[name] = value
         extra["region"].attrs["regions"] = json.dumps(REGIONS)
         lines = scene.lines()
         if lines is not None:
-            position, burgers = (lines[0] - positions[0, 0]) / scene.scan.step_A, lines[1]
+            position, burgers = (lines[0] - scene.positions[0, 0]) / scene.scan.step_A, lines[1]
             store.write_dislocations(extra, store.Dislocations(position, burgers, geometry.reciprocal(scene.nominal), scene.scan.step_A))
-        for name, value in nuisance.stored(config.microscope, scene, positions).items():
+        for name, value in nuisance.stored(config.microscope, scene, scene.positions).items():
             extra[f"nuisance/{name}"] = value
-    shutil.rmtree(parts.parent, ignore_errors=True)
 
 
 def _parts(config: Config, id: str, scene: Scene, scene_path: Path) -> Path:
-    """Where finished tiles wait until all are there, so that a run that was stopped goes on where it was.
+    """Where the files grow tile by tile, so that a run that was stopped goes on where it was.
 
-    The folder's name tells settings and sources apart; tiles of others are removed.
+    The folder's name tells settings and sources apart; those of others are removed.
     """
     seen = sha256()
     for part in (config.microscope, config.simulation, config.scenes[id]):
@@ -144,15 +158,15 @@ class Renderer:
         self.tile_A = config.simulation.tile_A
         m = config.microscope
         self.source = nuisance.source(m)
-        self.factors = [torch.from_numpy(part.astype(np.complex64)).to(device) for part in optics.probe_factors(m, win)]
+        self.factors, self.cosines = (torch.from_numpy(part).to(device) for part in optics.probe_terms(m, win))
         self.detect = Detector(m, win, device)
         # Whole number of potential samples per window sample, so that cropping keeps the grids aligned.
         self.refine = next_fast_len(int(np.ceil(win.sampling_A / config.simulation.potential_sampling_A)), real=True)
 
     def vacuum(self) -> NDArray[np.float32]:
         """The vacuum probe on the detector, (Qy, Qx), sums to 1."""
-        probe = self.factors[0].T @ self.factors[1]
-        return np.asarray(self.detect(probe[None])[0][0].cpu().numpy())
+        probe = np.fft.fftshift(optics.probe_fourier(self.config.microscope, self.win)).astype(np.complex64)
+        return np.asarray(self.detect(torch.from_numpy(probe).to(self.device)[None])[0][0].cpu().numpy())
 
     def tile(self, scene: Scene, positions: Array) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Patterns (Ry, Rx, Qy, Qx) of a block of positions and their gradients (Ry, Rx, 2, Qy, Qx) with a shift in x, y (1/px)."""
@@ -174,20 +188,22 @@ class Renderer:
             drift = torch.from_numpy(nuisance.drift_px(self.config.microscope, scene.scan, flat))
         size = batch(self.win, self.device)
         n = self.config.microscope.detector_px
-        out = np.zeros((len(flat), n, n), np.float32)
-        gradient = np.zeros((len(flat), 2, n, n), np.float32)
-        for point, weight in zip(points, weights.astype(np.float32), strict=True):
+        out = torch.zeros(len(flat), n, n)
+        gradient = torch.zeros(len(flat), 2, n, n)
+        for point, weight in zip(points, weights.tolist(), strict=True):
             index = np.round((flat + point) / sampling).astype(int)
             offset = torch.from_numpy(flat + point - index * sampling)
             corner = index - half - origin
-            for start in range(0, len(flat), size):
-                part = slice(start, start + size)
-                cut = [slices[:, y : y + self.win.samples, x : x + self.win.samples] for x, y in corner[part]]
+
+            def draw(part: slice, index: Array = corner, offset: torch.Tensor = offset, weight: float = weight) -> None:
+                cut = [slices[:, y : y + self.win.samples, x : x + self.win.samples] for x, y in index[part]]
                 pattern, slopes = self.patterns(cut, offset[part], None if drift is None else drift[part], between)
-                out[part] += weight * pattern
-                gradient[part] += weight * slopes
+                out[part].add_(pattern, alpha=weight)
+                gradient[part].add_(slopes, alpha=weight)
+
+            device.side_by_side(draw, [slice(start, start + size) for start in range(0, len(flat), size)], self.device)
         lead = positions.shape[:2]
-        return out.reshape(*lead, n, n), gradient.reshape(*lead, 2, n, n)
+        return out.numpy().reshape(*lead, n, n), gradient.numpy().reshape(*lead, 2, n, n)
 
     def slices(self, scene: Scene, origin_A: Array, shape: tuple[int, int]) -> torch.Tensor:
         """Transmission functions (layer, y, x) on the window's sampling, `shape` samples in (x, y) from `origin_A`."""
@@ -213,7 +229,7 @@ class Renderer:
         offset_A: torch.Tensor,
         drift_px: torch.Tensor | None = None,
         propagator: torch.Tensor | None = None,
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Patterns of B windows (layers, n, n) with the probe `offset_A` (B, 2) from their centre, moved by `drift_px` (B, 2)."""
         exit_wave = multislice.exit_wave(self.waves(offset_A), slices, propagator)
         if drift_px is not None:
@@ -221,14 +237,19 @@ class Renderer:
             ramp = _ramp(x, drift_px * self.config.microscope.pixel_size_inv_A).to(self.device)
             exit_wave *= ramp[:, :, None, 1] * ramp[:, None, :, 0]
         pattern, slopes = self.detect(torch.fft.fft2(exit_wave))
-        return pattern.cpu().numpy(), slopes.cpu().numpy()
+        return pattern.cpu(), slopes.cpu()
 
     def waves(self, offset_A: torch.Tensor) -> torch.Tensor:
-        """Probes (B, n, n) in real space, `offset_A` (B, 2) from the centre sample: sums of the few products of `probe_factors`."""
-        q = torch.from_numpy(self.win.frequencies)
-        ramp = _ramp(-q, offset_A + self.win.samples // 2 * self.win.sampling_A).to(self.device)
-        y, x = (torch.fft.ifft(factor * ramp[:, None, :, axis]) for factor, axis in zip(self.factors, (1, 0), strict=True))
-        return y.transpose(1, 2) @ x
+        """Probes (B, n, n, 2) in real space, `offset_A` (B, 2) from the centre sample: sums of the terms of `optics.probe_terms`.
+
+        The probe of a round aperture is real. Each value is there twice, to multiply real and imaginary parts.
+        """
+        terms = self.factors.shape[-1]
+        q = torch.from_numpy(self.win.frequencies[:terms])
+        phase = 2 * np.pi * (offset_A + self.win.samples // 2 * self.win.sampling_A)[..., None] * q  # (B, 2, q)
+        turn = torch.cat([phase.cos(), phase.sin()], -1).float().to(self.device)[:, :, None]
+        y, x = ((factor.tile(2) * turn[:, axis]) @ self.cosines for factor, axis in zip(self.factors, (1, 0), strict=True))
+        return (y.transpose(1, 2) @ x.repeat_interleave(2, -1)).unflatten(-1, (-1, 2))
 
 
 def batch(win: optics.Window, device: str) -> int:

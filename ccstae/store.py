@@ -100,27 +100,37 @@ class Map:
 
 
 @contextmanager
-def atomic(path: Path | str) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its name when the block ends well and goes when it does not.
-
-    InputError where the system takes no more: disk full, quota, read-only.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+def writing(path: Path) -> Iterator[None]:
+    """InputError where the system takes no more of what is written inside the block: disk full, quota, read-only."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        with open(temporary, "rb") as handle:
-            os.fsync(handle.fileno())
-        os.replace(temporary, path)
+        yield
     except (OSError, RuntimeError) as error:
         reason = _refusal(error)
         if reason is None:
             raise
         raise InputError(f"{path}: cannot be written: {reason}; expected room and the right to write there") from None
+
+
+@contextmanager
+def atomic(path: Path | str) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its name when the block ends well and goes when it does not; see `writing`."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            publish(temporary, path)
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Give a file that is whole its final name, once all of it is on the disk."""
+    with open(temporary, "rb") as handle:
+        os.fsync(handle.fileno())
+    os.replace(temporary, path)
 
 
 def _refusal(error: BaseException) -> str | None:

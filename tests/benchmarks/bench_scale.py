@@ -3,7 +3,7 @@
     python tests/benchmarks/bench_scale.py [--sizes 16 32 64] [--threads 2] [--config config/paper.yaml] [--scene polycrystal] [--to DIR]
 
 Sizes are of square scans with the scene's own step: 256 is the 65,536 positions of the published geometry. A position takes
-12 detector_px^2 bytes on disk, twice while a scene is put together (65,536 positions at 200 px: 63 GB). The files are removed.
+12 detector_px^2 bytes on disk (65,536 positions at 200 px: 31 GB). The files are removed.
 """
 
 from __future__ import annotations

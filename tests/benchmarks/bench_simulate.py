@@ -79,12 +79,10 @@ def ours(drawer: simulate.Renderer, scene: Scene, patterns: int) -> Callable[[],
     offset = torch.from_numpy(random.uniform(-step / 2, step / 2, (patterns, 2)))
     batch = simulate.batch(drawer.win, drawer.device)
 
-    def task() -> None:
-        for start in range(0, patterns, batch):
-            part = slice(start, start + batch)
-            drawer.patterns([slices[:, y : y + n, x : x + n] for x, y in corner[part]], offset[part])
+    def draw(part: slice) -> None:
+        drawer.patterns([slices[:, y : y + n, x : x + n] for x, y in corner[part]], offset[part])
 
-    return task
+    return lambda: device.side_by_side(draw, [slice(start, start + batch) for start in range(0, patterns, batch)], drawer.device)
 
 
 def theirs(config: Config, scene: Scene, win: optics.Window, side: int) -> dict[str, Callable[[], object]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from abtem.core.energy import energy2sigma
@@ -35,3 +37,25 @@ def test_atoms_lie_where_they_are(shape: tuple[int, int], refine: int) -> None:
     found = potential.transmission(at, numbers, shape, sampling_A, refine, 80, thermal_A).numpy()
     assert np.abs(found - exact).max() < 2e-5
     assert np.abs(np.angle(exact)).max() > 1
+
+
+def test_blocks_make_one_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A grid that is built in blocks is the same as one that is built at once, seams and opposite edges included."""
+    shape, sampling_A = (200, 144), 0.5
+    at = np.random.default_rng(2).uniform(0, np.array(shape[::-1]) * sampling_A, (1500, 2))
+    numbers = np.random.default_rng(3).choice([16, 74], 1500)
+    build = partial(potential.transmission, at, numbers, shape, sampling_A, 8, 80.0, {"S": 0.08, "W": 0.08})
+    whole = build()
+    monkeypatch.setattr(potential, "_BLOCK", 900)
+    found = build()
+    assert [len(potential._blocks(n, 900 // 8, 16)) for n in shape] == [3, 2]
+    assert (found - whole).abs().max() < 1e-4
+    assert (found - whole).abs().square().mean().sqrt() < 1e-5
+
+
+def test_the_grid_is_fine_enough() -> None:
+    """Of vibrating atoms, half the sampling changes nothing: what their phases hold of higher frequencies is not missed."""
+    at, numbers = np.random.default_rng(4).uniform(0, 16, (60, 2)), np.array([16, 74, 34] * 20)
+    thermal_A = {"S": 0.08, "W": 0.08, "Se": 0.08}
+    coarse, fine = (potential.transmission(at, numbers, (32, 32), 0.5, refine, 80, thermal_A) for refine in (8, 16))
+    assert (coarse - fine).abs().max() < 1e-5

@@ -143,11 +143,11 @@ def test_a_run_that_was_killed_goes_on_where_it_was(tmp_path: Path, monkeypatch:
     words = ["simulate", str(tmp_path / "config.yaml"), "made", "--out", str(killed / "made.h5"), "--optics", str(killed / "optics.h5")]
     run = subprocess.Popen([sys.executable, "-c", "from ccstae.cli import main; main()", *words], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
-    while not list(killed.glob(".made.h5.tiles/*/*.npz")) and time.monotonic() < deadline:
+    while not list(killed.glob(".made.h5.tiles/*/*.done")) and time.monotonic() < deadline:
         time.sleep(0.005)
     run.kill()
     assert run.wait() == -signal.SIGKILL
-    done = list(killed.glob(".made.h5.tiles/*/*.npz"))
+    done = list(killed.glob(".made.h5.tiles/*/*.done"))
     assert 0 < len(done) < 8
     assert not (killed / "made.h5").exists()
 
@@ -172,12 +172,12 @@ def test_tiles_of_other_settings_are_not_taken(tmp_path: Path, monkeypatch: pyte
 
     for tile_A in (80.0, 120.0):
         with monkeypatch.context() as patch:
-            patch.setattr(simulate, "truth", stop)
+            patch.setattr(simulate, "_publish", stop)
             with pytest.raises(KeyboardInterrupt):
                 simulate.simulate(small_run(tile_A), "made", tmp_path / "made.h5", tmp_path / "optics.h5")
         kept = list((tmp_path / ".made.h5.tiles").iterdir())
         assert len(kept) == 1
-        assert len(list(kept[0].glob("*.npz"))) == {80.0: 3, 120.0: 2}[tile_A]
+        assert len(list(kept[0].glob("*.done"))) == {80.0: 3, 120.0: 2}[tile_A]
 
 
 def test_tiles_cover_the_scan_once_and_fit_in_memory() -> None:
