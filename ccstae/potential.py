@@ -36,6 +36,7 @@ REACH_A = 8.0  # farther from an atom its potential is not felt
 _BAND = 0.41
 _BLOCK = 5120  # most samples of the fine grid along a side of a block; bounds memory, not results
 _LINES = 64  # about so many lines of the fine grid at a time: they stay in a processor's cache
+_OVER = 2  # samples of the coarse grid to a sample that is wanted
 _GROUP = 8  # samples of the coarse grid that share one dense product
 
 
@@ -62,7 +63,7 @@ class Kernel:
 
 
 _ATOMS = Kernel(10, _BAND)
-_COARSE = Kernel(8, 1 / 4)
+_COARSE = Kernel(8, 1 / (2 * _OVER))
 
 
 def transmission(
@@ -83,12 +84,13 @@ def transmission(
         return torch.ones(shape, dtype=torch.complex64, device=device)
     step_A = sampling_A / refine
     margin = int(np.ceil(REACH_A / sampling_A))
-    rows, columns = (_blocks(n, _BLOCK // refine, margin) for n in shape)
+    over = min(refine, _OVER)
+    rows, columns = (_blocks(n, _BLOCK // refine, margin, over) for n in shape)
     fine = rows[0].size * refine, columns[0].size * refine
     scale = energy2sigma(energy_keV * 1e3) / step_A**2
     symbols = {int(n): chemical_symbols[n] for n in np.unique(numbers)}
     factors = {n: _factor(symbol, fine, step_A, thermal_A.get(symbol, 0.0), scale, device) for n, symbol in symbols.items()}
-    coarse = torch.empty(2, 2 * shape[0], 2 * shape[1], device=device)
+    coarse = torch.empty(2, over * shape[0], over * shape[1], device=device)
     extent = np.array(shape[::-1]) * refine
 
     def build(blocks: list[tuple[_Block, _Block]]) -> None:
@@ -113,6 +115,7 @@ class _Block:
     count: int
     size: int
     margin: int
+    over: int
 
     @property
     def first(self) -> int:
@@ -121,22 +124,22 @@ class _Block:
     @property
     def kept(self) -> slice:
         """On the coarse grid of the whole."""
-        return slice(2 * self.start, 2 * (self.start + self.count))
+        return slice(self.over * self.start, self.over * (self.start + self.count))
 
     @property
     def own(self) -> slice:
         """On the coarse grid of the block."""
-        return slice(2 * self.margin, 2 * (self.margin + self.count))
+        return slice(self.over * self.margin, self.over * (self.margin + self.count))
 
 
-def _blocks(n: int, most: int, margin: int) -> list[_Block]:
+def _blocks(n: int, most: int, margin: int, over: int) -> list[_Block]:
     """Blocks of one size along an axis of n samples; one that holds all has no margin and is periodic as the whole."""
     if n <= most:
-        return [_Block(0, n, n, 0)]
+        return [_Block(0, n, n, 0, over)]
     count = -(-n // (most - 2 * margin))
     edges = [n * i // count for i in range(count + 1)]
     size = fast_length(int(np.diff(edges).max()) + 2 * margin)
-    return [_Block(a, b - a, size, margin) for a, b in pairwise(edges)]
+    return [_Block(a, b - a, size, margin, over) for a, b in pairwise(edges)]
 
 
 def fast_length(n: int) -> int:
@@ -152,21 +155,33 @@ class _Builder:
     """Transmission functions of blocks of one shape (ny, nx), on the fine grid and periodic."""
 
     def __init__(self, shape: tuple[int, int], refine: int, factors: dict[int, torch.Tensor], device: str):
-        self.shape, self.factors, self.device = shape, factors, device
+        self.shape, self.refine, self.factors, self.device = shape, refine, factors, device
         self.kx, self.ky = (int((np.fft.rfftfreq(n) < _BAND).sum()) for n in shape[::-1])
         # Rows a little longer than needed: lines of a power of two would fall on one another in a processor's cache.
         self.spectra = torch.empty(len(factors), self.kx, shape[0] + 8, dtype=torch.complex64, device=device)[:, :, : shape[0]]
-        group_y, group_x = (gcd(2 * n // refine, _GROUP) for n in shape)
-        self.to_y, self.to_x = (_to_coarse(group, group * refine // 2, 2 / refine, device) for group in (group_y, group_x))
-        self.coarse = tuple(2 * n // refine for n in shape)
+        self.coarse = tuple(_OVER * n // refine for n in shape)
+        groups = (gcd(n, _GROUP) for n in self.coarse)
+        self.to_y, self.to_x = (_to_coarse(group, group * refine // _OVER, _OVER / refine, device) for group in groups)
 
     def __call__(self, at: Array, numbers: NDArray[np.int64]) -> torch.Tensor:
         """Real and imaginary part (2, coarse ny, coarse nx) of the transmission function of atoms at (n, 2) samples (x, y)."""
-        spectrum = self._spectrum(at, numbers)
-        (ny, nx), group = self.shape, self.to_y.shape[0] - _COARSE.width
-        fine = self.to_y.shape[1]
-        out = torch.zeros(2, self.coarse[0] + _COARSE.width, self.coarse[1], device=self.device)
-        lines = max(1, _LINES // fine) * fine
+        waves = self._waves(self._spectrum(at, numbers))
+        if self.refine <= _OVER:  # the fine grid is the coarse one
+            return torch.cat([wave.clone() for _, wave in waves], 1)
+        fine, group, width = self.to_y.shape[1], len(self.to_y) - _COARSE.width, _COARSE.width
+        out = torch.zeros(2, self.coarse[0] + width, self.coarse[1], device=self.device)
+        for rows, wave in waves:
+            lines = self._along_x(wave)
+            for start in range(0, lines.shape[1], fine):
+                to = (rows.start + start) // fine * group
+                out[:, to : to + len(self.to_y)] += self.to_y @ lines[:, start : start + fine]
+        out[:, :width] += out[:, self.coarse[0] :]
+        return out[:, : self.coarse[0]].roll(-(width // 2), 1)
+
+    def _waves(self, spectrum: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
+        """cos and sin of sigma V (2, rows, nx) some rows at a time, whole groups of them; the next ones overwrite them."""
+        ny, nx = self.shape
+        lines = max(1, _LINES // self.to_y.shape[1]) * self.to_y.shape[1]
         padded = torch.zeros(lines, nx // 2 + 1, dtype=torch.complex64, device=self.device)
         wave = torch.empty(2, lines, nx, device=self.device)
         for rows in _parts(ny, lines):
@@ -175,13 +190,7 @@ class _Builder:
             phase = torch.fft.irfft(padded[:count], nx)
             torch.cos(phase, out=wave[0, :count])
             torch.sin(phase, out=wave[1, :count])
-            coarse = self._along_x(wave[:, :count])
-            for n, start in enumerate(range(0, count, fine)):
-                to = (rows.start // fine + n) * group
-                out[:, to : to + len(self.to_y)] += self.to_y @ coarse[:, start : start + fine]
-        half = _COARSE.width // 2
-        out[:, : _COARSE.width] += out[:, self.coarse[0] :]
-        return out[:, : self.coarse[0]].roll(-half, 1)
+            yield rows, wave[:, :count]
 
     def _along_x(self, wave: torch.Tensor) -> torch.Tensor:
         """(2, rows, nx) taken to the coarse grid along x."""
@@ -245,12 +254,13 @@ def _to_coarse(group: int, fine: int, step: float, device: str) -> torch.Tensor:
 
 
 def _cropped(coarse: torch.Tensor, shape: tuple[int, int], refine: int) -> torch.Tensor:
-    """From the coarse grid (2 ny, 2 nx) to (ny, nx), the kernel divided out."""
+    """From the coarse grid to (ny, nx), the kernel divided out."""
     spectrum = torch.fft.fft2(coarse)
     for axis, n in enumerate(shape):
         k = np.rint(np.fft.fftfreq(n) * n).astype(np.int64)
-        inverse = (1 / (refine * _COARSE.transform(k / (2 * n)))).astype(np.float32)
-        keep, factor = (torch.from_numpy(a).to(coarse.device) for a in (k % (2 * n), inverse))
+        kernel = _COARSE.transform(k / (_OVER * n)) if refine > _OVER else np.ones(n)
+        inverse = (1 / (refine * kernel)).astype(np.float32)
+        keep, factor = (torch.from_numpy(a).to(coarse.device) for a in (k % coarse.shape[axis], inverse))
         spectrum = spectrum.index_select(axis, keep) * (factor[:, None] if axis == 0 else factor)
     return torch.fft.ifft2(spectrum)
 

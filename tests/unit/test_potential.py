@@ -12,7 +12,9 @@ from abtem.parametrizations import LobatoParametrization
 from ccstae import potential
 
 
-@pytest.mark.parametrize(("shape", "refine"), [((60, 48), 1), ((40, 54), 4), ((330, 40), 1)], ids=["coarse", "fine", "many rows"])
+@pytest.mark.parametrize(
+    ("shape", "refine"), [((60, 48), 1), ((64, 40), 2), ((40, 54), 4), ((330, 40), 1)], ids=["coarse", "half", "fine", "many rows"]
+)
 def test_atoms_lie_where_they_are(shape: tuple[int, int], refine: int) -> None:
     """exp(i sigma V) of V(k) = sum_j f_j(k) exp(-2 pi i k x_j) in double precision, band limited."""
     sampling_A, thermal_A = 0.2, {"S": 0.08}
@@ -48,7 +50,7 @@ def test_blocks_make_one_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = build()
     monkeypatch.setattr(potential, "_BLOCK", 900)
     found = build()
-    assert [len(potential._blocks(n, 900 // 8, 16)) for n in shape] == [3, 2]
+    assert [len(potential._blocks(n, 900 // 8, 16, 2)) for n in shape] == [3, 2]
     assert (found - whole).abs().max() < 1e-4
     assert (found - whole).abs().square().mean().sqrt() < 1e-5
 
