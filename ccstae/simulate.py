@@ -46,6 +46,8 @@ def simulate(config: Config, id: str, scene_path: Path, optics_path: Path) -> No
     parts = _parts(config, id, scene, scene_path)
     scene_part, optics_part = parts / "scene.h5", parts / "optics.h5"
     if not (scene_part.exists() and optics_part.exists()):
+        for done in parts.glob("*.done"):
+            done.unlink()
         with store.atomic(scene_part) as temporary, store.atomic(optics_part) as beside:
             _create(config, scene, drawer.vacuum(), temporary, beside)
     with store.writing(scene_path), h5py.File(scene_part, "r+") as file, h5py.File(optics_part, "r+") as extra:

@@ -66,7 +66,7 @@ class Dislocations(Settings):
     y_A: float = 0.0
     """y of one of them in the reference configuration."""
     poisson_ratio: float = Field(0.22, gt=-1, lt=1)
-    """Of the free layer, in its plane; 0.22 is near the computed values of WS2 (Cakir et al., Appl. Phys. Lett. 104, 203110 (2014))."""
+    """Of the free layer, in its plane. 0.22 is an assumption, of the size that first-principles calculations give for MX2 layers."""
     core_A: float = Field(12.0, gt=0, le=200)
     """Distance from a dislocation line within which a position is marked `core`."""
 

@@ -166,6 +166,26 @@ def test_a_run_that_was_killed_goes_on_where_it_was(tmp_path: Path, monkeypatch:
     assert sorted(path.name for path in killed.iterdir()) == ["made.h5", "optics.h5"]
 
 
+def test_half_of_the_files_is_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that ended between its two last steps has one file in its place and the other not: no tile counts as done."""
+    config, plain = small_run(), simulate._publish
+    scene_path, optics_path = tmp_path / "made.h5", tmp_path / "optics.h5"
+
+    def once(part: Path, path: Path) -> None:
+        plain(part, path)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(simulate, "_publish", once)
+        with pytest.raises(KeyboardInterrupt):
+            simulate.simulate(config, "made", scene_path, optics_path)
+    assert not scene_path.exists()
+    simulate.simulate(config, "made", scene_path, optics_path)
+    again = [path.read_bytes() for path in (scene_path, optics_path)]
+    simulate.simulate(config, "made", tmp_path / "whole" / "made.h5", tmp_path / "whole" / "optics.h5")
+    assert again == [(tmp_path / "whole" / path.name).read_bytes() for path in (scene_path, optics_path)]
+
+
 def test_tiles_of_other_settings_are_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
