@@ -59,11 +59,13 @@ class Detector:
         both = intensity.new_empty(blocks, len(rows), 2 * _BLOCK)
         for out, (seen, matrix) in zip(both, self.bands, strict=True):
             torch.mm(rows[:, seen], matrix.T, out=out)
-        # (block x, block y, value or slope in y, y, B, value or slope in x, x)
+        # From (block x, block y, value or slope in y, y, B, value or slope in x, x).
         both = both.view(blocks, blocks, 2, _BLOCK, count, 2, _BLOCK).permute(2, 5, 4, 1, 3, 0, 6)
-        size = blocks * _BLOCK
-        pattern, x, y = (part.reshape(count, size, size)[:, : self.pixels, : self.pixels] for part in (both[0, 0], both[0, 1], both[1, 0]))
-        return pattern, torch.stack([x, y], 1)
+        out = both.new_empty(count, 3, blocks, _BLOCK, blocks, _BLOCK)
+        for n, (y, x) in enumerate(((0, 0), (0, 1), (1, 0))):
+            out[:, n] = both[y, x]
+        out = out.view(count, 3, blocks * _BLOCK, blocks * _BLOCK)[:, :, : self.pixels, : self.pixels]
+        return out[:, 0], out[:, 1:]
 
 
 def _span(sees: NDArray[np.float64]) -> tuple[int, int]:
