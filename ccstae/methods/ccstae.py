@@ -107,6 +107,7 @@ class Scan:
         return torch.from_numpy(self.counts.counts.reshape(-1, *self.shape)[rows].astype(np.float32)).to(self.device)
 
     def batches(self, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """The rows, so many at a time as memory takes."""
         size = windows.batch(_BATCH)
         return [rows[i : i + size] for i in range(0, len(rows), size)]
 

@@ -110,7 +110,9 @@ def patch_pixels(radius_px: float) -> int:
 def from_probe(probe: Tensor, centre: tuple[float, float], radius_px: float, iterations: int = 60) -> Tensor:
     """Profile (S, S) of a disk from the vacuum probe (Qy, Qx): Richardson-Lucy from a round start.
 
-    The start is the probe's own radial mean, which many pixels at many distances from the centre sample finer than one pixel.
+    The start is the probe's own radial mean, which many pixels at many distances from the centre sample finer than one pixel. Each round is
+    C <- C W^T(d / m) / W^T 1, with m = W C the rendered profile and d the probe (W. H. Richardson, J. Opt. Soc. Am. 62, 55 (1972);
+    L. B. Lucy, Astron. J. 79, 745 (1974)).
     """
     pixels = patch_pixels(radius_px)
     samples = spline.samples(pixels)
