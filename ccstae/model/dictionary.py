@@ -16,6 +16,8 @@ from torch import Tensor
 
 from ccstae.model import spline, transformer
 
+_FEW = 0.125  # counts a pixel
+
 
 @dataclass(frozen=True)
 class Dictionary:
@@ -67,24 +69,27 @@ class Dictionary:
         square = transformer.square(self.pixels, self.g.device)
         return square[square.float().norm(dim=1) <= self.pixels / 2]
 
-    def render(self, shift: Tensor) -> tuple[Tensor, ...]:
-        """Unit disks (n, K, p) in windows of `offsets`, at shifts (n, K, 2), and their derivatives with the shift along x and y."""
+    def render(self, shift: Tensor) -> Tensor:
+        """Unit disks in windows of `offsets`, at shifts (n, K, 2), and their derivatives with the shift along x and y: (n, K, 3, p)."""
         n, K = shift.shape[:2]
         direct, disk = self.tables
-        first, other = direct(shift[:, 0]), disk(shift[:, 1:].reshape(-1, 2))
-        return tuple(torch.cat([a[:, None], b.reshape(n, K - 1, -1)], 1) for a, b in zip(first, other, strict=True))
+        return torch.cat([direct(shift[:, 0])[:, None], disk(shift[:, 1:].reshape(-1, 2)).unflatten(0, (n, K - 1))], 1)
+
+    @cached_property
+    def fine(self) -> spline.Fine:
+        """The diffracted disk, to be looked up at the nearest of many places."""
+        return spline.Fine(self.disk, self.pixels)
 
     @cached_property
     def images(self) -> Tensor:
-        """Rendered diffracted disk at many shifts, see `spline.images`."""
-        return spline.images(self.disk, self.pixels, self.offsets)
+        """Rendered diffracted disk at many shifts, see `spline.Fine.images`."""
+        return self.fine.images(self.offsets)
 
-    def render_nearest(self, direct: Tensor, index: Tensor) -> Tensor:
-        """Unit disks (n, K, p): the direct beam at shifts (n, 2), the others at shifts told by `spline.nearest_image`, (n, K - 1).
-
-        For what needs no derivatives. The direct beam, which the counts place to a hundredth of a pixel, is rendered as in `render`.
-        """
-        return torch.cat([self.tables[0](direct)[0][:, None], self.images[index]], 1)
+    @cached_property
+    def sparse(self) -> bool:
+        """Whether few of a window's pixels hold a count: it is then faster to go by counts than by pixels."""
+        pixels = len(self.offsets)
+        return float((self.intensity.mean(0) + pixels * self.local_background)[1:].mean()) < _FEW * pixels
 
     def pictures(self) -> Tensor:
         """The entries as patterns on the profiles' own fine grid, (E, o Qy, o Qx) in counts per pixel, for people to look at."""
@@ -153,9 +158,13 @@ def _interpolate(x: Tensor, known: Tensor, values: Tensor) -> Tensor:
     return torch.lerp(smooth[1][index - 1], smooth[1][index], t)
 
 
-def improve(dictionary: Dictionary, patches: Tensor, models: Tensor, intensity: Tensor, shift: Tensor) -> Dictionary:
-    """One expectation-maximisation update of the disk profile from n patches and models (n, P, P), intensities (n,), shifts (n, 2)."""
+def improve(dictionary: Dictionary, patches: Tensor, models: Tensor, intensity: Tensor, shift: Tensor, prior: float) -> Dictionary:
+    """One expectation-maximisation update of the disk profile from n patches and models (n, P, P), intensities (n,), shifts (n, 2).
+
+    The direct beam's profile is a Dirichlet prior worth `prior` counts.
+    """
     samples = dictionary.disk.shape[-1]
     gain = spline.adjoint(patches / models * intensity[:, None, None], shift, samples)
     norm = spline.adjoint_of_flat(intensity, shift, dictionary.pixels, samples)
-    return replace(dictionary, disk=normalised(dictionary.disk * gain / norm.clamp_min(1e-9)))
+    known = prior / dictionary.direct.sum()  # counts in a sample of the prior, over its value: as `norm` for the data
+    return replace(dictionary, disk=normalised((dictionary.disk * gain + known * dictionary.direct) / (norm + known).clamp_min(1e-9)))

@@ -20,6 +20,7 @@ from ccstae.model.refine import State, covariance_of_M
 from ccstae.model.solve import FREE, solve
 
 _SHAPE_ROUNDS = 2
+_PROBE_COUNTS = 1e5
 _LEAST_SHARE = 1e-3  # of the mean disk's intensity: no disk is fainter
 
 
@@ -79,7 +80,9 @@ def teach(
 
 
 def shape(dictionary: Dictionary, counts: Tensor, state: State, rounds: int) -> Dictionary:
-    """Learn the disks' shape from aligned patterns."""
+    """Learn the disks' shape from aligned patterns. The direct beam's, which the vacuum probe shows, speaks as well, with as much as
+    `_PROBE_COUNTS`: a few counts a disk lie where they were put by the fit that aligned them, and would teach a shape too sharp.
+    """
     for _ in range(rounds):
         position = transformer.positions(state.M, state.centre, dictionary.g)
         window = transformer.square(dictionary.pixels, counts.device)
@@ -90,22 +93,25 @@ def shape(dictionary: Dictionary, counts: Tensor, state: State, rounds: int) -> 
         unit = spline.render(dictionary.disk, shift, dictionary.pixels)
         diffuse_counts = (state.level[:, None, None] * patch.cut(dictionary.background))[seen].reshape(unit.shape)
         model = intensity[:, None, None] * unit + diffuse_counts + dictionary.floor
-        dictionary = improve(dictionary, patch.cut(counts)[seen].reshape(unit.shape), model, intensity, shift)
+        dictionary = improve(dictionary, patch.cut(counts)[seen].reshape(unit.shape), model, intensity, shift, _PROBE_COUNTS)
     return dictionary
 
 
 def model_error(dictionary: Dictionary, counts: Tensor, state: State) -> float:
     """What the aligned patterns leave beyond Poisson's variance: root mean square, over the brightest pixel of the disk.
 
-    Zero where the counts' own noise hides it. At high dose it is strain that changes within the probe, neighbours' tails and
-    whatever else the dictionary has no word for; a pixel then weighs by both variances.
+    Zero where the counts' own noise hides it, below three standard errors. Only pixels that expect a count are asked: in emptier ones
+    single counts beside a disk that is ill located would decide. At high dose it is strain that changes within the probe, neighbours'
+    tails and whatever else the dictionary has no word for; a pixel then weighs by both variances.
     """
     position = transformer.positions(state.M, state.centre, dictionary.g)[:, 1:]
     patch = transformer.patches(position, dictionary.offsets, (counts.shape[-2], counts.shape[-1]))
-    unit = dictionary.tables[1](patch.shift(position).reshape(-1, 2))[0].reshape(patch.index.shape)
+    unit = dictionary.tables[1](patch.shift(position).reshape(-1, 2))[:, 0].reshape(patch.index.shape)
     disk = state.intensity[:, 1:, None] * unit
     model = disk + state.level[:, None, None] * patch.cut(dictionary.background) + dictionary.floor
-    beyond = ((patch.cut(counts) - model) ** 2 - model) * (patch.inside > 0)
-    brightest = (disk.amax(2, keepdim=True) * patch.inside).double()
+    asked = patch.inside * (model > 1)
+    beyond = float((((patch.cut(counts) - model) ** 2 - model) * asked).sum(dtype=torch.float64))
+    error = float(((model + 2 * model**2) * asked).sum(dtype=torch.float64)) ** 0.5  # Poisson: (d - m)^2 has the variance m + 2 m^2
+    brightest = disk.amax(2, keepdim=True) * asked
     # Summed before they are divided, so that faint disks do not decide.
-    return math.sqrt(max(float(beyond.double().sum() / (brightest**2).sum()), 0.0))
+    return math.sqrt(beyond / float((brightest**2).sum(dtype=torch.float64))) if beyond > 3 * error else 0.0

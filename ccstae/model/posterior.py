@@ -5,12 +5,14 @@ inverse information is too small an error and the maximum is no longer the best 
 posterior mean. It and its covariance are found by adaptive importance sampling: every round draws about the mean and covariance that
 all draws so far give, and weighs all draws against the mixture of the rounds (J.-M. Cornuet et al., Scand. J. Stat. 39, 798 (2012)).
 
-The prior is flat in the lattice and the centre; intensities are at their conditional maximum.
+The prior is flat in the lattice M and the centre, which are drawn. Intensities are at their conditional maximum. The background's
+level stays: what is left of its uncertainty lies far from normal at low dose, and says nothing of the lattice.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import cache
 
 import torch
@@ -20,23 +22,28 @@ from ccstae.model import spline, transformer
 from ccstae.model.dictionary import Dictionary
 from ccstae.model.refine import Evaluation, State, inverse, moved_by, prior_on_intensity
 
-DRAWS = 256  # of a round: their fourth moments, which a covariance needs, are then right to 5 %
-ROUNDS = 2
+DRAWS = (128, 128, 256, 512, 1024)
+"""Draws of each round; a round follows where few of those before it count."""
+FREE = 6  # parameters drawn: Mxx, Mxy, Myx, Myy, c_x, c_y
 _ENOUGH = 48.0  # effective number of draws that ends the sampling
 _LEAST = 24.0  # below it the draws say nothing: the maximum stays
 _WIDER = 1.25  # draws over posterior, standard deviations: the tails must be reached
 _STIFFNESS = 16.0  # draws' worth of trust in the Fisher information when a round's covariance is learned
 _PARABOLIC_PX = 0.15  # a disk located better than this lies on a parabola: its edge is softer
+_MARGIN_PX = 5  # how far draws may move a disk where windows are looked through count by count
+_AT_A_TIME = {"cpu": 2**18, "cuda": 2**27}  # pixels of draws in hand: on a CPU what its caches hold
 
 
 @cache
-def draws() -> Tensor:
-    """Normal draws (ROUNDS, DRAWS, 7), in each round pairs z, -z whose second moment is exactly the unit matrix."""
-    uniform = torch.quasirandom.SobolEngine(7, scramble=True, seed=0).draw(ROUNDS * DRAWS // 2).double().clamp(1e-4, 1 - 1e-4)
-    half = (math.sqrt(2) * torch.erfinv(2 * uniform - 1)).reshape(ROUNDS, -1, 7)
-    moment = half.transpose(1, 2) @ half / half.shape[1]
-    half = half @ torch.linalg.inv(torch.linalg.cholesky(moment)).transpose(1, 2)
-    return torch.cat([half, -half], 1)
+def draws() -> tuple[Tensor, ...]:
+    """Normal draws (S, FREE) of each round: pairs z, -z whose second moment is exactly the unit matrix."""
+    found = []
+    for seed, size in enumerate(DRAWS):
+        uniform = torch.quasirandom.SobolEngine(FREE, scramble=True, seed=seed).draw(size // 2).double().clamp(1e-4, 1 - 1e-4)
+        half = math.sqrt(2) * torch.erfinv(2 * uniform - 1)
+        half = half @ torch.linalg.inv(torch.linalg.cholesky(half.T @ half / len(half))).T
+        found.append(torch.cat([half, -half]))
+    return tuple(found)
 
 
 def mean(counts: Tensor, dictionary: Dictionary, state: State, at: Evaluation) -> tuple[State, Tensor]:
@@ -44,32 +51,37 @@ def mean(counts: Tensor, dictionary: Dictionary, state: State, at: Evaluation) -
 
     `state` and `at` are the maximum and its evaluation. Patterns whose disks are all located to 0.15 px keep both.
     """
-    fisher = inverse(at.normal)
-    rows = (location_error(fisher, dictionary.g) > _PARABOLIC_PX).nonzero()[:, 0]
-    shift, normal = fisher.new_zeros(len(counts), 7), at.normal.clone()
-    steps, values = fisher.new_zeros(len(rows), 0, 7), fisher.new_zeros(len(rows), 0)
-    rounds: list[tuple[Tensor, Tensor]] = []  # mean and Cholesky factor of each round's draws
-    centre, covariance = shift[rows], fisher[rows]
-    for z in draws().to(counts.device):
-        if len(rows) == 0:
-            break
-        rounds.append((centre, _WIDER * factor(covariance)))
-        drawn = centre[:, None] + z @ rounds[-1][1].transpose(1, 2)
-        found = log_posterior(counts[rows], dictionary, state[rows], at[rows], drawn)
-        steps, values = torch.cat([steps, drawn], 1), torch.cat([values, found], 1)
+    full = inverse(at.normal)
+    rows = (location_error(full, dictionary.g) > _PARABOLIC_PX).nonzero()[:, 0]
+    shift, normal = full.new_zeros(len(counts), 7), at.normal.clone()
+    if len(rows) == 0:
+        return state, normal
+    seen = Seen.of(counts[rows], dictionary, state[rows], at[rows])
+    fisher = full[:, :FREE, :FREE]
+    steps, values = fisher.new_zeros(len(rows), 0, FREE), fisher.new_zeros(len(rows), 0)
+    rounds: list[tuple[Tensor, Tensor, int]] = []  # mean, Cholesky factor and number of each round's draws
+    centre, covariance = shift[rows, :FREE], fisher[rows]
+    for z in draws():
+        rounds.append((centre, _WIDER * factor(covariance), len(z)))
+        drawn = centre[:, None] + z.to(centre) @ rounds[-1][1].transpose(1, 2)
+        steps, values = torch.cat([steps, drawn], 1), torch.cat([values, log_posterior(seen, dictionary, drawn)], 1)
         log_weight = values - torch.stack([log_normal(steps, *one) for one in rounds]).logsumexp(0)
-        weight, effective = log_weight.softmax(1), 1 / (log_weight.softmax(1) ** 2).sum(1)
+        weight = log_weight.softmax(1)
+        effective = 1 / (weight**2).sum(1)
         centre = (weight[..., None] * steps).sum(1)
         away = steps - centre[:, None]
         covariance = torch.einsum("ns,nsa,nsb->nab", weight, away, away)
         sound = effective > _LEAST
-        shift[rows[sound]], normal[rows[sound]] = centre[sound], inverse(covariance + 1e-3 * fisher[rows])[sound]
+        shift[rows[sound], :FREE] = centre[sound]
+        normal[rows[sound]] = inverse(replaced(full[rows[sound]], covariance[sound]))
         # Few effective draws say little of a covariance: the next round's leans on the information.
         trust = (effective / (effective + _STIFFNESS))[:, None, None]
         more = effective < _ENOUGH
         covariance = (trust * covariance + (1 - trust) * fisher[rows])[more]
-        rows, steps, values, centre = rows[more], steps[more], values[more], centre[more]
-        rounds = [(a[more], b[more]) for a, b in rounds]
+        rows, steps, values, centre, seen = rows[more], steps[more], values[more], centre[more], seen[more]
+        rounds = [(a[more], b[more], size) for a, b, size in rounds]
+        if len(rows) == 0:
+            break
     return moved_by(state, at, shift, dictionary.g), normal
 
 
@@ -86,33 +98,83 @@ def factor(covariance: Tensor) -> Tensor:
     return scale[:, :, None] * torch.linalg.cholesky(covariance / (scale[:, :, None] * scale[:, None, :]))
 
 
-def log_normal(x: Tensor, centre: Tensor, L: Tensor) -> Tensor:
-    """Log density (n, S), up to a constant, of x (n, S, m) under normal laws with means (n, m) and Cholesky factors (n, m, m)."""
+def replaced(full: Tensor, drawn: Tensor) -> Tensor:
+    """Covariances (n, 7, 7) with the drawn block (n, FREE, FREE) in its place; the level keeps its own variance."""
+    out = torch.zeros_like(full)
+    out[:, :FREE, :FREE] = drawn + 1e-3 * full[:, :FREE, :FREE]
+    out[:, FREE, FREE] = full[:, FREE, FREE]
+    return out
+
+
+def log_normal(x: Tensor, centre: Tensor, L: Tensor, size: int) -> Tensor:
+    """Log density (n, S), up to a constant, of `size` draws at x (n, S, m) under normal laws with means (n, m) and Cholesky factors."""
     z = torch.linalg.solve_triangular(L, (x - centre[:, None]).transpose(1, 2), upper=False)
-    return -0.5 * (z**2).sum(1) - torch.diagonal(L, dim1=1, dim2=2).log().sum(1, keepdim=True)
+    return math.log(size) - 0.5 * (z**2).sum(1) - torch.diagonal(L, dim1=1, dim2=2).log().sum(1, keepdim=True)
 
 
-def log_posterior(counts: Tensor, dictionary: Dictionary, state: State, at: Evaluation, steps: Tensor) -> Tensor:
-    """Log posterior density (n, S), up to a constant, at steps (n, S, 7) from the state; intensities follow the steps.
+@dataclass(frozen=True)
+class Seen:
+    """What n patterns hold round their K diffracted disks, in E pixels each, about a state and its evaluation."""
 
-    Windows stay where they are at the state, and profiles are rendered at the nearest of many phases: no derivatives are needed.
+    state: State
+    at: Evaluation
+    middle: Tensor  # (n, K, 2), the pixel that a window is centred on
+    counts: Tensor  # (n, K, E)
+    base: Tensor  # (n, K, E), expected without the disk
+    pixel: Tensor  # (n, K, E, 2), places of the pixels in the window; (n, 0) where they are those of the dictionary's window
+    shape: tuple[int, int]  # of the detector
+
+    @staticmethod
+    def of(counts: Tensor, dictionary: Dictionary, state: State, at: Evaluation) -> Seen:
+        """Cut from patterns (n, Qy, Qx). Where counts are few only pixels that hold any are kept, from a wider window."""
+        shape = (counts.shape[-2], counts.shape[-1])
+        offsets = dictionary.offsets
+        if dictionary.sparse:
+            offsets = transformer.square(dictionary.pixels + 2 * _MARGIN_PX, counts.device)
+        patch = transformer.patches(transformer.positions(state.M, state.centre, dictionary.g)[:, 1:], offsets, shape)
+        d, base = patch.cut(counts), state.level[:, None, None] * patch.cut(dictionary.background) + dictionary.floor
+        if not dictionary.sparse:
+            return Seen(state, at, patch.middle, d, base, offsets.new_zeros(len(d), 0), shape)
+        # The number kept is rounded up, so that it seldom depends on which patterns come together.
+        most = min(-(-int((d > 0).sum(-1).max()) // 16) * 16, len(offsets))
+        kept, index = d.topk(most)
+        return Seen(state, at, patch.middle, kept, base.gather(2, index), offsets[index], shape)
+
+    def __getitem__(self, rows: slice | Tensor) -> Seen:
+        return Seen(**{k: v if k == "shape" else v[rows] for k, v in vars(self).items()})
+
+
+def log_posterior(seen: Seen, dictionary: Dictionary, steps: Tensor) -> Tensor:
+    """Log posterior density (n, S), up to a constant, at steps (n, S, FREE) from the state; intensities follow the steps.
+
+    Sum over the windows' pixels of d log(A T + b beta), less A times the share of the disk that falls on the detector. The direct beam,
+    which the counts place to a hundredth of a pixel, adds its parabola. Profiles are looked up at the nearest of many places.
     """
-    position = transformer.positions(state.M, state.centre, dictionary.g)
-    patch = transformer.patches(position, dictionary.offsets, (counts.shape[-2], counts.shape[-1]))
-    d, beta = patch.cut(counts), patch.cut(dictionary.background)
     n, S, _ = steps.shape
-    every = torch.arange(n, device=counts.device).repeat_interleave(S)
-    moved = moved_by(state[every], at[every], steps.reshape(-1, 7), dictionary.g)
-    place = transformer.positions(moved.M, moved.centre, dictionary.g).unflatten(0, (n, S))
-    shift = place - patch.middle[:, None].to(place.dtype)
-    index, within = spline.nearest_image(shift[:, :, 1:])
+    every = torch.arange(n, device=steps.device).repeat_interleave(S)
+    moved = moved_by(seen.state[every], seen.at[every], torch.nn.functional.pad(steps, (0, 1)).reshape(n * S, -1), dictionary.g)
     stiffness, pulled = prior_on_intensity(dictionary, moved)
-    prior = (stiffness * pulled**2).sum(1) + (moved.level - 1).double() ** 2
-    found = []
-    for s in range(S):
-        one = slice(s, None, S)
-        m = moved.level[one, None, None] * beta + dictionary.floor
-        m = m.addcmul_(moved.intensity[one, :, None], dictionary.render_nearest(shift[:, s, 0], index[:, s]))
-        found.append((d * m.log() - patch.inside * m).sum((1, 2), dtype=torch.float64))
-    value = torch.stack(found, 1) - 0.5 * prior.reshape(n, S)
+    place = transformer.positions(moved.M, moved.centre, dictionary.g)[:, 1:]
+    A = moved.intensity[:, 1:]
+    value = -0.5 * (stiffness * pulled**2)[:, 1:].sum(1) - (A * dictionary.fine.on(place, seen.shape)).sum(1, dtype=torch.float64)
+    dc = steps[..., 4:6]
+    value = value.reshape(n, S) + (dc * seen.at.beam_slope[:, None]).sum(-1) - 0.5 * torch.einsum("nsa,nab,nsb->ns", dc, seen.at.beam, dc)
+    A, shift = A.unflatten(0, (n, S)), place.unflatten(0, (n, S)) - seen.middle[:, None]
+    index, within = spline.nearest_image(shift)
+    if dictionary.sparse:
+        within = (shift.abs() <= _MARGIN_PX).all(-1)
+    held = seen.counts.flatten(1)
+    together = max(1, _AT_A_TIME[steps.device.type] // held.shape[1])
+    size = max(1, together // S)
+    for i in range(0, n, size):
+        some = slice(i, i + size)
+        for s in range(0, S, together):
+            part = slice(s, s + together)
+            if dictionary.sparse:
+                T = dictionary.fine(seen.pixel[some, None] - shift[some, part, :, None])
+            else:
+                chosen = index[some, part]
+                T = dictionary.images.index_select(0, chosen.reshape(-1)).reshape(*chosen.shape, -1)
+            T.mul_(A[some, part, :, None]).add_(seen.base[some, None]).log_()
+            value[some, part] += (T.flatten(2) @ held[some, :, None])[..., 0]
     return torch.where(within.all(-1), value, value.new_full((), -torch.inf))

@@ -17,7 +17,9 @@ from ccstae.model import transformer
 from ccstae.model.dictionary import Dictionary
 
 STEPS = 12
-_CONVERGED = 1e-3  # gain in deviance: a step of 0.03 standard deviations
+_CONVERGED = 1e-2  # gain in deviance that ends a climb: after a step of 0.1 standard deviations, which leaves far less
+ROUGHLY = 0.1
+"""The same, for climbs that another follows."""
 _LARGEST_STEP_PX = 1.5
 
 
@@ -55,6 +57,8 @@ class Evaluation:
     pull: Tensor  # (n, K), score of the intensities
     own: Tensor  # (n, K), their information
     cross: Tensor  # (n, K, 3), mixed information of intensity with (s_x, s_y, b)
+    beam: Tensor  # (n, 2, 2), information of the centre in the direct beam alone, its intensity eliminated
+    beam_slope: Tensor  # (n, 2)
 
     def __getitem__(self, rows: slice | Tensor) -> Evaluation:
         return Evaluation(**{k: v[rows] for k, v in vars(self).items()})
@@ -67,13 +71,14 @@ def evaluate(counts: Tensor, dictionary: Dictionary, state: State) -> Evaluation
     patch = transformer.patches(position, dictionary.offsets, (counts.shape[-2], counts.shape[-1]))
     d = patch.cut(counts)
     beta = patch.cut(dictionary.background)
-    T, Tx, Ty = dictionary.render(patch.shift(position))
+    disks = dictionary.render(patch.shift(position))
     A = state.intensity[..., None]
-    m = A * T + state.level[:, None, None] * beta + dictionary.floor
+    m = (state.level[:, None, None] * beta).addcmul_(A, disks[:, :, 0]).add_(dictionary.floor)
     extra = error_variance(dictionary, state)
     w = patch.inside / (m + extra)
     deviance = excess(d, m, beta + dictionary.floor, extra, patch.inside)
-    basis = torch.stack([T, A * Tx, A * Ty, beta], 2)  # (n, K, 4, p)
+    disks[:, :, 1:] *= A[..., None]
+    basis = torch.cat([disks, beta[:, :, None]], 2)  # (n, K, 4, p)
     weighted = basis * w[:, :, None]
     gram = (weighted @ basis.transpose(2, 3)).double()
     score = (weighted @ (d - m)[..., None])[..., 0].double()
@@ -96,7 +101,7 @@ def evaluate(counts: Tensor, dictionary: Dictionary, state: State) -> Evaluation
     total = torch.cat([torch.einsum("nka,ki->nai", slope[:, :, :2], g).reshape(n, 6)[:, order], slope[:, :, 2].sum(1, keepdim=True)], 1)
     total[:, 6] -= (state.level - 1).double()
     deviance = deviance + (state.level - 1).double() ** 2
-    return Evaluation(deviance, normal, total, pull, own, cross)
+    return Evaluation(deviance, normal, total, pull, own, cross, rest[:, 0, :2, :2], slope[:, 0, :2])
 
 
 def prior_on_intensity(dictionary: Dictionary, state: State) -> tuple[Tensor, Tensor]:
@@ -126,9 +131,9 @@ def excess(d: Tensor, m: Tensor, without: Tensor, extra: Tensor, inside: Tensor)
     Pixels beyond a disk cancel, so that nothing changes when the disk's window moves on by a pixel and other ones come in.
     Without that the deviance has steps of several units, and climbs end on them.
     """
-    # d log(d / m) - d + m is zero for d = m and keeps its digits at high counts. A variance beside the counts' own lowers its weight.
-    here, there = ((torch.xlogy(d, d / model) - d + model) * (model / (model + extra)) for model in (m, without))
-    return 2 * (inside * (here - there)).sum((1, 2), dtype=torch.float64)
+    # A variance beside the counts' own lowers a pixel's weight. Not in place: autograd and callers keep m.
+    gain = torch.log(m / without).mul_(d).sub_(m).add_(without)
+    return -2 * (gain * (inside * m / (m + extra))).sum((1, 2), dtype=torch.float64)
 
 
 def step(state: State, at: Evaluation, damping: Tensor, g: Tensor) -> tuple[State, Tensor]:
@@ -165,8 +170,12 @@ def refine(
     state: State,
     steps: int = STEPS,
     evaluate: Callable[[Tensor, Dictionary, State], Evaluation] = evaluate,
+    converged: float = _CONVERGED,
 ) -> tuple[State, Evaluation]:
-    """Climb to the maximum of the likelihood; returns the state and its evaluation. `evaluate` is that of the transformer."""
+    """Climb to the maximum of the likelihood, until a step gains less than `converged` in deviance; the state and its evaluation.
+
+    `evaluate` is that of the transformer.
+    """
     best = evaluate(counts, dictionary, state)
     damping = torch.full_like(best.deviance, 1e-3)
     active = torch.ones_like(best.deviance, dtype=torch.bool)
@@ -187,6 +196,6 @@ def refine(
         best = Evaluation(**chosen)
         damping[rows] = torch.where(better, damping[rows] / 10, damping[rows] * 10)
         # Counts of noise-free data are so high that rounding hides the last gains.
-        done = (gain < _CONVERGED) | (~better & (gain < 1e-4 * local.deviance)) | (damping[rows] > 1e3)
+        done = (gain < converged) | (~better & (gain < 1e-4 * local.deviance)) | (damping[rows] > 1e3)
         active[rows[done]] = False
     return state, best

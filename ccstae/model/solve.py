@@ -10,7 +10,7 @@ from torch import Tensor
 from ccstae.model import affine, entries, refine
 from ccstae.model.dictionary import Dictionary
 from ccstae.model.encoder import Encoded
-from ccstae.model.refine import STEPS, Evaluation, State, covariance_of_M
+from ccstae.model.refine import ROUGHLY, STEPS, Evaluation, State, covariance_of_M
 
 FREE = 1.0
 """Relative spread of intensities that no entry holds."""
@@ -26,7 +26,8 @@ def solve(dictionary: Dictionary, data: Tensor, first: Encoded, rounds: int, ste
     free = replace(dictionary, spread=torch.full_like(dictionary.spread, FREE))
     evaluate = affine.evaluate if dictionary.affine else refine.evaluate
     state = State(first.M, first.centre, prior.clone(), torch.ones(n, device=data.device), prior)
-    state, at = refine.refine(data, free, state, steps, evaluate)
+    ends = {} if rounds == 1 else {"converged": ROUGHLY}
+    state, at = refine.refine(data, free, state, steps, evaluate, **ends)
     expected, odds = entries.expected(dictionary, state, 1 / at.own)
     entry = entries.likeliest(odds, dictionary.area, entries.log_area(state.M, covariance_of_M(at.normal)))
     prior = torch.cat([state.intensity[:, :1], expected[torch.arange(n, device=data.device), entry]], 1)

@@ -25,7 +25,7 @@ class Patches:
         flat = images.reshape(-1, images.shape[-1] * images.shape[-2])
         n = self.index.shape[0]
         if images.ndim == 2:
-            return flat[0][self.index] * self.inside
+            return flat[0].take(self.index) * self.inside
         return flat.gather(1, self.index.reshape(n, -1)).reshape(self.index.shape) * self.inside
 
     def shift(self, position: Tensor) -> Tensor:

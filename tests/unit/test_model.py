@@ -49,7 +49,7 @@ def test_table_agrees_with_rendering_and_its_slopes_with_finite_differences():
     offsets = transformer.square(pixels, torch.device("cpu"))
     table = spline.Table(profile, pixels, offsets)
     shift = torch.rand(40, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) - 0.5
-    T, Tx, Ty = table(shift)
+    T, Tx, Ty = table(shift).unbind(1)
     assert torch.allclose(T, spline.render(profile, shift, pixels).reshape(40, -1), atol=2e-5)
     step = 1e-5
     for axis, slope in ((0, Tx), (1, Ty)):
@@ -141,10 +141,10 @@ def test_the_deviance_has_no_steps_where_windows_move_on():
 
 
 def test_draws_have_exact_moments():
-    z = posterior.draws()
-    assert z.shape == (posterior.ROUNDS, posterior.DRAWS, 7)
-    assert torch.allclose(z.mean(1), torch.zeros(7, dtype=z.dtype), atol=1e-12)
-    assert torch.allclose(z.transpose(1, 2) @ z / posterior.DRAWS, torch.eye(7, dtype=z.dtype).expand(posterior.ROUNDS, 7, 7), atol=1e-9)
+    for z, size in zip(posterior.draws(), posterior.DRAWS, strict=True):
+        assert z.shape == (size, posterior.FREE)
+        assert torch.allclose(z.mean(0), torch.zeros(posterior.FREE, dtype=z.dtype), atol=1e-12)
+        assert torch.allclose(z.T @ z / size, torch.eye(posterior.FREE, dtype=z.dtype), atol=1e-9)
 
 
 def test_posterior_of_a_parabola_is_its_maximum_and_near_it_where_it_is_none():
@@ -156,6 +156,7 @@ def test_posterior_of_a_parabola_is_its_maximum_and_near_it_where_it_is_none():
             assert torch.equal(mean.M, state.M)
             assert torch.equal(normal, at.normal)
         else:
+            assert torch.equal(mean.level, state.level)
             ratio = torch.diagonal(refine.inverse(normal), dim1=1, dim2=2) / torch.diagonal(refine.inverse(at.normal), dim1=1, dim2=2)
             assert 0.7 < float(ratio[:, :4].mean()) < 1.6
             z2 = torch.einsum(
@@ -164,17 +165,68 @@ def test_posterior_of_a_parabola_is_its_maximum_and_near_it_where_it_is_none():
             assert 0 < float(z2.mean()) < 1.0
 
 
-def test_log_posterior_agrees_with_the_deviance():
-    patterns, dictionary, state = started(8, 0.5)
+@pytest.mark.parametrize(("background", "electrons", "sparse"), [(0.5, 1e5, False), (0.0, 5e3, True)])
+def test_log_posterior_agrees_with_the_deviance(background, electrons, sparse):
+    patterns, dictionary, state = started(8, background, electrons)
     state, at = refine.refine(patterns, dictionary, state)
-    steps = posterior.draws()[0, :8] @ posterior.factor(refine.inverse(at.normal)).transpose(1, 2)
-    value = posterior.log_posterior(patterns, dictionary, state, at, steps)
+    assert dictionary.sparse == sparse
+    steps = posterior.draws()[0][:8] @ posterior.factor(refine.inverse(at.normal)[:, :6, :6]).transpose(1, 2)
+    value = posterior.log_posterior(posterior.Seen.of(patterns, dictionary, state, at), dictionary, steps)
     for s in range(8):
-        moved = refine.moved_by(state, at, steps[:, s], dictionary.g)
+        moved = refine.moved_by(state, at, torch.nn.functional.pad(steps[:, s], (0, 1)), dictionary.g)
         expected = -0.5 * refine.evaluate(patterns, dictionary, moved).deviance
         if s == 0:
             first = value[:, 0] - expected
         assert torch.allclose(value[:, s] - expected, first, atol=0.7)
+
+
+def test_patterns_seen_by_pixel_and_by_count_have_the_same_posterior():
+    patterns, dictionary, state = started(6, 0.0, 5e3)
+    state, at = refine.refine(patterns, dictionary, state)
+    steps = 0.5 * posterior.draws()[0][:16] @ posterior.factor(refine.inverse(at.normal)[:, :6, :6]).transpose(1, 2)
+    values = []
+    for sparse in (True, False):
+        seen_as = replace(dictionary)
+        seen_as.__dict__["sparse"] = sparse  # in place of the cached property
+        values.append(posterior.log_posterior(posterior.Seen.of(patterns, seen_as, state, at), seen_as, steps))
+    by_count, by_pixel = (v - v[:, :1] for v in values)
+    assert by_count.isfinite().all()
+    assert torch.allclose(by_count, by_pixel, atol=2e-3)
+
+
+def test_share_of_a_disk_on_the_detector():
+    profile = dictionaries.normalised(smooth_profile(dtype=torch.float32))
+    fine, offsets = spline.Fine(profile, 19), transformer.square(19, torch.device("cpu"))
+    position = torch.tensor([[20.0, 30.0], [1.3, 30.0], [20.0, 38.9], [-3.0, 20.0], [60.0, 20.0]])
+    patch = transformer.patches(position[:, None], offsets, (40, 41))
+    shift = patch.shift(position[:, None])[:, 0]
+    exact = (spline.render(profile, shift, 19).flatten(1) * patch.inside[:, 0]).sum(1)
+    assert torch.allclose(fine.on(position, (40, 41)), exact, atol=3e-3)
+    looked_up = fine(offsets - shift[:, None])
+    assert torch.allclose(looked_up, spline.render(profile, shift, 19).flatten(1), atol=0.03 * float(looked_up.max()))
+
+
+def test_a_shape_of_few_counts_stays_the_probe_and_one_of_many_is_learned():
+    patterns, dictionary, state = started(24, 0.0, 1e6)
+    wide = dictionaries.normalised(torch.nn.functional.avg_pool2d(dictionary.disk[None, None], 7, 1, 3)[0, 0])
+    wrong = replace(dictionary, disk=wide, direct=wide)
+    # The same patterns with a ten-thousandth of the counts.
+    few = torch.poisson(patterns / 1e4, generator=torch.Generator().manual_seed(0))
+    left = [
+        float((learn.shape(d, c, s, 2).disk - dictionary.disk).abs().sum() / (wide - dictionary.disk).abs().sum())
+        for d, c, s in ((wrong, patterns, state), (wrong.scaled(1e-4), few, replace(state, intensity=1e-4 * state.intensity)))
+    ]
+    assert left[0] < 0.8
+    assert 0.98 < left[1] < 1.02
+
+
+def test_single_counts_beside_a_disk_are_no_model_error():
+    patterns, dictionary, state = started(12, 0.0, 1e3)
+    aside = replace(state, centre=state.centre + torch.tensor([1.5, 0.0]))
+    assert learn.model_error(dictionary, patterns, aside) == 0
+    patterns, dictionary, state = started(12, 0.0, 1e7)
+    blurred = replace(dictionary, disk=dictionaries.normalised(torch.nn.functional.avg_pool2d(dictionary.disk[None, None], 3, 1, 1)[0, 0]))
+    assert learn.model_error(blurred, patterns, state) > 0.02
 
 
 def test_entries_are_told_apart_by_their_lattice_too():
