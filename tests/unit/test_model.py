@@ -181,7 +181,7 @@ def test_log_posterior_agrees_with_the_deviance(background, electrons, sparse):
 
 
 def test_patterns_seen_by_pixel_and_by_count_have_the_same_posterior():
-    patterns, dictionary, state = started(6, 0.0, 5e3)
+    patterns, dictionary, state = started(8, 0.0, 5e3)
     state, at = refine.refine(patterns, dictionary, state)
     steps = 0.5 * posterior.draws()[0][:16] @ posterior.factor(refine.inverse(at.normal)[:, :6, :6]).transpose(1, 2)
     values = []
