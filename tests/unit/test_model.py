@@ -333,20 +333,22 @@ def test_entries_are_counted_and_told_apart():
 @pytest.mark.parametrize(("background", "electrons"), [(0.25, 1e5), (0.7, 1e5), (0.0, 1e4)])
 def test_the_method_reaches_the_bound_and_knows_its_error(background, electrons):
     model = Model()
-    F = random_deformations((12, 12), seed=5)
     vacuum = np.zeros((12, 12), bool)
     vacuum[0] = True
-    counts = model.counts(F, electrons, background, vacuum, seed=5)
-    answer = ccstae.map_strain(counts, CcstaeSettings(), "cpu")
-    sample = ~vacuum
-    assert np.isnan(answer.F[vacuum]).all()
-    assert np.isfinite(answer.F[sample]).all()
-    e = errors(answer.F, F)[sample]
-    bound = model.limit(np.eye(2), electrons, background)
-    ratio = np.sqrt((e**2).mean(0)) / bound
-    # 132 patterns know a standard deviation to 6 %.
+    found, stated = [], []
+    for seed in (5, 6, 7):
+        F = random_deformations((12, 12), seed=seed)
+        counts = model.counts(F, electrons, background, vacuum, seed=seed)
+        answer = ccstae.map_strain(counts, CcstaeSettings(), "cpu")
+        assert np.isnan(answer.F[vacuum]).all()
+        assert np.isfinite(answer.F[~vacuum]).all()
+        found.append(errors(answer.F, F)[~vacuum])
+        stated.append(np.sqrt(np.diagonal(answer.covariance[~vacuum], axis1=1, axis2=2)))
+    e, sigma = np.concatenate(found), np.concatenate(stated)
+    ratio = np.sqrt((e**2).mean(0)) / model.limit(np.eye(2), electrons, background)
+    # 396 patterns know a standard deviation to 4 %. At w = 0.7 one in a hundred has a second maximum, several deviations away, as high as
+    # the one by the truth.
     assert (ratio < 1.3).all()
-    sigma = np.sqrt(np.diagonal(answer.covariance[sample], axis1=1, axis2=2))
     covered = (np.abs(e) < 1.96 * sigma).mean()
     assert 0.9 < covered < 0.99
     again = ccstae.map_strain(counts, CcstaeSettings(), "cpu")
