@@ -38,7 +38,7 @@ def test_a_warp_by_the_unit_matrix_is_the_rigid_rendering_and_any_other_keeps_th
     surface, offsets = affine.Surface(profile, pixels), transformer.square(pixels, torch.device("cpu"))
     shift = torch.rand(6, 4, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(3)) - 0.5
     T, by_place, _ = affine.render(surface, surface, torch.eye(2, dtype=torch.float64).expand(6, 2, 2), offsets, shift)
-    rigid, Tx, Ty = (v.reshape(T.shape) for v in spline.Table(profile, pixels, offsets)(shift.reshape(-1, 2)))
+    rigid, Tx, Ty = (v.reshape(T.shape) for v in spline.Table(profile, pixels, offsets)(shift.reshape(-1, 2)).unbind(1))
     for one, other in ((T, rigid), (by_place[:, :, 0], Tx), (by_place[:, :, 1], Ty)):
         assert torch.allclose(one, other, atol=2e-3)
     M = torch.tensor([[1.05, 0.02], [-0.01, 0.97]], dtype=torch.float64).expand(6, 2, 2)
