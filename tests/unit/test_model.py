@@ -346,7 +346,7 @@ def test_the_method_reaches_the_bound_and_knows_its_error(background, electrons)
         stated.append(np.sqrt(np.diagonal(answer.covariance[~vacuum], axis1=1, axis2=2)))
     e, sigma = np.concatenate(found), np.concatenate(stated)
     ratio = np.sqrt((e**2).mean(0)) / model.limit(np.eye(2), electrons, background)
-    # 396 patterns know a standard deviation to 4 %. At w = 0.7 some have a second maximum, deviations away and higher than that by the truth.
+    # 396 patterns know a standard deviation to 4 %. At w = 0.7 some have a second maximum, higher than that by the truth.
     assert (ratio < 1.3).all()
     covered = (np.abs(e) < 1.96 * sigma).mean()
     assert 0.9 < covered < 0.99
