@@ -27,11 +27,15 @@ def test_the_bands_hold_the_whole_response(changes: dict[str, float], per_px: in
     amplitude = np.random.default_rng(1).normal(size=(2, win.samples, win.samples, 2)).view(complex)[..., 0]
     response, slope = optics.pixel_response(microscope, win)
     intensity = np.abs(amplitude) ** 2
-    patterns, gradients = Detector(microscope, win)(torch.from_numpy(np.fft.fftshift(amplitude, (1, 2))).to(torch.complex64))
+    wave = torch.from_numpy(np.fft.fftshift(amplitude, (1, 2))).to(torch.complex64)
+    patterns, gradients = Detector(microscope, win)(wave)
     expected = response @ intensity @ response.T
     assert np.abs(patterns.numpy() - expected).max() < 1e-6 * expected.max()
     for found, (y, x) in zip(gradients.unbind(1), ((response, slope), (slope, response)), strict=True):
         np.testing.assert_allclose(found.numpy(), y @ intensity @ x.T, rtol=0, atol=1e-6 * expected.max())
+    alone, none = Detector(microscope, win, gradients=False)(wave)
+    assert np.abs(alone.numpy() - expected).max() < 1e-6 * expected.max()
+    assert none.shape[1] == 0
 
 
 def test_the_probe_is_a_sum_of_few_products() -> None:
