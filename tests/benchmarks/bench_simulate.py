@@ -4,8 +4,9 @@
 
 abTEM gets the smallest cell that holds the same window, on the same grid and in one slice; of its eager and lazy modes the faster one
 counts. The potential is built beforehand for both, and what a tile of the scene takes with its potential is told beside that. Ours
-are binned on the detector; the first row brings patterns alone, as abTEM does, the second their two gradients too. Every round times each once, in turn; the median and
-the range over the rounds are told, of the time that passes and of the processors' time, which others' load changes less.
+are binned on the detector; the first row brings patterns alone, as abTEM does, the second their two gradients too. Every round times
+each once, in turn; the median and the range over the rounds are told, of the time that passes and of the processors' time, which
+others' load changes less.
 """
 
 from __future__ import annotations
