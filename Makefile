@@ -61,10 +61,11 @@ dry: setup ## plan a run of every config
 		snakemake --cores 2 --dry-run --configfile "$$config" > $(VENV)/dry-run.log 2>&1 || { cat $(VENV)/dry-run.log; exit 1; }; \
 	done
 
-ci: setup ## config/ci.yaml from nothing to its report, then again: the second run must find nothing to do
+ci: setup ## config/ci.yaml from nothing to its report, then again: the second run must find nothing to do; then the gate
 	rm -rf results/ci
 	$(MAKE) run CONFIG=config/ci.yaml
 	snakemake --cores "$(CORES)" --configfile config/ci.yaml 2>&1 | tee /dev/stderr | grep --quiet "Nothing to be done"
+	$(MAKE) regress CONFIG=config/ci.yaml
 
 regress: setup ## hold a run (CONFIG=config/ci.yaml) against its baseline
 	snakemake --cores "$(CORES)" --configfile "$(CONFIG)" --no-hooks regress

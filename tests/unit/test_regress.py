@@ -144,6 +144,18 @@ def test_slower_is_told_and_green() -> None:
     assert [row.metric for row in rows if row.verdict == "slower"] == [f"pair {m} every all all seconds" for m in ("ccstae", "com")]
 
 
+def test_a_method_that_rounds_its_own_way_is_watched_but_must_answer() -> None:
+    def renamed(frame: pd.DataFrame) -> pd.DataFrame:
+        return frame.assign(method=frame["method"].replace("com", "ccstae-2023"))
+
+    baseline = regress.make_baseline(renamed(scores()), {})
+    rows = regress.compare(renamed(scaled(RUN, 2.0, method="com")), baseline)
+    assert not any(row.breach for row in rows)
+    assert any(row.verdict == "watched" for row in rows)
+    lost = renamed(RUN.assign(value=RUN["value"].where(RUN["metric"] != "failure_rate", 0.5)))
+    assert "pair ccstae-2023 clean all all failure_rate" in [row.metric for row in regress.compare(lost, baseline) if row.breach]
+
+
 CHANGES: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], str]] = {
     "a missing method": (lambda f: f[f["method"] != "com"], "missing"),
     "a missing level": (lambda f: f[f["background"] != 0.5], "missing"),
