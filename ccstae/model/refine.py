@@ -131,9 +131,13 @@ def excess(d: Tensor, m: Tensor, without: Tensor, extra: Tensor, inside: Tensor)
     Pixels beyond a disk cancel, so that nothing changes when the disk's window moves on by a pixel and other ones come in.
     Without that the deviance has steps of several units, and climbs end on them.
     """
-    # A variance beside the counts' own lowers a pixel's weight. Not in place: autograd and callers keep m.
-    gain = torch.log(m / without).mul_(d).sub_(m).add_(without)
-    return -2 * (gain * (inside * m / (m + extra))).sum((1, 2), dtype=torch.float64)
+    if not extra.any():
+        gain = torch.log(m / without).mul_(d).sub_(m).add_(without)  # not in place: autograd and callers keep m
+        return -2 * (gain * inside).sum((1, 2), dtype=torch.float64)
+    # A variance beside the counts' own lowers a pixel's weight, of either deviance by itself: a weight on their difference would pull.
+    # d log(d / m) - d + m is zero for d = m and keeps its digits at high counts.
+    here, there = ((torch.xlogy(d, d / model) - d + model) * (model / (model + extra)) for model in (m, without))
+    return 2 * (inside * (here - there)).sum((1, 2), dtype=torch.float64)
 
 
 def step(state: State, at: Evaluation, damping: Tensor, g: Tensor) -> tuple[State, Tensor]:

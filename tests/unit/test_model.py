@@ -254,6 +254,23 @@ def test_log_area_and_its_variance():
     assert float(variance) == pytest.approx(float(torch.linalg.det(M + draws.reshape(-1, 2, 2)).log().var()), rel=0.03)
 
 
+@pytest.mark.parametrize("error", [0.0, 0.01, 0.3])
+def test_noise_free_counts_are_likeliest_where_they_come_from_whatever_the_model_error(error):
+    x = torch.linspace(-8, 8, 200, dtype=torch.float64)
+    inside, background = torch.ones(1, 1, 200, dtype=torch.float64), torch.full((1, 1, 200), 3.0, dtype=torch.float64)
+
+    def model(intensity, place):
+        return (intensity * torch.sigmoid(4 * (4 - (x - place).abs())))[None, None] + background
+
+    counts, extra = model(1e3, 0.0), torch.full((1, 1, 1), (error * 1e3) ** 2, dtype=torch.float64)
+    at = {
+        (a, b): float(refine.excess(counts, model(1e3 * (1 + a), b), background, extra, inside))
+        for a in (-0.05, -0.01, 0, 0.01, 0.05)
+        for b in (-0.1, -0.01, 0, 0.01, 0.1)
+    }
+    assert min(at, key=lambda where: at[where]) == (0, 0)
+
+
 def test_refinement_recovers_noise_free_deformations_from_one_percent_away():
     model = Model()
     F = random_deformations((2, 4), seed=3)
