@@ -11,13 +11,23 @@ import h5py
 import numpy as np
 import pytest
 
-from ccstae import config, figures, geometry, score, store
+from ccstae import config, figures, geometry, limit, noise, score, simulate, store
 from ccstae.config import Level
 
 SHAPE = (12, 16)
 LIMIT = (1e-3, 2e-3, 1e-3, 5e-4)  # of the noisy level of w = 0.25; the other levels scale it
 LEVELS = {(0.0, 1e5): 0.5, (0.25, 1e5): 1.0, (0.0, 1e4): 2.0}
 METHODS = ("zero", "com", "template", "ccstae")
+
+
+def drawn_counts(given: config.Config, scene: str, folder: Path) -> Path:
+    """Counts of a scene at the config's first level and seed 1, simulated, with its truth, into a folder laid out as a run's."""
+    clean, optics, level = folder / "scenes" / f"{scene}.h5", folder / "optics.h5", given.levels[0].name
+    counts = folder / "counts" / scene / f"{level}.1.h5"
+    simulate.simulate(given, scene, clean, optics)
+    limit.write_limits(given, scene, clean, optics, score.truth_path(folder, scene))
+    noise.draw(given, scene, level, 1, clean, counts)
+    return counts
 
 
 def made_config() -> config.Config:

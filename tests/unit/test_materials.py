@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import yaml
+from conftest import drawn_counts
 
-from ccstae import config, limit, noise, score, simulate, store
+from ccstae import config, score, store
 
 CONFIG = """
 name: other
@@ -43,12 +44,8 @@ def made(scene: str, electrons: float, folder: Path, **microscope: float) -> tup
     data["scenes"] = {scene: data["scenes"][scene]}
     data["noise"] = {"level": {"background": 0.25, "electrons": electrons}}
     given = config.parse(data)
-    clean, optics, truth = folder / "scenes" / f"{scene}.h5", folder / "optics.h5", score.truth_path(folder, scene)
-    counts = folder / "counts" / scene / f"{given.levels[0].name}.1.h5"
-    simulate.simulate(given, scene, clean, optics)
-    limit.write_limits(given, scene, clean, optics, truth)
-    noise.draw(given, scene, given.levels[0].name, 1, clean, counts)
-    return given, counts, store.read_truth(truth)
+    counts = drawn_counts(given, scene, folder)
+    return given, counts, store.read_truth(score.truth_path(folder, scene))
 
 
 def mapped(given: config.Config, counts: Path, out: Path, folder: Path) -> store.Map:

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from conftest import drawn_counts
 
-from ccstae import limit, noise, score, simulate
+from ccstae import score
 from ccstae.config import parse
 from ccstae.methods import run
 
@@ -45,11 +46,7 @@ def test_entries_of_a_config_are_all_it_takes(scene: str, tmp_path: Path) -> Non
     data["scenes"] = {scene: data["scenes"][scene]}
     config = parse(data)
     level = config.levels[0]
-    clean, optics, truth = tmp_path / "scenes" / f"{scene}.h5", tmp_path / "optics.h5", score.truth_path(tmp_path, scene)
-    simulate.simulate(config, scene, clean, optics)
-    limit.write_limits(config, scene, clean, optics, truth)
-    counts = tmp_path / "counts.h5"
-    noise.draw(config, scene, level.name, 1, clean, counts)
+    counts = drawn_counts(config, scene, tmp_path)
     for method in config.methods:
         run.run(config, method, counts, score.map_path(tmp_path, scene, level, 1, method))
     score.score(config, tmp_path, tmp_path / "metrics.csv")
