@@ -80,4 +80,4 @@ def correlate(patterns: Tensor, kernel: Tensor, power: float, shape: tuple[int, 
         product = torch.where(magnitude > floor, product * magnitude.clamp_min(1e-30) ** (power - 1), 0)
     n = patterns.shape[-2]
     found: Tensor = torch.fft.irfft2(product, s=(n, n))
-    return found[:, : shape[-2], : shape[-1]].contiguous()
+    return found[:, : shape[-2], : shape[-1]]

@@ -88,13 +88,30 @@ def direct_beam(patterns: Tensor, sums: Tensor, radius: float, iterations: int =
 def box_sums(patterns: Tensor, radius: float) -> Tensor:
     """Sums over the odd square box nearest in area to a disk, centred on each pixel; zero outside the detector; (B, Qy, Qx)."""
     half = round((radius * math.sqrt(math.pi) - 1) / 2)
+    sums = torch.nn.functional.pad(patterns, (half, half, half, half))
     for axis in (-1, -2):
-        size = patterns.shape[axis]
-        wide = torch.nn.functional.pad(patterns, (half, half) if axis == -1 else (0, 0, half, half))
-        patterns = wide.narrow(axis, 0, size).clone()
-        for i in range(1, 2 * half + 1):  # in place: twice as fast as differences of running sums, which also round
-            patterns += wide.narrow(axis, i, size)
-    return patterns
+        sums = _running_sums(sums, axis, 2 * half + 1)
+    return sums
+
+
+def _running_sums(values: Tensor, axis: int, n: int) -> Tensor:
+    """Sums of n neighbours along an axis, n - 1 fewer than there were: sums of 1, 2, 4, ... neighbours, put together by n's binary digits.
+
+    Differences of one cumulative sum would round.
+    """
+    size = values.shape[axis] - n + 1
+    total, taken = None, 0
+    for bit in range(n.bit_length()):
+        if bit:
+            step = 1 << (bit - 1)
+            length = values.shape[axis] - step
+            values = values.narrow(axis, 0, length) + values.narrow(axis, step, length)
+        if n >> bit & 1:
+            part = values.narrow(axis, taken, size)
+            total = part if total is None else total + part
+            taken += 1 << bit
+    assert total is not None
+    return total
 
 
 @dataclass(frozen=True)
@@ -146,17 +163,18 @@ class SiteFinder:
     def _sums(self, patterns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Centres (B, 2), counts on each candidate's sites by ring (B, K, R), and how many of those sites are on the detector."""
         B, height, width = patterns.shape
-        sums = box_sums(patterns, self.radius)
+        sums = windows.piecewise(lambda piece: box_sums(piece, self.radius), patterns)
         centre = direct_beam(patterns, sums, self.radius)
-        offset = torch.einsum("kij,sj->iks", self.G, self.hk.to(self.G.dtype)).flatten(1)  # (2, K S)
-        x, y = ((centre[:, i, None] + offset[i]).round() for i in (0, 1))
-        flat = (y.clamp(0, height - 1) * width + x.clamp(0, width - 1)).long()
-        n = sums.reshape(B, -1).gather(1, flat).reshape(B, len(self.G), -1)
-        reach = offset.abs().max() + 1
-        if windows.inside(centre, float(self.radius + reach), patterns.shape).all():  # the common case, and a third faster
-            return centre, n @ self.ring, self.ring.sum(0).expand(B, len(self.G), -1)
-        on_detector = windows.inside(torch.stack([x, y], -1), self.radius, patterns.shape).to(n.dtype).reshape(n.shape)
-        return centre, (n * on_detector) @ self.ring, on_detector @ self.ring
+        offset = torch.einsum("kij,sj->isk", self.G, self.hk.to(self.G.dtype)).flatten(1)  # (2, S K)
+        x = (centre[:, 0, None] + offset[0]).round_().clamp_(0, width - 1)
+        y = (centre[:, 1, None] + offset[1]).round_().clamp_(0, height - 1)
+        flat = y.mul_(width).add_(x).long()
+        n = sums.reshape(B, -1).gather(1, flat)
+        # A site whose disk leaves the detector counts neither electrons nor as a site.
+        y, x = torch.meshgrid(*(torch.arange(size, device=sums.device) for size in (height, width)), indexing="ij")
+        whole = windows.inside(torch.stack([x, y], -1), self.radius, patterns.shape).to(n.dtype).flatten()[flat]
+        on, sites = (self.ring.T @ values.reshape(B, len(self.hk), -1) for values in (n * whole, whole))
+        return centre, on.mT, sites.mT
 
     def _around(self, on: Tensor, sites: Tensor) -> Tensor:
         """Mean box sum (B, scales, R) over all orientations at each scale: what lies at that distance from the beam."""

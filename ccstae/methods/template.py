@@ -43,6 +43,10 @@ class Matcher:
         disk = kernels.template(wide, radius, "flat", 1)
         self.least = float((disk * slope).sum() / (disk * kernel).sum())  # v / h of a disk without background
 
+    def correlate(self, patterns: Tensor) -> Tensor:
+        """Correlation maps of patterns, both (B, Qy, Qx)."""
+        return kernels.correlate(kernels.spectrum(patterns, self.n), self.spectrum, self.settings.correlation_power, patterns.shape)
+
     def refine(self, patterns: Tensor, rough: Located) -> LatticeFit:
         """Lattices of patterns (B, Qy, Qx), from rough ones."""
         settings = self.settings
@@ -50,8 +54,7 @@ class Matcher:
         whole = settings.correlation_power == 1
         # Whitened, a beam a thousand times as bright as a disk would ring through the whole map.
         shown = patterns if whole else without_beam(patterns, rough.centre, self.radius + EDGE_PX)
-        spectrum = kernels.spectrum(shown, self.n)
-        maps = kernels.correlate(spectrum, self.spectrum, settings.correlation_power, shape)
+        maps = windows.piecewise(self.correlate, shown)
         free = None
         if settings.search == "free":
             free = peaks.subpixel(maps, peaks.everywhere(maps, self.radius, settings.most_peaks), settings.subpixel, settings.upsample)

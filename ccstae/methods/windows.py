@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -13,6 +13,9 @@ from torch import Tensor
 # Bytes of float32 patterns held at a time; the windows cut from them take a small multiple of it. On a CPU little enough to stay in its
 # caches: a quarter to a third faster than 16 MiB.
 CHUNK_BYTES = {"cpu": 4 * 2**20, "cuda": 16 * 2**20}
+# Bytes of float32 patterns taken at a time where several images are made of each. On a CPU little enough that the memory of one piece
+# serves the next; beyond, the allocator asks the system for it anew, which took a quarter of the time.
+PIECE_BYTES = {"cpu": 2**19, "cuda": 16 * 2**20}
 
 
 _division = 1
@@ -47,6 +50,12 @@ def chunks(counts: NDArray[np.unsignedinteger], device: str) -> Iterator[tuple[s
         yield where, torch.from_numpy(counts[where].astype(np.float32)).to(device)
 
 
+def piecewise(function: Callable[[Tensor], Tensor], patterns: Tensor) -> Tensor:
+    """function(patterns), pattern by pattern, worked out on a piece of the patterns (B, Qy, Qx) at a time."""
+    size = max(1, PIECE_BYTES[patterns.device.type] // (4 * patterns.shape[-1] * patterns.shape[-2]))
+    return torch.cat([function(piece) for piece in patterns.split(size)])
+
+
 def cut(patterns: Tensor, at: Tensor, half: int) -> tuple[Tensor, Tensor, Tensor]:
     """Windows of side 2 half + 1 round the pixels nearest to `at` (B, S, 2), from patterns (B, Qy, Qx).
 
@@ -54,14 +63,19 @@ def cut(patterns: Tensor, at: Tensor, half: int) -> tuple[Tensor, Tensor, Tensor
     Pixels outside the pattern repeat those of its border.
     """
     B, height, width = patterns.shape
+    n = 2 * half + 1
     offset = torch.arange(-half, half + 1, device=patterns.device)
     nearest = torch.nan_to_num(at).round().long()
-    x = nearest[..., 0, None] + offset  # (B, S, n)
-    y = nearest[..., 1, None] + offset
-    flat = y.clamp(0, height - 1)[..., :, None] * width + x.clamp(0, width - 1)[..., None, :]
-    values = patterns.reshape(B, -1).gather(1, flat.reshape(B, -1)).reshape(flat.shape)
-    to = patterns.dtype
-    return values, (x - at[..., 0, None]).to(to)[..., None, :], (y - at[..., 1, None]).to(to)[..., :, None]
+    x, y = nearest[..., 0], nearest[..., 1]
+    dx, dy = ((nearest[..., axis, None] + offset - at[..., axis, None]).to(patterns.dtype) for axis in (0, 1))
+    if x.numel() and (x.min() < half or x.max() >= width - half):
+        patterns = torch.nn.functional.pad(patterns, (n, n), mode="replicate")
+        x, width = x.clamp(half - n, width + half) + n, width + 2 * n
+    # Rows are whole pieces of memory: much faster to take than as many single pixels.
+    rows = (y[..., None] + offset).clamp(0, height - 1) + height * torch.arange(B, device=patterns.device)[:, None, None]
+    first = rows * width + (x - half)[..., None]
+    values = patterns.contiguous().as_strided((B * height * width - n + 1, n), (1, 1)).index_select(0, first.flatten())
+    return values.reshape(*first.shape, n), dx[..., None, :], dy[..., :, None]
 
 
 def inside(at: Tensor, margin: float, shape: tuple[int, ...]) -> Tensor:
