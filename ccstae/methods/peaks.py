@@ -20,7 +20,7 @@ KAISER_BETA = 10.0
 
 def near(maps: Tensor, at: Tensor, reach: float) -> Tensor:
     """Pixel (B, S, 2) of the largest value within `reach` px of each `at` (B, S, 2); always on the map."""
-    values, dx, dy = windows.cut(maps, at, int(reach) + 1)
+    values, dx, dy = windows.cut(maps, at, math.floor(reach + 0.5))
     r2 = _distance2(at[..., 0, None, None], dx, maps.shape[-1]) + _distance2(at[..., 1, None, None], dy, maps.shape[-2])
     best = values.masked_fill(r2 > reach**2, -torch.inf).flatten(-2).argmax(-1)
     n = values.shape[-1]

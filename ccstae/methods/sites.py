@@ -171,8 +171,8 @@ class SiteFinder:
         flat = y.mul_(width).add_(x).long()
         n = sums.reshape(B, -1).gather(1, flat)
         # A site whose disk leaves the detector counts neither electrons nor as a site.
-        y, x = torch.meshgrid(*(torch.arange(size, device=sums.device) for size in (height, width)), indexing="ij")
-        whole = windows.inside(torch.stack([x, y], -1), self.radius, patterns.shape).to(n.dtype).flatten()[flat]
+        rows, columns = (windows.within(torch.arange(size, device=sums.device), self.radius, size) for size in (height, width))
+        whole = (rows[:, None] & columns).to(n.dtype).flatten().expand(B, -1).gather(1, flat)
         on, sites = (self.ring.T @ values.reshape(B, len(self.hk), -1) for values in (n * whole, whole))
         return centre, on.mT, sites.mT
 

@@ -62,23 +62,31 @@ def cut(patterns: Tensor, at: Tensor, half: int) -> tuple[Tensor, Tensor, Tensor
     Returns the values (B, S, n, n) and the x (B, S, 1, n) and y (B, S, n, 1) of their pixels relative to `at`, in pixels.
     Pixels outside the pattern repeat those of its border.
     """
-    B, height, width = patterns.shape
     n = 2 * half + 1
     offset = torch.arange(-half, half + 1, device=patterns.device)
     nearest = torch.nan_to_num(at).round().long()
-    x, y = nearest[..., 0], nearest[..., 1]
-    dx, dy = ((nearest[..., axis, None] + offset - at[..., axis, None]).to(patterns.dtype) for axis in (0, 1))
-    if x.numel() and (x.min() < half or x.max() >= width - half):
-        patterns = torch.nn.functional.pad(patterns, (n, n), mode="replicate")
-        x, width = x.clamp(half - n, width + half) + n, width + 2 * n
-    # Rows are whole pieces of memory: much faster to take than as many single pixels.
-    rows = (y[..., None] + offset).clamp(0, height - 1) + height * torch.arange(B, device=patterns.device)[:, None, None]
-    first = rows * width + (x - half)[..., None]
-    values = patterns.contiguous().as_strided((B * height * width - n + 1, n), (1, 1)).index_select(0, first.flatten())
-    return values.reshape(*first.shape, n), dx[..., None, :], dy[..., :, None]
+    x, y = (nearest[..., axis, None] + offset for axis in (0, 1))  # (B, S, n)
+    dx, dy = ((place - at[..., axis, None]).to(patterns.dtype)[..., None] for axis, place in enumerate((x, y)))
+    B, height, width = patterns.shape
+    x, y = x.clamp(0, width - 1), y.clamp(0, height - 1)
+    if width < n:
+        patterns, width = torch.nn.functional.pad(patterns, (0, n - width)), n
+    # Rows of a window are whole pieces of memory, much faster to take than as many single pixels. At the border they begin inside.
+    first = x[..., 0].clamp(max=width - n)
+    starts = (y + height * torch.arange(B, device=patterns.device)[:, None, None]) * width + first[..., None]
+    rows = patterns.contiguous().as_strided((B * height * width - n + 1, n), (1, 1))
+    values = rows.index_select(0, starts.flatten()).reshape(*y.shape, n)
+    place = x - first[..., None]  # where each pixel is in its row
+    outside = (place != torch.arange(n, device=patterns.device)).any(-1).nonzero(as_tuple=True)
+    values[outside] = values[outside].gather(-1, place[outside][:, None].expand(-1, n, -1))
+    return values, dx.mT, dy
 
 
 def inside(at: Tensor, margin: float, shape: tuple[int, ...]) -> Tensor:
     """Which positions (..., 2) lie at least `margin` pixels inside the outermost pixel centres of (Qy, Qx)."""
-    x, y = at[..., 0], at[..., 1]
-    return (x >= margin) & (y >= margin) & (x <= shape[-1] - 1 - margin) & (y <= shape[-2] - 1 - margin)
+    return within(at[..., 0], margin, shape[-1]) & within(at[..., 1], margin, shape[-2])
+
+
+def within(at: Tensor, margin: float, size: int) -> Tensor:
+    """The same along one axis of `size` pixels."""
+    return (at >= margin) & (at <= size - 1 - margin)
