@@ -155,7 +155,7 @@ class SiteFinder:
     def locate(self, patterns: Tensor) -> Located:
         """Centre and most probable lattice of patterns (B, Qy, Qx)."""
         centre, on, sites = self._sums(patterns)
-        odds = self._log_odds(on, sites)
+        odds = self._log_odds(on, self._even(sites, self._around(on, sites)))
         # Evidence under even odds of all orientations: a mixture learned from a scan of vacuum has learned its noise.
         evidence = odds.logsumexp(-1) - math.log(len(self.G))
         return Located(centre, self.G[(odds + self.log_prior).argmax(-1)], evidence > EVIDENCE)
@@ -181,15 +181,19 @@ class SiteFinder:
         by_scale = (len(on), -1, self.scales, on.shape[-1])
         return on.reshape(by_scale).sum(1) / sites.reshape(by_scale).sum(1).clamp_min(1)
 
-    def _log_odds(self, on: Tensor, sites: Tensor) -> Tensor:
+    def _even(self, sites: Tensor, around: Tensor) -> Tensor:
+        """Counts m a, (B, K, R), that the sites would hold, were the electrons spread evenly round each ring."""
+        return sites * around.repeat(1, len(self.G) // self.scales, 1)
+
+    def _log_odds(self, on: Tensor, even: Tensor) -> Tensor:
         """L_k, (B, K)."""
-        around = self._around(on, sites).repeat(1, len(self.G) // self.scales, 1)
-        return (on * self.on_gain + sites * around * self.ring_gain).sum(-1)
+        return (on * self.on_gain + even * self.ring_gain).sum(-1)
 
     def _maximise(self, on: Tensor, sites: Tensor) -> Self:
         """Expectation maximisation over the sample: orientations held, share without lattice, I and b of each ring."""
         N, K, _ = on.shape
         around = self._around(on, sites)
+        even = self._even(sites, around)
         # The share c of a ring's circumference that its disks cover, and so of I that `around` holds.
         circumference = 2 * math.pi * torch.linalg.vector_norm(self.hk.to(self.G.dtype) @ self.G[0].T, dim=-1)
         cover = ((2 * self.radius / circumference)[:, None] * self.ring).sum(0).clamp(max=0.9)
@@ -203,7 +207,7 @@ class SiteFinder:
             on_gain, ring_gain = torch.log1p(contrast), -torch.log1p(cover * contrast) / cover
             on_gain, ring_gain = (gain.repeat(K // self.scales, 1) for gain in (on_gain, ring_gain))
             finder = replace(self, on_gain=on_gain, ring_gain=ring_gain, log_prior=log_prior)
-            odds = finder._log_odds(on, sites) + log_prior
+            odds = finder._log_odds(on, even) + log_prior
             if turn >= ROUNDS // 2:
                 odds = torch.cat([odds + math.log1p(-none), odds.new_full((N, 1), math.log(none))], 1)
             share = odds.softmax(1)[:, :K]
