@@ -87,7 +87,7 @@ class Matcher:
         A peak of height h bends in proportion to h, so the variance of its position goes as this over h^2.
         """
         values, _, _ = windows.cut(patterns, at, len(self.slope) // 2)
-        return (values * self.slope).sum((-1, -2))
+        return values.flatten(-2) @ self.slope.flatten()
 
 
 def map_strain(counts: Counts, settings: TemplateSettings, device: str) -> Answer:
