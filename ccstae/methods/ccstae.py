@@ -174,7 +174,7 @@ def answer(counts: Counts, solved: Solved, M: Tensor, covariance: Tensor) -> Ans
     label = np.zeros(total, np.int8)
     F[solved.rows], components[solved.rows] = deformation(M, covariance)
     entry = entries.likeliest(solved.odds, solved.dictionary.area, entries.log_area(M, covariance))
-    label[solved.rows] = entry.cpu().numpy() + 1
+    label[solved.rows] = np.where((covered(solved.dictionary, solved.state, entry) < 0.5).cpu().numpy(), 0, entry.cpu().numpy() + 1)
     lost = ~(np.sqrt(np.diagonal(components, axis1=1, axis2=2)[:, :3]).max(1, initial=0.0) < _WORST_STRAIN)
     F[lost] = components[lost] = np.nan
     return Answer(
@@ -189,6 +189,15 @@ def answer(counts: Counts, solved: Solved, M: Tensor, covariance: Tensor) -> Ans
             "patterns_on_sample": len(solved.rows),
         },
     )
+
+
+def covered(dictionary: Dictionary, state: State, entry: Tensor) -> Tensor:
+    """Share (n,) of the probe that meets the sample: diffracted over direct counts, against those of the pattern's entry (n,).
+
+    Below a half the probe's centre is beside the sample, and the lattice is seen with its rim.
+    """
+    diffracted = [counts[:, 1:].sum(1) / counts[:, 0] for counts in (state.intensity, dictionary.intensity)]
+    return diffracted[0] / diffracted[1][entry]
 
 
 def deformation(M: Tensor, covariance: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -92,4 +92,4 @@ def evaluate(counts: Tensor, dictionary: Dictionary, state: State) -> Evaluation
     deviance = excess(d, m, beta + dictionary.floor, extra, patch.inside)
     deviance = deviance + (stiffness * pulled**2).sum(1) + (state.level - 1).double() ** 2
     # A disk that is stretched keeps its counts, so what couples A to M beyond the disk's place is left out of steps.
-    return Evaluation(deviance, normal, total, pull, own, cross[..., :3], rest[:, 0, :2, :2], slope[:, 0, :2])
+    return Evaluation(deviance, normal, total, pull, own, cross[..., :3], normal, rest[:, 0, :2, :2], slope[:, 0, :2])

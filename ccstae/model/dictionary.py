@@ -59,9 +59,9 @@ class Dictionary:
         return float(spline.render(self.disk, self.disk.new_zeros(1, 2), self.pixels).max())
 
     @cached_property
-    def tables(self) -> tuple[spline.Table, spline.Table]:
+    def table(self) -> spline.Table:
         """Rendered direct beam and diffracted disk at every sub-pixel phase."""
-        return spline.Table(self.direct, self.pixels, self.offsets), spline.Table(self.disk, self.pixels, self.offsets)
+        return spline.Table(torch.stack([self.direct, self.disk]), self.pixels, self.offsets)
 
     @cached_property
     def offsets(self) -> Tensor:
@@ -69,21 +69,11 @@ class Dictionary:
         square = transformer.square(self.pixels, self.g.device)
         return square[square.float().norm(dim=1) <= self.pixels / 2]
 
-    def render(self, shift: Tensor) -> Tensor:
-        """Unit disks in windows of `offsets`, at shifts (n, K, 2), and their derivatives with the shift along x and y: (n, K, 3, p)."""
-        n, K = shift.shape[:2]
-        direct, disk = self.tables
-        return torch.cat([direct(shift[:, 0])[:, None], disk(shift[:, 1:].reshape(-1, 2)).unflatten(0, (n, K - 1))], 1)
-
-    @cached_property
-    def fine(self) -> spline.Fine:
-        """The diffracted disk, to be looked up at the nearest of many places."""
-        return spline.Fine(self.disk, self.pixels)
-
-    @cached_property
-    def images(self) -> Tensor:
-        """Rendered diffracted disk at many shifts, see `spline.Fine.images`."""
-        return self.fine.images(self.offsets)
+    def images_near(self, shift: Tensor) -> tuple[Tensor, Tensor]:
+        """Unit disks in windows of `offsets` near the shifts (n, K, 2), and expansions, (n K, 6, p) and (n K, 3, 6): `spline.Table`."""
+        diffracted = torch.ones(shift.shape[:2], dtype=torch.long, device=shift.device)
+        diffracted[:, 0] = 0
+        return self.table(shift.reshape(-1, 2), diffracted.reshape(-1))
 
     @cached_property
     def sparse(self) -> bool:

@@ -24,15 +24,15 @@ _LEAST_SPREAD = 0.02  # relative; what strain alone does to the intensities
 def cluster(intensity: Tensor, variance: Tensor, most: int = LARGEST_ENTRIES) -> tuple[Tensor, Tensor]:
     """Sparse code over disk intensities (n, K) with variances (n, K): entries (E, K) and log odds (n, E) of each for each pattern.
 
-    A mixture of E normal clusters of relative intensities, whose variance is that of the counts plus a relative spread, is fitted by
-    expectation maximisation for E = 1, 2, ...; the number with the lowest Bayesian information criterion is taken
+    A mixture of E normal clusters of relative intensities, whose variance is that of the expected counts plus a relative spread, is fitted
+    by expectation maximisation for E = 1, 2, ...; the number with the lowest Bayesian information criterion is taken
     (G. Schwarz, Ann. Stat. 6, 461 (1978)).
     """
     total = intensity.sum(1, keepdim=True).clamp_min(1e-9)
-    x, v = (intensity / total).double(), (variance / total**2).double()
+    x, v = (intensity / total).double(), (beneath(intensity, variance) / total**2).double()
     n, K = x.shape
     best, score = None, float("inf")
-    order = torch.argsort(_main_axis(x, v))
+    order = torch.argsort(_main_axis(x, v + x.mean(0) / total))
     for E in range(1, most + 1):
         if E > 1 and n < 20 * E:
             break
@@ -42,7 +42,8 @@ def cluster(intensity: Tensor, variance: Tensor, most: int = LARGEST_ENTRIES) ->
             weight = share.sum(0).clamp_min(1e-9)
             centre = x.mean(0).expand(E, K)
             for _ in range(2):
-                precision = 1 / (v[:, None] + (_CLUSTER_SPREAD * centre.clamp_min(0.2 * centre.mean())) ** 2)  # (n, E, K)
+                at_least = centre.clamp_min(0.2 * centre.mean())
+                precision = 1 / (v[:, None] + at_least / total[:, None] + (_CLUSTER_SPREAD * at_least) ** 2)  # (n, E, K)
                 centre = (share[..., None] * precision * x[:, None]).sum(0) / (share[..., None] * precision).sum(0).clamp_min(1e-30)
             z2 = (x[:, None] - centre) ** 2 * precision
             # Bounded: one odd disk must not decide.
@@ -58,6 +59,13 @@ def cluster(intensity: Tensor, variance: Tensor, most: int = LARGEST_ENTRIES) ->
             score, best = bic, (centre.to(intensity.dtype), logp)
     assert best is not None
     return best
+
+
+def beneath(intensity: Tensor, variance: Tensor) -> Tensor:
+    """The background's part of the variance of intensities (n, K). The other, Poisson's, is the disk's own counts: those that an entry
+    expects, for the ones seen say a small variance where they are few by chance.
+    """
+    return (variance - intensity).clamp_min(0)
 
 
 def _main_axis(x: Tensor, v: Tensor) -> Tensor:
@@ -107,12 +115,13 @@ def expected(dictionary: Dictionary, state: State, variance: Tensor) -> tuple[Te
     """Intensities (n, E, K - 1) that each entry expects at the pattern's counts, and the entries' log odds (n, E) from the intensities.
 
     Entry e expects a_k = (sum of the pattern's diffracted intensities) x (the disk's share of them in e); the log odds are those of
-    normal laws, -1/2 sum_k ((A_k - a_k)^2 / v_k + log v_k), with v_k the `variance` (n, K) of A_k plus the square of the spread learned.
+    normal laws, -1/2 sum_k ((A_k - a_k)^2 / v_k + log v_k), with v_k = a_k + the background's part of the `variance` (n, K) of A_k + the
+    square of the spread learned.
     """
     total = state.intensity[:, 1:].sum(1, keepdim=True)
     shares = dictionary.intensity[:, 1:] / dictionary.intensity[:, 1:].sum(1, keepdim=True)
     value = total[:, None] * shares
-    spread = variance[:, None, 1:].float() + (dictionary.spread[1:] * value) ** 2
+    spread = value + beneath(state.intensity, variance)[:, None, 1:].float() + (dictionary.spread[1:] * value) ** 2
     return value, -0.5 * ((state.intensity[:, None, 1:] - value) ** 2 / spread + spread.log()).sum(-1)
 
 

@@ -106,7 +106,8 @@ def model_error(dictionary: Dictionary, counts: Tensor, state: State) -> float:
     """
     position = transformer.positions(state.M, state.centre, dictionary.g)[:, 1:]
     patch = transformer.patches(position, dictionary.offsets, (counts.shape[-2], counts.shape[-1]))
-    unit = dictionary.tables[1](patch.shift(position).reshape(-1, 2))[:, 0].reshape(patch.index.shape)
+    near, expansion = dictionary.table(patch.shift(position).reshape(-1, 2), 1)
+    unit = (expansion[:, :1] @ near).reshape(patch.index.shape)
     disk = state.intensity[:, 1:, None] * unit
     model = disk + state.level[:, None, None] * patch.cut(dictionary.background) + dictionary.floor
     asked = patch.inside * (model > 1)

@@ -13,25 +13,27 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
+import numpy as np
 import torch
+from scipy.interpolate import CubicSpline
 from torch import Tensor
 
 from ccstae.model import spline, transformer
 from ccstae.model.dictionary import Dictionary
-from ccstae.model.refine import Evaluation, State, inverse, moved_by, prior_on_intensity
+from ccstae.model.refine import Evaluation, State, following, inverse, moved_by
 
-DRAWS = (128, 128, 256, 512, 1024)
+DRAWS = (128, 256, 512, 1024, 2048)
 """Draws of each round; a round follows where few of those before it count."""
 FREE = 6  # parameters drawn: Mxx, Mxy, Myx, Myy, c_x, c_y
-_ENOUGH = 48.0  # effective number of draws that ends the sampling
+_ENOUGH = 64.0  # effective number of draws that ends the sampling
 _LEAST = 24.0  # below it the draws say nothing: the maximum stays
 _WIDER = 1.25  # draws over posterior, standard deviations: the tails must be reached
 _STIFFNESS = 16.0  # draws' worth of trust in the Fisher information when a round's covariance is learned
 _PARABOLIC_PX = 0.15  # a disk located better than this lies on a parabola: its edge is softer
-_MARGIN_PX = 5  # how far draws may move a disk where windows are looked through count by count
-_AT_A_TIME = {"cpu": 2**18, "cuda": 2**27}  # pixels of draws in hand: on a CPU what its caches hold
+_PLACES = 32  # per step of a grid, at which maps are looked up
+_AT_A_TIME = {"cpu": 2**18, "cuda": 2**27}  # numbers in hand: on a CPU what its caches hold
 
 
 @cache
@@ -52,28 +54,39 @@ def mean(counts: Tensor, dictionary: Dictionary, state: State, at: Evaluation) -
     `state` and `at` are the maximum and its evaluation. Patterns whose disks are all located to 0.15 px keep both.
     """
     full = inverse(at.normal)
-    rows = (location_error(full, dictionary.g) > _PARABOLIC_PX).nonzero()[:, 0]
+    worst = location_error(full, dictionary.g)
     shift, normal = full.new_zeros(len(counts), 7), at.normal.clone()
-    if len(rows) == 0:
-        return state, normal
-    seen = Seen.of(counts[rows], dictionary, state[rows], at[rows])
-    fisher = full[:, :FREE, :FREE]
+    for step, lowest, highest in ((FINE, _PARABOLIC_PX, _ILL_PX), (COARSE, _ILL_PX, math.inf)):
+        rows = ((worst > lowest) & (worst <= highest)).nonzero()[:, 0]
+        if len(rows):
+            seen = maps(counts[rows], dictionary, state[rows], at[rows], step)
+            centre, covariance, sound = moments(seen, dictionary.g, full[rows, :FREE, :FREE])
+            rows = rows[sound]
+            shift[rows, :FREE] = centre[sound]
+            normal[rows] = inverse(replaced(full[rows], covariance[sound]))
+    return moved_by(state, at, shift, dictionary.g), normal
+
+
+def moments(seen: Maps, g: Tensor, fisher: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Posterior mean (n, FREE) as a step from the maximum, covariance (n, FREE, FREE), and whether enough draws count (n,).
+
+    The first draws follow `fisher`, the inverse of the information at the maximum.
+    """
+    rows = torch.arange(len(fisher), device=fisher.device)
+    means, covariances, sound = fisher.new_zeros(len(rows), FREE), fisher.clone(), torch.zeros_like(rows, dtype=torch.bool)
     steps, values = fisher.new_zeros(len(rows), 0, FREE), fisher.new_zeros(len(rows), 0)
     rounds: list[tuple[Tensor, Tensor, int]] = []  # mean, Cholesky factor and number of each round's draws
-    centre, covariance = shift[rows, :FREE], fisher[rows]
+    centre, covariance = means, fisher
     for z in draws():
         rounds.append((centre, _WIDER * factor(covariance), len(z)))
         drawn = centre[:, None] + z.to(centre) @ rounds[-1][1].transpose(1, 2)
-        steps, values = torch.cat([steps, drawn], 1), torch.cat([values, log_posterior(seen, dictionary, drawn)], 1)
-        log_weight = values - torch.stack([log_normal(steps, *one) for one in rounds]).logsumexp(0)
-        weight = log_weight.softmax(1)
+        steps, values = torch.cat([steps, drawn], 1), torch.cat([values, log_posterior(seen, g, drawn)], 1)
+        weight = (values - torch.stack([log_normal(steps, *one) for one in rounds]).logsumexp(0)).softmax(1)
         effective = 1 / (weight**2).sum(1)
         centre = (weight[..., None] * steps).sum(1)
         away = steps - centre[:, None]
         covariance = torch.einsum("ns,nsa,nsb->nab", weight, away, away)
-        sound = effective > _LEAST
-        shift[rows[sound], :FREE] = centre[sound]
-        normal[rows[sound]] = inverse(replaced(full[rows[sound]], covariance[sound]))
+        means[rows], covariances[rows], sound[rows] = centre, covariance, effective > _LEAST
         # Few effective draws say little of a covariance: the next round's leans on the information.
         trust = (effective / (effective + _STIFFNESS))[:, None, None]
         more = effective < _ENOUGH
@@ -82,7 +95,7 @@ def mean(counts: Tensor, dictionary: Dictionary, state: State, at: Evaluation) -
         rounds = [(a[more], b[more], size) for a, b, size in rounds]
         if len(rows) == 0:
             break
-    return moved_by(state, at, shift, dictionary.g), normal
+    return means, covariances, sound
 
 
 def location_error(covariance: Tensor, g: Tensor) -> Tensor:
@@ -113,68 +126,105 @@ def log_normal(x: Tensor, centre: Tensor, L: Tensor, size: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What n patterns hold round their K diffracted disks, in E pixels each, about a state and its evaluation."""
+class Grid:
+    """Nodes, `step` pixels apart and `half` of them either way, at which the posterior of a disk's place is computed."""
 
-    state: State
-    at: Evaluation
-    middle: Tensor  # (n, K, 2), the pixel that a window is centred on
-    counts: Tensor  # (n, K, E)
-    base: Tensor  # (n, K, E), expected without the disk
-    pixel: Tensor  # (n, K, E, 2), places of the pixels in the window; (n, 0) where they are those of the dictionary's window
-    shape: tuple[int, int]  # of the detector
+    step: float
+    half: int
 
-    @staticmethod
-    def of(counts: Tensor, dictionary: Dictionary, state: State, at: Evaluation) -> Seen:
-        """Cut from patterns (n, Qy, Qx). Where counts are few only pixels that hold any are kept, from a wider window."""
-        shape = (counts.shape[-2], counts.shape[-1])
-        offsets = dictionary.offsets
-        if dictionary.sparse:
-            offsets = transformer.square(dictionary.pixels + 2 * _MARGIN_PX, counts.device)
-        patch = transformer.patches(transformer.positions(state.M, state.centre, dictionary.g)[:, 1:], offsets, shape)
-        d, base = patch.cut(counts), state.level[:, None, None] * patch.cut(dictionary.background) + dictionary.floor
-        if not dictionary.sparse:
-            return Seen(state, at, patch.middle, d, base, offsets.new_zeros(len(d), 0), shape)
+    @property
+    def nodes(self) -> Tensor:
+        """Places (N, 2) of the nodes in pixels, x and y, rows first."""
+        return transformer.square(2 * self.half + 1, torch.device("cpu")) * self.step
+
+    @cached_property
+    def weights(self) -> Tensor:
+        """Weights (places, 2 half + 1) of the natural cubic spline through the nodes, at places a `_PLACES`-th of a step apart."""
+        at = np.arange(-self.half * _PLACES, self.half * _PLACES + 1) / _PLACES
+        nodes = np.arange(-self.half, self.half + 1)
+        return torch.from_numpy(CubicSpline(nodes, np.eye(len(nodes)), bc_type="natural")(at)).float()
+
+    def interpolate(self, values: Tensor, at: Tensor) -> Tensor:
+        """Values (n, 2 half + 1, 2 half + 1), rows y, interpolated at (n, S, 2), x and y in pixels; minus infinity off the grid."""
+        cell = (at * (_PLACES / self.step)).round().long() + self.half * _PLACES
+        weights = self.weights.to(values)
+        on = (cell >= 0) & (cell < len(weights))
+        x, y = (weights[cell[..., axis].clamp(0, len(weights) - 1)] for axis in (0, 1))
+        return torch.where(on.all(-1), ((y @ values) * x).sum(-1), -torch.inf)
+
+
+FINE, COARSE = 0.5, 0.75
+"""Steps of the grid, pixels, for disks that are located well and ill."""
+_ILL_PX = 0.33
+
+
+def grid(dictionary: Dictionary, step: float) -> Grid:
+    """The grid of such a step. Where few pixels hold a count, and a node costs little, it reaches farther."""
+    return Grid(step, 7 if dictionary.sparse else 4)
+
+
+@dataclass(frozen=True)
+class Maps:
+    """Log posterior of the places of n patterns' K diffracted disks, each by itself, its intensity at the conditional maximum."""
+
+    value: Tensor  # (n, K, N, N) at the nodes of the grid, rows y
+    start: Tensor  # (n, K, 2), where the disk is at the state, in pixels from the grid's middle
+    beam: Tensor  # (n, 2, 2), information of the direct beam's place, and its slope
+    beam_slope: Tensor  # (n, 2)
+    grid: Grid
+
+    def __getitem__(self, rows: slice | Tensor) -> Maps:
+        return Maps(self.value[rows], self.start[rows], self.beam[rows], self.beam_slope[rows], self.grid)
+
+
+def maps(counts: Tensor, dictionary: Dictionary, state: State, at: Evaluation, step: float) -> Maps:
+    """Maps of patterns (n, Qy, Qx) about a state, with its evaluation.
+
+    Sum over the window's pixels of d log(A T + b beta), less A times the share of the disk that falls on them; A follows the place.
+    Where counts are few only pixels that hold any are looked at.
+    """
+    lattice = grid(dictionary, step)
+    nodes = lattice.nodes.to(counts)
+    window, edge = dictionary.offsets, dictionary.pixels
+    if dictionary.sparse:
+        edge = dictionary.pixels + 2 * math.ceil(lattice.half * step)
+        window = transformer.square(edge, counts.device)
+    T = spline.render(dictionary.disk, nodes, edge)[:, window[:, 1] + edge // 2, window[:, 0] + edge // 2].T.contiguous()  # (p, N)
+    position = transformer.positions(state.M, state.centre, dictionary.g)[:, 1:]
+    patch = transformer.patches(position, window, (counts.shape[-2], counts.shape[-1]))
+    start = patch.shift(position)
+    d, base = patch.cut(counts), state.level[:, None, None] * patch.cut(dictionary.background) + dictionary.floor
+    A = following(state, at, nodes - start[:, :, None])  # (n, K, N)
+    stiffness = 1 / (dictionary.spread * state.prior.clamp_min(1e-3))[:, 1:, None] ** 2
+    value = -0.5 * stiffness * (A - state.prior[:, 1:, None]) ** 2 - A * (patch.inside @ T)
+    if dictionary.sparse:
         # The number kept is rounded up, so that it seldom depends on which patterns come together.
-        most = min(-(-int((d > 0).sum(-1).max()) // 16) * 16, len(offsets))
-        kept, index = d.topk(most)
-        return Seen(state, at, patch.middle, kept, base.gather(2, index), offsets[index], shape)
+        most = min(-(-int((d > 0).sum(-1).max()) // 16) * 16, len(window))
+        d, index = d.topk(most)
+        base = base.gather(2, index)
+    d, base, A, gain = d.flatten(0, 1), base.flatten(0, 1), A.flatten(0, 1), value.flatten(0, 1)
+    size = max(1, _AT_A_TIME[counts.device.type] // (d.shape[1] * len(nodes)))
+    for i in range(0, len(d), size):
+        part = slice(i, i + size)
+        model = (T[index.flatten(0, 1)[part]] if dictionary.sparse else T) * A[part, None]
+        model.add_(base[part, :, None]).log_()
+        gain[part] += (d[part, None] @ model)[:, 0] - (d[part] * base[part].log()).sum(1, keepdim=True)
+    side = 2 * lattice.half + 1
+    return Maps(value.unflatten(2, (side, side)), start, at.beam, at.beam_slope, lattice)
 
-    def __getitem__(self, rows: slice | Tensor) -> Seen:
-        return Seen(**{k: v if k == "shape" else v[rows] for k, v in vars(self).items()})
 
+def log_posterior(seen: Maps, g: Tensor, steps: Tensor) -> Tensor:
+    """Log posterior density (n, S), up to a constant, at steps (n, S, FREE) from the state, reference nodes g (K + 1, 2).
 
-def log_posterior(seen: Seen, dictionary: Dictionary, steps: Tensor) -> Tensor:
-    """Log posterior density (n, S), up to a constant, at steps (n, S, FREE) from the state; intensities follow the steps.
-
-    Sum over the windows' pixels of d log(A T + b beta), less A times the share of the disk that falls on the detector. The direct beam,
-    which the counts place to a hundredth of a pixel, adds its parabola. Profiles are looked up at the nearest of many places.
+    The sum of all disks'; that of the direct beam, which the counts place to a hundredth of a pixel, is a parabola.
     """
     n, S, _ = steps.shape
-    every = torch.arange(n, device=steps.device).repeat_interleave(S)
-    moved = moved_by(seen.state[every], seen.at[every], torch.nn.functional.pad(steps, (0, 1)).reshape(n * S, -1), dictionary.g)
-    stiffness, pulled = prior_on_intensity(dictionary, moved)
-    place = transformer.positions(moved.M, moved.centre, dictionary.g)[:, 1:]
-    A = moved.intensity[:, 1:]
-    value = -0.5 * (stiffness * pulled**2)[:, 1:].sum(1) - (A * dictionary.fine.on(place, seen.shape)).sum(1, dtype=torch.float64)
     dc = steps[..., 4:6]
-    value = value.reshape(n, S) + (dc * seen.at.beam_slope[:, None]).sum(-1) - 0.5 * torch.einsum("nsa,nab,nsb->ns", dc, seen.at.beam, dc)
-    A, shift = A.unflatten(0, (n, S)), place.unflatten(0, (n, S)) - seen.middle[:, None]
-    index, within = spline.nearest_image(shift)
-    if dictionary.sparse:
-        within = (shift.abs() <= _MARGIN_PX).all(-1)
-    held = seen.counts.flatten(1)
-    together = max(1, _AT_A_TIME[steps.device.type] // held.shape[1])
-    size = max(1, together // S)
+    value = (dc * seen.beam_slope[:, None]).sum(-1) - 0.5 * torch.einsum("nsa,nab,nsb->ns", dc, seen.beam, dc)
+    size = max(1, _AT_A_TIME[steps.device.type] // (S * (len(g) - 1) * (2 * seen.grid.half + 1)))
     for i in range(0, n, size):
-        some = slice(i, i + size)
-        for s in range(0, S, together):
-            part = slice(s, s + together)
-            if dictionary.sparse:
-                T = dictionary.fine(seen.pixel[some, None] - shift[some, part, :, None])
-            else:
-                chosen = index[some, part]
-                T = dictionary.images.index_select(0, chosen.reshape(-1)).reshape(*chosen.shape, -1)
-            T.mul_(A[some, part, :, None]).add_(seen.base[some, None]).log_()
-            value[some, part] += (T.flatten(2) @ held[some, :, None])[..., 0]
-    return torch.where(within.all(-1), value, value.new_full((), -torch.inf))
+        part = slice(i, i + size)
+        moved = transformer.positions(steps[part, :, :4].reshape(-1, 2, 2), dc[part].reshape(-1, 2), g[1:].double()).unflatten(0, (-1, S))
+        at = seen.start[part, :, None] + moved.transpose(1, 2).float()
+        value[part] += seen.grid.interpolate(seen.value[part].flatten(0, 1), at.flatten(0, 1)).unflatten(0, (-1, len(g) - 1)).sum(1)
+    return value

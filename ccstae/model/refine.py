@@ -18,9 +18,11 @@ from ccstae.model.dictionary import Dictionary
 
 STEPS = 12
 _CONVERGED = 1e-2  # gain in deviance that ends a climb: after a step of 0.1 standard deviations, which leaves far less
-ROUGHLY = 0.1
+ROUGHLY = 0.5
 """The same, for climbs that another follows."""
 _LARGEST_STEP_PX = 1.5
+_AT_A_TIME = {"cpu": 16, "cuda": 2**16}  # patterns: on a CPU what its caches hold
+_NEAR = 4.0  # gain in deviance: two standard deviations from the maximum
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,15 @@ class Evaluation:
     slope: Tensor  # (n, 7)
     pull: Tensor  # (n, K), score of the intensities
     own: Tensor  # (n, K), their information
-    cross: Tensor  # (n, K, 3), mixed information of intensity with (s_x, s_y, b)
+    cross: Tensor  # (n, K, 3), how the score of an intensity falls with (s_x, s_y, b)
+    curved: Tensor  # (n, 7, 7), as `normal`, with the curvature that the counts at hand have; it need not be positive
     beam: Tensor  # (n, 2, 2), information of the centre in the direct beam alone, its intensity eliminated
     beam_slope: Tensor  # (n, 2)
+
+    @staticmethod
+    def join(parts: list[Evaluation]) -> Evaluation:
+        """The evaluations of all parts, one after another."""
+        return Evaluation(**{k: torch.cat([getattr(part, k) for part in parts]) for k in vars(parts[0])})
 
     def __getitem__(self, rows: slice | Tensor) -> Evaluation:
         return Evaluation(**{k: v[rows] for k, v in vars(self).items()})
@@ -66,42 +74,65 @@ class Evaluation:
 
 def evaluate(counts: Tensor, dictionary: Dictionary, state: State) -> Evaluation:
     """Deviance, score and Fisher information of patterns (n, Qy, Qx) at a state."""
-    n = len(counts)
+    parts = torch.arange(len(counts), device=counts.device).split(_AT_A_TIME[counts.device.type])
+    return Evaluation.join([_evaluate(counts[part], dictionary, state[part]) for part in parts])
+
+
+def _evaluate(counts: Tensor, dictionary: Dictionary, state: State) -> Evaluation:
     position = transformer.positions(state.M, state.centre, dictionary.g)
     patch = transformer.patches(position, dictionary.offsets, (counts.shape[-2], counts.shape[-1]))
-    d = patch.cut(counts)
-    beta = patch.cut(dictionary.background)
-    disks = dictionary.render(patch.shift(position))
+    d, beta = patch.cut(counts), patch.cut(dictionary.background)
+    images, expansion = dictionary.images_near(patch.shift(position))
     A = state.intensity[..., None]
+    expansion[:, 1:] *= A.reshape(-1, 1, 1)
+    disks = (expansion @ images).unflatten(0, d.shape[:2])  # (n, K, 3, p): T, A T_x, A T_y
     m = (state.level[:, None, None] * beta).addcmul_(A, disks[:, :, 0]).add_(dictionary.floor)
     extra = error_variance(dictionary, state)
     w = patch.inside / (m + extra)
     deviance = excess(d, m, beta + dictionary.floor, extra, patch.inside)
-    disks[:, :, 1:] *= A[..., None]
-    basis = torch.cat([disks, beta[:, :, None]], 2)  # (n, K, 4, p)
-    weighted = basis * w[:, :, None]
-    gram = (weighted @ basis.transpose(2, 3)).double()
-    score = (weighted @ (d - m)[..., None])[..., 0].double()
+    basis = torch.cat([disks, beta[:, :, None], (d - m)[:, :, None]], 2).flatten(0, 1)  # (n K, 5, p)
+    root = w.sqrt_().reshape(len(basis), 1, -1)
+    basis *= root
+    sums = (basis[:, :4] @ basis.transpose(1, 2)).double().unflatten(0, d.shape[:2])
+    gram, score = sums[..., :4], sums[..., 4]
+    bend = (root.mul_(basis[:, 4:]) @ images[:, 3:].transpose(1, 2)).reshape(*d.shape[:2], 3).double()  # residuals with T_xx, T_xy, T_yy
     stiffness, pulled = prior_on_intensity(dictionary, state)
     own = gram[:, :, 0, 0] + stiffness
     pull = score[:, :, 0] - stiffness * pulled
     deviance = deviance + (stiffness * pulled**2).sum(1)
-    cross = gram[:, :, 0, 1:]
-    rest = gram[:, :, 1:, 1:] - cross[..., :, None] * cross[..., None, :] / own[..., None, None]
+    moves = lattice_moves(dictionary.g)
+    normal = total_information(gram[..., 1:, 1:], gram[..., 0, 1:], own, moves)
+    # What the counts at hand add to the expected curvature: their residuals, weighed by the model's second derivatives.
+    seen, cross = gram[..., 1:, 1:].clone(), gram[..., 0, 1:].clone()
+    seen[..., :2, :2] -= A[..., None].double() * bend[..., [0, 1, 1, 2]].unflatten(-1, (2, 2))
+    cross[..., :2] -= score[..., 1:3] / A.double()
+    curved = total_information(seen, cross, own, moves)
     slope = score[:, :, 1:] - cross * (pull / own)[..., None]
-    g = torch.cat([dictionary.g, torch.ones_like(dictionary.g[:, :1])], 1).double()  # (K, 3): g_x, g_y, 1
-    moves = torch.einsum("nkab,ki,kj->naibj", rest[:, :, :2, :2], g, g)  # (n, 2, 3, 2, 3)
-    order = [0, 1, 3, 4, 2, 5]  # (x: gx, gy, 1; y: gx, gy, 1) -> Mxx, Mxy, Myx, Myy, cx, cy
-    normal = rest.new_zeros(n, 7, 7)
-    normal[:, :6, :6] = moves.reshape(n, 6, 6)[:, order][:, :, order]
-    mixed = torch.einsum("nka,ki->nai", rest[:, :, :2, 2], g).reshape(n, 6)[:, order]
-    normal[:, :6, 6] = normal[:, 6, :6] = mixed
-    # The level is held to the dictionary's within a factor of about two: at low dose its pixels are nearly empty.
-    normal[:, 6, 6] = rest[:, :, 2, 2].sum(1) + 1.0
-    total = torch.cat([torch.einsum("nka,ki->nai", slope[:, :, :2], g).reshape(n, 6)[:, order], slope[:, :, 2].sum(1, keepdim=True)], 1)
+    total = slope.flatten(1) @ moves.flatten(0, 1)
     total[:, 6] -= (state.level - 1).double()
     deviance = deviance + (state.level - 1).double() ** 2
-    return Evaluation(deviance, normal, total, pull, own, cross, rest[:, 0, :2, :2], slope[:, 0, :2])
+    beam = gram[:, 0, 1:3, 1:3] - gram[:, 0, 0, 1:3, None] * gram[:, 0, 0, None, 1:3] / own[:, 0, None, None]
+    return Evaluation(deviance, normal, total, pull, own, cross, curved, beam, slope[:, 0, :2])
+
+
+def lattice_moves(g: Tensor) -> Tensor:
+    """How (s_x, s_y, b) of every disk follow (Mxx, Mxy, Myx, Myy, c_x, c_y, b): (K, 3, 7), float64, from s = c + M g."""
+    moves = torch.zeros(len(g), 3, 7, dtype=torch.float64, device=g.device)
+    for axis in (0, 1):
+        moves[:, axis, 2 * axis : 2 * axis + 2], moves[:, axis, 4 + axis] = g.double(), 1.0
+    moves[:, 2, 6] = 1.0
+    return moves
+
+
+def total_information(rest: Tensor, cross: Tensor, own: Tensor, moves: Tensor) -> Tensor:
+    """Information (n, 7, 7) from the disks, intensities eliminated: rest (n, K, 3, 3) of (s_x, s_y, b), cross (n, K, 3), own (n, K).
+
+    The level is held to the dictionary's within a factor of about two: at low dose its pixels are nearly empty.
+    """
+    rest = rest - cross[..., :, None] * (cross / own[..., None])[..., None, :]
+    total = moves.flatten(0, 1).T @ (rest @ moves).flatten(1, 2)
+    total[:, 6, 6] += 1.0
+    return total
 
 
 def prior_on_intensity(dictionary: Dictionary, state: State) -> tuple[Tensor, Tensor]:
@@ -141,11 +172,18 @@ def excess(d: Tensor, m: Tensor, without: Tensor, extra: Tensor, inside: Tensor)
 
 
 def step(state: State, at: Evaluation, damping: Tensor, g: Tensor) -> tuple[State, Tensor]:
-    """One damped step, and the gain in deviance that it promises (n,)."""
-    scale = torch.diagonal(at.normal, dim1=1, dim2=2).clamp_min(1e-30)
-    lhs = at.normal + torch.diag_embed(damping[:, None] * scale)
-    root = scale.rsqrt()
-    solution = root * torch.linalg.solve(lhs * root[:, :, None] * root[:, None, :], root * at.slope)
+    """One damped step, and the gain in deviance that it promises (n,).
+
+    Fisher's step from afar. Where it promises little, Newton's, if the curvature of the counts at hand is that of a maximum: in noise
+    the two curvatures differ, and the former creeps where the latter arrives.
+    """
+    root = torch.diagonal(at.normal, dim1=1, dim2=2).clamp_min(1e-30).rsqrt()
+    damped = torch.diag_embed(damping[:, None].expand_as(root))
+    newton, fisher = (matrix * root[:, :, None] * root[:, None, :] + damped for matrix in (at.curved, at.normal))
+    slope = root * at.slope
+    solution = torch.linalg.solve(fisher, slope)
+    near = ((solution * slope).sum(1) < _NEAR) & (torch.linalg.cholesky_ex(newton).info == 0)
+    solution = root * torch.linalg.solve(torch.where(near[:, None, None], newton, fisher), slope)
     moved = transformer.positions(solution[:, :4].reshape(-1, 2, 2), solution[:, 4:6], g.double())
     short = (_LARGEST_STEP_PX / moved.norm(dim=-1).amax(1).clamp_min(1e-12)).clamp_max(1.0)
     new = moved_by(state, at, torch.cat([solution[:, :6] * short[:, None], solution[:, 6:]], 1), g)
@@ -156,7 +194,7 @@ def moved_by(state: State, at: Evaluation, steps: Tensor, g: Tensor) -> State:
     """The state after steps (n, 7) of (Mxx, Mxy, Myx, Myy, c_x, c_y, b); the intensities follow to their conditional maximum."""
     dM, dc, db = steps[:, :4].reshape(-1, 2, 2), steps[:, 4:6], steps[:, 6]
     moved = transformer.positions(dM, dc, g.double())
-    dA = (at.pull - at.cross[..., 0] * moved[..., 0] - at.cross[..., 1] * moved[..., 1] - at.cross[..., 2] * db[:, None]) / at.own
+    dA = (at.pull - (at.cross[..., :2] * moved).sum(-1) - at.cross[..., 2] * db[:, None]) / at.own
     dtype = state.M.dtype
     return replace(
         state,
@@ -166,6 +204,13 @@ def moved_by(state: State, at: Evaluation, steps: Tensor, g: Tensor) -> State:
         intensity=torch.maximum(state.intensity + dA.to(dtype), 0.1 * state.intensity),
         level=torch.maximum(state.level + db.to(dtype), 0.1 * state.level),
     )
+
+
+def following(state: State, at: Evaluation, moved: Tensor) -> Tensor:
+    """Intensities (n, K, N) of the diffracted disks, moved by (n, K, N, 2) pixels, at their conditional maximum, to first order."""
+    start, pull, own, cross = state.intensity[:, 1:], at.pull[:, 1:], at.own[:, 1:], at.cross[:, 1:, :2]
+    change = (pull[..., None] - (moved.double() @ cross[..., None])[..., 0]) / own[..., None]
+    return torch.maximum(start[..., None] + change.to(start.dtype), 0.1 * start[..., None])
 
 
 def refine(

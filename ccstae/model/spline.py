@@ -85,84 +85,35 @@ def adjoint_of_flat(intensity: Tensor, shift: Tensor, pixels: int, samples: int)
     return y.T @ (intensity[:, None] * x)
 
 
-IMAGE_REACH_PX = 2
-"""Largest shift in `images`, either way, beyond the half pixel within which a window follows its disk."""
-_FINE = 32  # places a pixel: the nearest is within 1/64 px
-
-
-class Fine:
-    """T(u), the share of a disk in the pixel at u from its centre, for u on a grid of 1/32 px: what needs no derivatives is looked up."""
-
-    def __init__(self, profile: Tensor, pixels: int):
-        self.middle = _FINE * (pixels // 2 + 1)
-        u = torch.arange(-self.middle, self.middle + 1, dtype=profile.dtype, device=profile.device) / _FINE
-        w = weights(-u, 1, profile.shape[-1])[0][:, 0]  # a pixel at u, seen from a disk at 0
-        self.grid = w @ profile @ w.T  # rows of y
-        # Along either axis: the share in the pixel at u and all before it, the sum over every 32nd place.
-        short = -len(u) % _FINE
-        self.up_to = tuple(
-            torch.nn.functional.pad(self.grid.sum(axis) / _FINE, (0, short)).reshape(-1, _FINE).cumsum(0).reshape(-1) for axis in (0, 1)
-        )
-
-    def __call__(self, u: Tensor) -> Tensor:
-        """T (...) at the places nearest to u (..., 2); zero far from the disk."""
-        cell = (u * _FINE).round().clamp_(-self.middle, self.middle).long() + self.middle
-        return self.grid.reshape(-1).take(cell[..., 1] * len(self.grid) + cell[..., 0])
-
-    def on(self, position: Tensor, shape: tuple[int, int]) -> Tensor:
-        """Share (...) of disks at positions (..., 2) that falls on a detector of `shape` (Qy, Qx); corners taken for two edges."""
-        share = []
-        for axis, size in ((0, shape[1]), (1, shape[0])):
-            edges = torch.stack([size - 1 - position[..., axis], -1 - position[..., axis]])
-            cell = (edges * _FINE).round().long() + self.middle
-            before = self.up_to[axis].take(cell.clamp(0, len(self.up_to[axis]) - 1)) * (cell >= 0)
-            share.append(before[0] - before[1])
-        return share[0] * share[1]
-
-    def images(self, offsets: Tensor) -> Tensor:
-        """Patches in the pixels at `offsets` (p, 2), at all shifts of `nearest_image`: (shifts^2, p), rows of y."""
-        steps = _FINE * IMAGE_REACH_PX + _FINE // 2
-        shift = torch.arange(-steps, steps + 1, device=offsets.device)
-        x, y = ((_FINE * offsets[:, i] - shift[:, None]).clamp(-self.middle, self.middle) + self.middle for i in (0, 1))
-        return self.grid[y[:, None], x[None, :]].reshape(len(shift) ** 2, -1)
-
-
-def nearest_image(shift: Tensor) -> tuple[Tensor, Tensor]:
-    """Index (...) into `Fine.images` of shifts (..., 2) in pixels, and whether they lie within their reach."""
-    steps = _FINE * IMAGE_REACH_PX + _FINE // 2
-    cell = (shift * _FINE).round().long()
-    within = (cell.abs() <= steps).all(-1)
-    cell = cell.clamp(-steps, steps) + steps
-    return cell[..., 1] * (2 * steps + 1) + cell[..., 0], within
-
-
 class Table:
-    """Patches of a profile at any shift in [-1/2, 1/2], from exact ones at `PHASES` shifts a pixel and their derivatives.
+    """Patches of profiles (m, S, S) at any shift in [-1/2, 1/2], from exact ones at `PHASES` shifts a pixel and their derivatives.
 
     Between them the second-order expansion errs by |shift|^3 / 6 times the third derivative, with |shift| <= 1 / (2 PHASES).
     """
 
     PHASES = 16
 
-    def __init__(self, profile: Tensor, pixels: int, offsets: Tensor):
-        phase = torch.linspace(-0.5, 0.5, self.PHASES + 1, dtype=profile.dtype, device=profile.device)
-        w, s, c = weights(phase, pixels, profile.shape[-1])
+    def __init__(self, profiles: Tensor, pixels: int, offsets: Tensor):
+        phase = torch.linspace(-0.5, 0.5, self.PHASES + 1, dtype=profiles.dtype, device=profiles.device)
+        w, s, c = weights(phase, pixels, profiles.shape[-1])
 
         def outer(y: Tensor, x: Tensor) -> Tensor:
-            full = torch.einsum("apk,kl,bql->abpq", y, profile, x)
-            return full[:, :, offsets[:, 1] + pixels // 2, offsets[:, 0] + pixels // 2].reshape(len(phase) ** 2, -1)
+            full = torch.einsum("apk,mkl,bql->mabpq", y, profiles, x)
+            return full[..., offsets[:, 1] + pixels // 2, offsets[:, 0] + pixels // 2].reshape(-1, len(offsets))
 
-        # T, T_x, T_y, T_xx, T_xy, T_yy, each (phases^2, p)
+        # T, T_x, T_y, T_xx, T_xy, T_yy, each (m phases^2, p)
         self.images = torch.stack([outer(w, w), outer(w, s), outer(s, w), outer(w, c), outer(s, s), outer(c, w)], 1)
 
-    def __call__(self, shift: Tensor) -> Tensor:
-        """T in the pixels at `offsets`, dT/dx and dT/dy, (n, 3, p), at shifts (n, 2)."""
+    def __call__(self, shift: Tensor, which: Tensor | int = 0) -> tuple[Tensor, Tensor]:
+        """Images (N, 6, p) of the profiles `which` (N,) near the shifts (N, 2), and the expansion (N, 3, 6) about them.
+
+        Their product is T in the pixels at `offsets`, dT/dx and dT/dy at the shifts; the last three images are the second derivatives.
+        """
         cell = ((shift + 0.5) * self.PHASES).round().clamp(0, self.PHASES)
-        e = shift + 0.5 - cell / self.PHASES
-        index = (cell[:, 1] * (self.PHASES + 1) + cell[:, 0]).long()
-        x, y = e.unbind(1)
+        x, y = (shift + 0.5 - cell / self.PHASES).unbind(1)
+        side = self.PHASES + 1
+        index = which * side**2 + (cell[:, 1] * side + cell[:, 0]).long()
         one, none = torch.ones_like(x), torch.zeros_like(x)
-        # Rows T, T_x, T_y of the expansion in the columns T, T_x, T_y, T_xx, T_xy, T_yy: one small product a patch.
+        # Rows T, T_x, T_y in the columns T, T_x, T_y, T_xx, T_xy, T_yy: one small product a patch.
         rows = [one, x, y, x * x / 2, x * y, y * y / 2, none, one, none, x, y, none, none, none, one, none, x, y]
-        expansion = torch.stack(rows, 1).reshape(-1, 3, 6)
-        return expansion @ self.images.index_select(0, index)
+        return self.images.index_select(0, index), torch.stack(rows, 1).reshape(-1, 3, 6)

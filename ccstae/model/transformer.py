@@ -22,11 +22,9 @@ class Patches:
 
     def cut(self, images: Tensor) -> Tensor:
         """Values (n, K, p) of images (n, Qy, Qx) or (Qy, Qx); zero off the detector."""
-        flat = images.reshape(-1, images.shape[-1] * images.shape[-2])
         n = self.index.shape[0]
-        if images.ndim == 2:
-            return flat[0].take(self.index) * self.inside
-        return flat.gather(1, self.index.reshape(n, -1)).reshape(self.index.shape) * self.inside
+        flat = images.reshape(-1, images.shape[-1] * images.shape[-2]).expand(n, -1)
+        return flat.gather(1, self.index.reshape(n, -1)).reshape(self.index.shape).mul_(self.inside)
 
     def shift(self, position: Tensor) -> Tensor:
         """Positions (n, K, 2) in pixels, counted from the middle pixel of each window."""
@@ -48,8 +46,12 @@ def square(pixels: int, device: torch.device) -> Tensor:
 def patches(position: Tensor, offsets: Tensor, shape: tuple[int, int]) -> Patches:
     """Windows of pixels at `offsets` (p, 2) round the pixels nearest to positions (n, K, 2)."""
     middle = position.round().long()
-    x = middle[..., 0, None] + offsets[:, 0]  # (n, K, p)
-    y = middle[..., 1, None] + offsets[:, 1]
-    inside = (y >= 0) & (y < shape[0]) & (x >= 0) & (x < shape[1])
-    index = y.clamp_(0, shape[0] - 1) * shape[1] + x.clamp_(0, shape[1] - 1)
-    return Patches(middle, inside.to(position.dtype), index)
+    index = (middle[..., 1] * shape[1] + middle[..., 0])[..., None] + (offsets[:, 1] * shape[1] + offsets[:, 0])  # (n, K, p)
+    inside = torch.ones(index.shape, dtype=position.dtype, device=position.device)
+    # Few windows reach over the border: only these are looked at pixel by pixel.
+    reach = offsets.abs().amax(0)
+    over = ((middle < reach) | (middle >= torch.tensor([shape[1], shape[0]], device=reach.device) - reach)).any(-1)
+    x, y = (middle[over][:, None] + offsets).unbind(-1)
+    inside[over] = ((y >= 0) & (y < shape[0]) & (x >= 0) & (x < shape[1])).to(inside.dtype)
+    index[over] = y.clamp_(0, shape[0] - 1) * shape[1] + x.clamp_(0, shape[1] - 1)
+    return Patches(middle, inside, index)

@@ -38,7 +38,8 @@ def test_a_warp_by_the_unit_matrix_is_the_rigid_rendering_and_any_other_keeps_th
     surface, offsets = affine.Surface(profile, pixels), transformer.square(pixels, torch.device("cpu"))
     shift = torch.rand(6, 4, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(3)) - 0.5
     T, by_place, _ = affine.render(surface, surface, torch.eye(2, dtype=torch.float64).expand(6, 2, 2), offsets, shift)
-    rigid, Tx, Ty = (v.reshape(T.shape) for v in spline.Table(profile, pixels, offsets)(shift.reshape(-1, 2)).unbind(1))
+    near, expansion = spline.Table(profile[None], pixels, offsets)(shift.reshape(-1, 2))
+    rigid, Tx, Ty = (v.reshape(T.shape) for v in (expansion @ near).unbind(1))
     for one, other in ((T, rigid), (by_place[:, :, 0], Tx), (by_place[:, :, 1], Ty)):
         assert torch.allclose(one, other, atol=2e-3)
     M = torch.tensor([[1.05, 0.02], [-0.01, 0.97]], dtype=torch.float64).expand(6, 2, 2)
@@ -75,6 +76,23 @@ def test_slope_of_the_likelihood_is_its_derivative_in_float64():
             values.append(refine.evaluate(patterns, dictionary, replace(moved, intensity=moved.intensity - still)).deviance)
         numeric = -(values[0] - values[1]) / (4 * size)
         assert torch.allclose(numeric * deviation[:, k], at.slope[:, k] * deviation[:, k], atol=0.02, rtol=0.01), k
+
+
+def test_curvature_of_the_likelihood_is_that_of_the_counts_at_hand():
+    """At the maximum, but for a part that is small where disks stand little above the background; Fisher's is that of no one's counts."""
+    patterns, dictionary, state = started(16, 0.7)
+    dictionary, state, patterns = doubled(dictionary), doubled(state), patterns.double()
+    state, at = refine.refine(patterns, dictionary, state, 40, converged=1e-12)
+    deviation = torch.diagonal(at.normal, dim1=1, dim2=2).rsqrt()
+    for k in range(4):
+        slopes = []
+        for sign in (1, -1):
+            steps = torch.zeros(16, 7, dtype=torch.float64)
+            steps[:, k] = sign * 1e-3 * deviation[:, k]
+            slopes.append(refine.evaluate(patterns, dictionary, refine.moved_by(state, at, steps, dictionary.g)).slope)
+        numeric = -(slopes[0] - slopes[1]) / 2e-3 * deviation  # column k, in units of the information
+        curved, fisher = ((numeric - m[:, :, k] * deviation * deviation[:, k, None]).abs().median() for m in (at.curved, at.normal))
+        assert float(curved) < 0.35 * float(fisher), k
 
 
 def test_warped_patterns_are_recovered_by_the_affine_transformer_alone():
