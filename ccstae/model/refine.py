@@ -74,7 +74,8 @@ class Evaluation:
 
 def evaluate(counts: Tensor, dictionary: Dictionary, state: State) -> Evaluation:
     """Deviance, score and Fisher information of patterns (n, Qy, Qx) at a state."""
-    parts = torch.arange(len(counts), device=counts.device).split(_AT_A_TIME[counts.device.type])
+    size = _AT_A_TIME[counts.device.type]
+    parts = [slice(i, i + size) for i in range(0, len(counts), size)]
     return Evaluation.join([_evaluate(counts[part], dictionary, state[part]) for part in parts])
 
 
@@ -234,7 +235,7 @@ def refine(
             break
         local = best[rows]
         trial, gain = step(state[rows], local, damping[rows], dictionary.g)
-        found = evaluate(counts[rows], dictionary, trial)
+        found = evaluate(counts if len(rows) == len(counts) else counts[rows], dictionary, trial)
         better = found.deviance < local.deviance
         kept = trial.where(better, state[rows])
         state = State(**{k: v.index_copy(0, rows, getattr(kept, k)) for k, v in vars(state).items()})
