@@ -11,6 +11,7 @@ from ccstae.errors import InputError
 
 Device = Literal["auto", "cpu", "gpu"]
 Part = TypeVar("Part")
+Result = TypeVar("Result")
 
 
 def resolve(device: Device) -> Literal["cpu", "cuda"]:
@@ -34,17 +35,15 @@ def slots(device: str) -> int:
     return int(device != "cpu" and Path("/dev/nvidia0").exists())
 
 
-def side_by_side(task: Callable[[Part], None], parts: Sequence[Part], device: str) -> None:
-    """Do all parts of a task, on a CPU as many at a time as torch has threads: small operations go better each on its own core."""
+def side_by_side(task: Callable[[Part], Result], parts: Sequence[Part], device: str) -> list[Result]:
+    """What a task gives for each part, on a CPU as many at a time as torch has threads: small operations go better each on its own core."""
     import torch
 
     threads = torch.get_num_threads()
     if device != "cpu" or min(threads, len(parts)) == 1:
-        for part in parts:
-            task(part)
-        return
+        return [task(part) for part in parts]
     try:
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            list(pool.map(task, parts))
+            return list(pool.map(task, parts))
     finally:
         torch.set_num_threads(threads)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ccstae import geometry
+from ccstae.device import side_by_side
 from ccstae.methods import trained, windows
 from ccstae.methods.base import Answer
 from ccstae.methods.sites import SiteFinder, disk_radius_px
@@ -138,17 +139,18 @@ def solve_scan(model: Trained, counts: Counts, device: str) -> Solved | None:
     rows = found.nonzero()[:, 0].cpu().numpy()
     if len(rows) == 0:
         return None
-    answers = []
-    for part in scan.batches(rows):
+
+    def answers(part: NDArray[np.int64]) -> tuple[State, Tensor, Tensor]:
         data = scan.load(part)
         first = encoded(model.encoder, dictionary, data, rough[torch.from_numpy(part).to(device)])
         state, at, odds = solve(dictionary, data, first, rounds=2, steps=0 if "refinement" in without else STEPS)
         normal = at.normal
         if not {"refinement", "posterior"} & set(without) and not dictionary.affine:
             state, normal = posterior.mean(data, dictionary, state, at)
-        answers.append((state, normal, odds))
-    state = State.join([state for state, _, _ in answers])
-    normal, odds = torch.cat([n for _, n, _ in answers]), torch.cat([o for _, _, o in answers])
+        return state, normal, odds
+
+    states, normals, every = zip(*side_by_side(answers, scan.batches(rows), device), strict=True)
+    state, normal, odds = State.join(list(states)), torch.cat(normals), torch.cat(every)
     centre = rough.centre.clone()
     centre[rows] = state.centre
     return Solved(dictionary, rows, state, normal, odds, centre)
