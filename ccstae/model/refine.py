@@ -92,10 +92,12 @@ def _evaluate(counts: Tensor, dictionary: Dictionary, state: State) -> Evaluatio
     w = patch.inside / (m + extra)
     deviance = excess(d, m, beta + dictionary.floor, extra, patch.inside)
     basis = torch.cat([disks, beta[:, :, None], (d - m)[:, :, None]], 2).flatten(0, 1)  # (n K, 5, p)
+    hit = ((d + extra) * w).reshape(len(basis), 1, -1)  # counts over those expected
     root = w.sqrt_().reshape(len(basis), 1, -1)
     basis *= root
     sums = (basis[:, :4] @ basis.transpose(1, 2)).double().unflatten(0, d.shape[:2])
     gram, score = sums[..., :4], sums[..., 4]
+    met = ((basis[:, :4] * hit) @ basis[:, :4].transpose(1, 2)).double().unflatten(0, d.shape[:2])
     bend = (root.mul_(basis[:, 4:]) @ images[:, 3:].transpose(1, 2)).reshape(*d.shape[:2], 3).double()  # residuals with T_xx, T_xy, T_yy
     stiffness, pulled = prior_on_intensity(dictionary, state)
     own = gram[:, :, 0, 0] + stiffness
@@ -103,11 +105,11 @@ def _evaluate(counts: Tensor, dictionary: Dictionary, state: State) -> Evaluatio
     deviance = deviance + (stiffness * pulled**2).sum(1)
     moves = lattice_moves(dictionary.g)
     normal = total_information(gram[..., 1:, 1:], gram[..., 0, 1:], own, moves)
-    # What the counts at hand add to the expected curvature: their residuals, weighed by the model's second derivatives.
-    seen, cross = gram[..., 1:, 1:].clone(), gram[..., 0, 1:].clone()
+    # The curvature of the counts at hand: pixels weigh by those seen, and residuals by the model's second derivatives.
+    seen, cross = met[..., 1:, 1:], met[..., 0, 1:]
     seen[..., :2, :2] -= A[..., None].double() * bend[..., [0, 1, 1, 2]].unflatten(-1, (2, 2))
     cross[..., :2] -= score[..., 1:3] / A.double()
-    curved = total_information(seen, cross, own, moves)
+    curved = total_information(seen, cross, met[..., 0, 0] + stiffness, moves)
     slope = score[:, :, 1:] - cross * (pull / own)[..., None]
     total = slope.flatten(1) @ moves.flatten(0, 1)
     total[:, 6] -= (state.level - 1).double()
