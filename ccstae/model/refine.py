@@ -17,8 +17,8 @@ from ccstae.model import transformer
 from ccstae.model.dictionary import Dictionary
 
 STEPS = 12
-_CONVERGED = 1e-2  # gain in deviance that ends a climb: after a step of 0.1 standard deviations, which leaves far less
-ROUGHLY = 0.5
+_CONVERGED = 0.03  # gain in deviance that ends a climb: after a step of 0.17 standard deviations, which leaves far less
+ROUGHLY = 1.0
 """The same, for climbs that another follows."""
 _LARGEST_STEP_PX = 1.5
 _AT_A_TIME = {"cpu": 16, "cuda": 2**16}  # patterns: on a CPU what its caches hold
