@@ -5,6 +5,9 @@ inverse information is too small an error and the maximum is no longer the best 
 posterior mean. It and its covariance are found by adaptive importance sampling: every round draws about the mean and covariance that
 all draws so far give, and weighs all draws against the mixture of the rounds (J.-M. Cornuet et al., Scand. J. Stat. 39, 798 (2012)).
 
+Disks stand apart, so the log posterior of a lattice is the sum of those of its disks' places. Each is computed once, on a
+grid, and a draw looks them up.
+
 The prior is flat in the lattice M and the centre, which are drawn. Intensities are at their conditional maximum. The background's
 level stays: what is left of its uncertainty lies far from normal at low dose, and says nothing of the lattice.
 """

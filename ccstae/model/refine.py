@@ -1,4 +1,4 @@
-"""Fisher scoring on the Poisson likelihood, batched over patterns.
+"""Climbing the Poisson likelihood by Fisher's and Newton's steps, batched over patterns.
 
 Expected counts in the patch of disk k are m = A_k T(q - s_k) + b beta(q), with s_k = c + M g_k. Free in every pattern are M (4),
 the centre c (2), the background's level b and the disks' intensities A_k; the A_k are eliminated disk by disk (Schur complement), so
