@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ccstae.model import spline, transformer
 from ccstae.model.dictionary import Dictionary
-from ccstae.model.refine import Evaluation, State, error_variance, excess, prior_on_intensity
+from ccstae.model.refine import Evaluation, State, eliminated, error_variance, excess, lattice_moves, prior_on_intensity, total_information
 
 _PHASES = 16  # grid points a pixel along either axis, between which the surface is expanded to second order, as in spline.Table
 
@@ -60,7 +60,6 @@ def render(direct: Surface, disk: Surface, M: Tensor, offsets: Tensor, shift: Te
 
 def evaluate(counts: Tensor, dictionary: Dictionary, state: State) -> Evaluation:
     """Deviance, score and Fisher information of patterns (n, Qy, Qx) at a state, as `refine.evaluate`, with disks that are warped."""
-    K = len(dictionary.g)
     position = transformer.positions(state.M, state.centre, dictionary.g)
     patch = transformer.patches(position, dictionary.offsets, (counts.shape[-2], counts.shape[-1]))
     d, beta = patch.cut(counts), patch.cut(dictionary.background)
@@ -77,19 +76,15 @@ def evaluate(counts: Tensor, dictionary: Dictionary, state: State) -> Evaluation
     stiffness, pulled = prior_on_intensity(dictionary, state)
     own, pull = gram[:, :, 0, 0] + stiffness, score[:, :, 0] - stiffness * pulled
     cross = gram[:, :, 0, 1:]
-    rest = gram[:, :, 1:, 1:] - cross[..., :, None] * cross[..., None, :] / own[..., None, None]
     slope = score[:, :, 1:] - cross * (pull / own)[..., None]
     # From (s_x, s_y, b, M) of a disk to (M, c, b): s = c + M g.
-    design = torch.zeros(K, 7, 7, dtype=torch.float64, device=counts.device)
-    for axis in (0, 1):
-        design[:, axis, 2 * axis : 2 * axis + 2], design[:, axis, 4 + axis] = dictionary.g.double(), 1.0
-    design[:, 2, 6], design[:, 3:, :4] = 1.0, torch.eye(4, dtype=torch.float64, device=counts.device)
-    normal = torch.einsum("kia,nkij,kjb->nab", design, rest, design)
-    total = torch.einsum("kia,nki->na", design, slope)
-    # The level is held to the dictionary's as in `refine.evaluate`.
-    normal[:, 6, 6] += 1.0
+    moves = lattice_moves(dictionary.g)
+    moves = torch.cat([moves, torch.eye(4, 7, dtype=moves.dtype, device=moves.device).expand(len(moves), 4, 7)], 1)
+    normal = total_information(gram[:, :, 1:, 1:], cross, own, moves)
+    total = slope.flatten(1) @ moves.flatten(0, 1)
     total[:, 6] -= (state.level - 1).double()
     deviance = excess(d, m, beta + dictionary.floor, extra, patch.inside)
     deviance = deviance + (stiffness * pulled**2).sum(1) + (state.level - 1).double() ** 2
+    beam = eliminated(gram[:, 0, 1:3, 1:3], cross[:, 0, :2], own[:, 0])
     # A disk that is stretched keeps its counts, so what couples A to M beyond the disk's place is left out of steps.
-    return Evaluation(deviance, normal, total, pull, own, cross[..., :3], normal, rest[:, 0, :2, :2], slope[:, 0, :2])
+    return Evaluation(deviance, normal, total, pull, own, cross[..., :3], normal, beam, slope[:, 0, :2])

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from torch import Tensor
 
 from ccstae.model import spline, transformer
 from ccstae.model.dictionary import Dictionary
-from ccstae.model.refine import Evaluation, State, following, inverse, moved_by
+from ccstae.model.refine import Evaluation, State, following, inverse, moved_by, prior_on_intensity
 
 DRAWS = (128, 256, 512, 1024, 2048)
 """Draws of each round; a round follows where few of those before it count."""
@@ -128,6 +128,13 @@ def log_normal(x: Tensor, centre: Tensor, L: Tensor, size: int) -> Tensor:
     return math.log(size) - 0.5 * (z**2).sum(1) - torch.diagonal(L, dim1=1, dim2=2).log().sum(1, keepdim=True)
 
 
+@cache
+def spline_weights(half: int) -> Tensor:
+    """Weights (places, 2 half + 1) of the natural cubic spline through nodes -half ... half, at places a `_PLACES`-th of a step apart."""
+    at, nodes = np.arange(-half * _PLACES, half * _PLACES + 1) / _PLACES, np.arange(-half, half + 1)
+    return torch.from_numpy(CubicSpline(nodes, np.eye(len(nodes)), bc_type="natural")(at)).float()
+
+
 @dataclass(frozen=True)
 class Grid:
     """Nodes, `step` pixels apart and `half` of them either way, at which the posterior of a disk's place is computed."""
@@ -140,17 +147,10 @@ class Grid:
         """Places (N, 2) of the nodes in pixels, x and y, rows first."""
         return transformer.square(2 * self.half + 1, torch.device("cpu")) * self.step
 
-    @cached_property
-    def weights(self) -> Tensor:
-        """Weights (places, 2 half + 1) of the natural cubic spline through the nodes, at places a `_PLACES`-th of a step apart."""
-        at = np.arange(-self.half * _PLACES, self.half * _PLACES + 1) / _PLACES
-        nodes = np.arange(-self.half, self.half + 1)
-        return torch.from_numpy(CubicSpline(nodes, np.eye(len(nodes)), bc_type="natural")(at)).float()
-
     def interpolate(self, values: Tensor, at: Tensor) -> Tensor:
         """Values (n, 2 half + 1, 2 half + 1), rows y, interpolated at (n, S, 2), x and y in pixels; minus infinity off the grid."""
         cell = (at * (_PLACES / self.step)).round().long() + self.half * _PLACES
-        weights = self.weights.to(values)
+        weights = spline_weights(self.half).to(values)
         on = (cell >= 0) & (cell < len(weights))
         x, y = (weights[cell[..., axis].clamp(0, len(weights) - 1)] for axis in (0, 1))
         return torch.where(on.all(-1), ((y @ values) * x).sum(-1), -torch.inf)
@@ -198,7 +198,7 @@ def maps(counts: Tensor, dictionary: Dictionary, state: State, at: Evaluation, s
     start = patch.shift(position)
     d, base = patch.cut(counts), state.level[:, None, None] * patch.cut(dictionary.background) + dictionary.floor
     A = following(state, at, nodes - start[:, :, None])  # (n, K, N)
-    stiffness = 1 / (dictionary.spread * state.prior.clamp_min(1e-3))[:, 1:, None] ** 2
+    stiffness = prior_on_intensity(dictionary, state)[0][:, 1:, None].float()
     value = -0.5 * stiffness * (A - state.prior[:, 1:, None]) ** 2 - A * (patch.inside @ T)
     if dictionary.sparse:
         # The number kept is rounded up, so that it seldom depends on which patterns come together.

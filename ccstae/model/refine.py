@@ -114,7 +114,7 @@ def _evaluate(counts: Tensor, dictionary: Dictionary, state: State) -> Evaluatio
     total = slope.flatten(1) @ moves.flatten(0, 1)
     total[:, 6] -= (state.level - 1).double()
     deviance = deviance + (state.level - 1).double() ** 2
-    beam = gram[:, 0, 1:3, 1:3] - gram[:, 0, 0, 1:3, None] * gram[:, 0, 0, None, 1:3] / own[:, 0, None, None]
+    beam = eliminated(gram[:, 0, 1:3, 1:3], gram[:, 0, 0, 1:3], own[:, 0])
     return Evaluation(deviance, normal, total, pull, own, cross, curved, beam, slope[:, 0, :2])
 
 
@@ -127,13 +127,17 @@ def lattice_moves(g: Tensor) -> Tensor:
     return moves
 
 
+def eliminated(rest: Tensor, cross: Tensor, own: Tensor) -> Tensor:
+    """Information (..., a, a) of a disk's other parameters, its intensity unknown: that of it is own (...), mixed cross (..., a)."""
+    return rest - cross[..., :, None] * (cross / own[..., None])[..., None, :]
+
+
 def total_information(rest: Tensor, cross: Tensor, own: Tensor, moves: Tensor) -> Tensor:
-    """Information (n, 7, 7) from the disks, intensities eliminated: rest (n, K, 3, 3) of (s_x, s_y, b), cross (n, K, 3), own (n, K).
+    """Information (n, 7, 7) from the disks, intensities eliminated: rest (n, K, a, a), cross (n, K, a), own (n, K), moves (K, a, 7).
 
     The level is held to the dictionary's within a factor of about two: at low dose its pixels are nearly empty.
     """
-    rest = rest - cross[..., :, None] * (cross / own[..., None])[..., None, :]
-    total = moves.flatten(0, 1).T @ (rest @ moves).flatten(1, 2)
+    total = moves.flatten(0, 1).T @ (eliminated(rest, cross, own) @ moves).flatten(1, 2)
     total[:, 6, 6] += 1.0
     return total
 
@@ -203,9 +207,8 @@ def moved_by(state: State, at: Evaluation, steps: Tensor, g: Tensor) -> State:
         state,
         M=state.M + dM.to(dtype),
         centre=state.centre + dc.to(dtype),
-        # Intensities stay positive: never below a tenth of what they were.
-        intensity=torch.maximum(state.intensity + dA.to(dtype), 0.1 * state.intensity),
-        level=torch.maximum(state.level + db.to(dtype), 0.1 * state.level),
+        intensity=positive(state.intensity, dA),
+        level=positive(state.level, db),
     )
 
 
@@ -213,7 +216,12 @@ def following(state: State, at: Evaluation, moved: Tensor) -> Tensor:
     """Intensities (n, K, N) of the diffracted disks, moved by (n, K, N, 2) pixels, at their conditional maximum, to first order."""
     start, pull, own, cross = state.intensity[:, 1:], at.pull[:, 1:], at.own[:, 1:], at.cross[:, 1:, :2]
     change = (pull[..., None] - (moved.double() @ cross[..., None])[..., 0]) / own[..., None]
-    return torch.maximum(start[..., None] + change.to(start.dtype), 0.1 * start[..., None])
+    return positive(start[..., None], change)
+
+
+def positive(value: Tensor, change: Tensor) -> Tensor:
+    """The value changed, but never below a tenth of what it was: intensities stay positive."""
+    return torch.maximum(value + change.to(value.dtype), 0.1 * value)
 
 
 def refine(
