@@ -46,10 +46,8 @@ def map_strain(counts: Counts, settings: CepstralSettings, device: str) -> Answe
     nodes = torch.from_numpy(half).to(device)
     disks = sites.nodes(counts.calibration, counts.counts.shape).to(device)
     disks = torch.cat([torch.zeros_like(disks[:1]), disks])
-    scan, shape = counts.counts.shape[:2], counts.counts.shape[2:]
-    centre = np.empty((math.prod(scan), 2))
-    A = np.empty((math.prod(scan), 2, 2))
-    for where, patterns in windows.chunks(counts.counts.reshape(-1, *shape), device):
+
+    def lattices(patterns: Tensor) -> tuple[Tensor, Tensor]:
         rough = finder.locate(patterns)
         begin = torch.linalg.inv(rough.G.double()).mT  # lattice vectors in 1 / px
         logarithm = (patterns + settings.offset_electrons).log()
@@ -58,8 +56,10 @@ def map_strain(counts: Counts, settings: CepstralSettings, device: str) -> Answe
         found = refine(windowed(logarithm), begin, nodes, settings.upsample)
         away = (found - begin).norm(dim=(-2, -1)) / begin.norm(dim=(-2, -1))
         lost = ~rough.found | ~(away < sites.RUNAWAY)
-        A[where] = torch.where(lost[:, None, None], torch.nan, found).cpu().numpy() / pixel
-        centre[where] = torch.where(lost[:, None], torch.nan, rough.centre).cpu().numpy()
+        return torch.where(lost[:, None, None], torch.nan, found) / pixel, torch.where(lost[:, None], torch.nan, rough.centre.double())
+
+    scan = counts.counts.shape[:2]
+    A, centre = (values.cpu().numpy() for values in windows.over_scan(lattices, counts.counts, device))
     F = geometry.deformation_from_real(A, nominal)
     return Answer(F=F.reshape(*scan, 2, 2), centre_px=centre.reshape(*scan, 2))
 

@@ -11,16 +11,14 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ccstae import geometry
 from ccstae.methods import lattice_fit, windows
 from ccstae.methods.background import EDGE_PX, radial
 from ccstae.methods.base import Answer
 from ccstae.methods.lattice_fit import LatticeFit
-from ccstae.methods.sites import Located, SiteFinder, nodes, one_hot_rings, track
+from ccstae.methods.sites import Located, SiteFinder, nodes, one_hot_rings, strain, track
 from ccstae.settings.method import ComSettings
 from ccstae.store import Counts
 
@@ -33,14 +31,7 @@ def map_strain(counts: Counts, settings: ComSettings, device: str) -> Answer:
     finder = SiteFinder.learn(counts, device)
     hk = nodes(counts.calibration, counts.counts.shape).to(device)
     ring = one_hot_rings(counts.calibration, hk)
-    scan, shape = counts.counts.shape[:2], counts.counts.shape[2:]
-    centre = np.empty((math.prod(scan), 2))
-    G = np.empty((math.prod(scan), 2, 2))
-    for where, patterns in windows.chunks(counts.counts.reshape(-1, *shape), device):
-        found = refine(patterns, finder.locate(patterns), hk, ring, finder.radius, settings)
-        centre[where], G[where] = found.centre.cpu().numpy(), found.G.cpu().numpy()
-    F = geometry.deformation_from_reciprocal(G * counts.calibration.pixel_size_inv_A, counts.calibration.lattice_inv_A)
-    return Answer(F=F.reshape(*scan, 2, 2), centre_px=centre.reshape(*scan, 2))
+    return strain(counts, finder, lambda patterns, rough: refine(patterns, rough, hk, ring, finder.radius, settings), device)
 
 
 def refine(patterns: Tensor, rough: Located, hk: Tensor, ring: Tensor, radius: float, settings: ComSettings) -> LatticeFit:

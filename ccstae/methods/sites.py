@@ -16,6 +16,7 @@ The mixture's weights, the orientations that the scan does hold, steady the patt
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -25,6 +26,7 @@ from torch import Tensor
 
 from ccstae import geometry
 from ccstae.methods import windows
+from ccstae.methods.base import Answer
 from ccstae.methods.lattice_fit import LatticeFit
 from ccstae.store import Calibration, Counts
 
@@ -149,8 +151,8 @@ class SiteFinder:
         patterns = counts.counts.reshape(-1, *shape[2:])
         finder = cls.blank(counts.calibration, shape[2:], device)
         step = max(1, len(patterns) // SAMPLE)
-        on, sites = zip(*(finder._sums(chunk)[1:] for _, chunk in windows.chunks(patterns[::step], device)), strict=True)
-        return finder._maximise(torch.cat(on), torch.cat(sites))
+        _, on, sites = windows.over_scan(finder._sums, patterns[::step], device)
+        return finder._maximise(on, sites)
 
     def locate(self, patterns: Tensor) -> Located:
         """Centre and most probable lattice of patterns (B, Qy, Qx)."""
@@ -222,6 +224,19 @@ class SiteFinder:
             log_prior = (prior / prior.sum()).log()
             none = min(max(1 - float(lattice.mean()), 0.01), 0.99)
         return finder
+
+
+def strain(counts: Counts, finder: SiteFinder, refine: Callable[[Tensor, Located], LatticeFit], device: str) -> Answer:
+    """F from the lattices that refine(patterns, rough ones) finds in the patterns of a scan; NaN where those are NaN."""
+
+    def lattices(patterns: Tensor) -> tuple[Tensor, Tensor]:
+        found = refine(patterns, finder.locate(patterns))
+        return found.centre, found.G
+
+    scan = counts.counts.shape[:2]
+    centre, G = (values.cpu().numpy() for values in windows.over_scan(lattices, counts.counts, device))
+    F = geometry.deformation_from_reciprocal(G * counts.calibration.pixel_size_inv_A, counts.calibration.lattice_inv_A)
+    return Answer(F=F.reshape(*scan, 2, 2), centre_px=centre.reshape(*scan, 2))
 
 
 def track(found: LatticeFit, rough: Located, lost: Tensor) -> tuple[LatticeFit, Tensor]:

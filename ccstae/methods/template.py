@@ -11,16 +11,14 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ccstae import geometry
 from ccstae.methods import kernels, lattice_fit, peaks, windows
 from ccstae.methods.background import EDGE_PX, without_beam
 from ccstae.methods.base import Answer
 from ccstae.methods.lattice_fit import LatticeFit
-from ccstae.methods.sites import Located, SiteFinder, nodes, one_hot_rings, track
+from ccstae.methods.sites import Located, SiteFinder, nodes, one_hot_rings, strain, track
 from ccstae.settings.method import TemplateSettings
 from ccstae.store import Counts
 
@@ -95,14 +93,7 @@ def map_strain(counts: Counts, settings: TemplateSettings, device: str) -> Answe
     finder = SiteFinder.learn(counts, device)
     hk = nodes(counts.calibration, counts.counts.shape).to(device)
     matcher = Matcher(torch.from_numpy(counts.probe).to(device), hk, one_hot_rings(counts.calibration, hk), finder.radius, settings)
-    scan, shape = counts.counts.shape[:2], counts.counts.shape[2:]
-    centre = np.empty((math.prod(scan), 2))
-    G = np.empty((math.prod(scan), 2, 2))
-    for where, patterns in windows.chunks(counts.counts.reshape(-1, *shape), device):
-        found = matcher.refine(patterns, finder.locate(patterns))
-        centre[where], G[where] = found.centre.cpu().numpy(), found.G.cpu().numpy()
-    F = geometry.deformation_from_reciprocal(G * counts.calibration.pixel_size_inv_A, counts.calibration.lattice_inv_A)
-    return Answer(F=F.reshape(*scan, 2, 2), centre_px=centre.reshape(*scan, 2))
+    return strain(counts, finder, matcher.refine, device)
 
 
 def _index(position: Tensor, height: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:

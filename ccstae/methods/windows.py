@@ -10,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ccstae.device import side_by_side
+
 # Bytes of float32 patterns held at a time; the windows cut from them take a small multiple of it. On a CPU little enough to stay in its
 # caches: a quarter to a third faster than 16 MiB.
 CHUNK_BYTES = {"cpu": 4 * 2**20, "cuda": 16 * 2**20}
@@ -42,12 +44,31 @@ def chunk_size(shape: tuple[int, ...], device: str) -> int:
     return batch(CHUNK_BYTES[device] // (4 * shape[-1] * shape[-2]))
 
 
+def slices(counts: NDArray[np.unsignedinteger], device: str) -> list[slice]:
+    """Slices of N that cut (N, Qy, Qx) into chunks."""
+    size = chunk_size(counts.shape, device)
+    return [slice(start, min(start + size, len(counts))) for start in range(0, len(counts), size)]
+
+
+def load(counts: NDArray[np.unsignedinteger], device: str) -> Tensor:
+    """Counts as a float32 tensor on the device."""
+    return torch.from_numpy(counts.astype(np.float32)).to(device)
+
+
 def chunks(counts: NDArray[np.unsignedinteger], device: str) -> Iterator[tuple[slice, Tensor]]:
     """Patterns of (N, Qy, Qx) in order, as slices of N and float32 tensors (B, Qy, Qx)."""
-    size = chunk_size(counts.shape, device)
-    for start in range(0, len(counts), size):
-        where = slice(start, min(start + size, len(counts)))
-        yield where, torch.from_numpy(counts[where].astype(np.float32)).to(device)
+    for where in slices(counts, device):
+        yield where, load(counts[where], device)
+
+
+def over_scan(function: Callable[[Tensor], tuple[Tensor, ...]], counts: NDArray[np.unsignedinteger], device: str) -> tuple[Tensor, ...]:
+    """What function(patterns) gives for patterns (B, Qy, Qx), a row a pattern, for all of (..., Qy, Qx); chunks go side by side."""
+    counts = counts.reshape(-1, *counts.shape[-2:])
+
+    def answer(where: slice) -> tuple[Tensor, ...]:
+        return function(load(counts[where], device))
+
+    return tuple(torch.cat(parts) for parts in zip(*side_by_side(answer, slices(counts, device), device), strict=True))
 
 
 def piecewise(function: Callable[[Tensor], Tensor], patterns: Tensor) -> Tensor:

@@ -21,9 +21,9 @@ from scipy.sparse.linalg import splu
 Array = NDArray[np.float64]
 
 _LINK_FREEDOM = 2.0  # degrees of freedom of the differences: edges are no surprise
-_ROUNDS = 30
+_ROUNDS = 100
 _SAMPLES = 32
-_SETTLED = 0.02  # change of the log volume of S that ends the learning
+_SETTLED = 0.002  # change of the log volume of S that ends the learning
 _LEAST_SCALE = 1e-5  # of a difference, at least
 
 

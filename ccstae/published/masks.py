@@ -41,10 +41,13 @@ class Masks:
 def find(counts: Counts, side: int, device: str) -> Masks:
     """Masks for the counts of a scan and a dictionary of `side` pixels; no spots where no pattern holds a lattice."""
     calibration, shape = counts.calibration, counts.counts.shape
-    patterns = counts.counts.reshape(-1, *shape[2:])
     finder = sites.SiteFinder.learn(counts, device)
-    rough = [finder.locate(chunk) for _, chunk in windows.chunks(patterns, device)]
-    centre, G, found = (torch.cat([getattr(r, name) for r in rough]) for name in ("centre", "G", "found"))
+
+    def located(patterns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        rough = finder.locate(patterns)
+        return rough.centre, rough.G, rough.found
+
+    centre, G, found = windows.over_scan(located, counts.counts, device)
     nominal = calibration.lattice_inv_A / calibration.pixel_size_inv_A
     M = G.double().cpu().numpy() @ np.linalg.inv(nominal)
     angle = torch.from_numpy(geometry.polar(M)[1]).float().to(device)

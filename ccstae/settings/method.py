@@ -164,7 +164,7 @@ TRIED: dict[str, dict[str, list[Any]]] = {
     },
     "template": {
         "kernel": ["flat", "gaussian", "sigmoid"],
-        "trench_radii": [1.5, 2.0, 3.0],
+        "trench_radii": [1.5, 2.0, 3.0, 4.0],
         "smoothing_px": [0.0, 0.7, 1.5],
         "correlation_power": [0.8, 0.9, 1.0],
         "weights": ["none", "intensity", "information"],
