@@ -20,17 +20,10 @@ run: setup ## run $(CONFIG), then say where the report is and what it found
 
 setup: $(READY) ## make .venv with the pinned packages
 
-$(READY): envs/ccstae.lock envs/cuda.lock pyproject.toml
+$(READY): envs/ccstae.lock envs/cuda.lock envs/install.py pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "error: Python %d.%d; expected 3.11 or newer: make PYTHON=python3.x" % sys.version_info[:2])'
 	$(PYTHON) -m venv $(VENV)
-	@# Asked for hashes, pip rather takes a build whose index tells them; so the machine's build of torch is found first, then checked.
-	$(VENV)/bin/python -m pip download --quiet --no-deps --dest $(VENV)/torch "$$(sed -n 's/^\(torch==[^ ]*\).*/\1/p' envs/ccstae.lock)"
-	sed -n '/^torch==/,/[^\]$$/p' envs/ccstae.lock > $(VENV)/torch/lock
-	$(INSTALL) --require-hashes --no-deps --no-index --find-links $(VENV)/torch --requirement $(VENV)/torch/lock
-	rm -r $(VENV)/torch
-	$(INSTALL) --require-hashes --no-deps --requirement envs/ccstae.lock
-	@if $(VENV)/bin/python -m pip show torch | grep --quiet '^Requires:.*cuda'; then \
-		echo 'this torch is its CUDA build: its libraries'; $(INSTALL) --require-hashes --no-deps --requirement envs/cuda.lock; fi
+	$(VENV)/bin/python envs/install.py envs/ccstae.lock
 	$(INSTALL) --no-deps --no-build-isolation --editable .
 	$(VENV)/bin/python -m pip check --quiet
 	@touch $@
@@ -103,20 +96,10 @@ audit: setup ## known vulnerabilities of the pinned packages
 			"or the advisories of pypi.org could not be asked" >&2; exit 1; }; \
 	done
 
-# Pins alone: what torch's CUDA build asks for is left to that build.
-define lock_peer
-	printf '$(2)\n' | uv pip compile - --upgrade --quiet --no-header --no-annotate --output-file $(VENV)/lock/$(1)
-	{ sed -n '/^#/p' envs/$(1).lock; sed -E '/^(#|nvidia-|cuda-|triton)/d' $(VENV)/lock/$(1); } > $(VENV)/lock/new
-	mv $(VENV)/lock/new envs/$(1).lock
-endef
-
 lock: export PATH := $(CURDIR)/$(VENV)/lock/bin:$(PATH)
 lock: setup ## pin the newest packages that fit pyproject.toml, with their hashes, and those of the peers
 	@test -x $(VENV)/lock/bin/uv || { python -m venv $(VENV)/lock && $(VENV)/lock/bin/python -m pip install --quiet uv==0.13.9; }
 	python envs/lock.py
-	$(call lock_peer,py4dstem,py4DSTEM==0.14.18)
-	$(call lock_peer,blobfinder,libertem-blobfinder[udf]==0.6.1)
-	$(call lock_peer,quantem,quantem==0.1.10\ntorch==2.13.0)
 
 clean: ## remove the environment, caches and results
 	rm -rf $(VENV) .environments .snakemake .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

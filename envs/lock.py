@@ -1,12 +1,13 @@
-"""Write the locks from pyproject.toml: every package of the environment, pinned, with the hashes of all its files.
+"""Write the locks: every package of the project's environment and of its peers', pinned, with the hashes of all its files.
 
     python envs/lock.py
 
 Needs `uv` and `pip` on the path; `make lock` sees to that. uv resolves for every Python and system at once, and takes the hashes from the
 index.
 
-- `ccstae.lock` holds everything but the libraries of torch's CUDA build.
-- `cuda.lock` holds those alone. `make setup` installs them where the torch that it got asks for them.
+- `ccstae.lock` is made from pyproject.toml and holds everything but the libraries of torch's CUDA build.
+- `cuda.lock` holds those alone. `install.py` installs them where the torch that it got asks for them.
+- `py4dstem.lock`, `blobfinder.lock` and `quantem.lock` are those of config/peers.yaml's methods.
 
 torch is pinned without the name of a build, so the machine's own pip configuration decides between its CPU and its CUDA build. The index
 has the hashes of one; that of the wheel that pip takes on this machine is added. Hashes of the same version that the lock already holds
@@ -31,6 +32,10 @@ HEADER = """\
 # Every package of the environment, pinned, with the hashes of its files. Made from pyproject.toml (with its extra `dev`) by `make lock`.
 # torch is pinned without the name of a build, with hashes of its CPU and its CUDA builds: the machine's own pip configuration decides.
 """
+PEERS = {"py4dstem": "py4DSTEM==0.14.18", "blobfinder": "libertem-blobfinder[udf]==0.6.1", "quantem": "quantem==0.1.10"}
+PEER_HEADER = """\
+# The environment of config/peers.yaml's method {name}, pinned, with the hashes of its files. Made by `make lock`.
+"""
 CUDA_HEADER = """\
 # The libraries of torch's CUDA build, pinned, with the hashes of their files. Made by `make lock`; installed where torch asks for them.
 """
@@ -48,12 +53,21 @@ def entries(lock: str) -> dict[str, tuple[str, set[str]]]:
     return found
 
 
-def resolved() -> dict[str, tuple[str, set[str]]]:
-    """What uv makes of pyproject.toml."""
-    words = "uv pip compile pyproject.toml --extra dev --upgrade --universal --python-version 3.11 --generate-hashes --constraint -"
-    words += " --fork-strategy fewest --quiet --no-header --no-annotate"
-    done = subprocess.run(words.split(), cwd=ROOT, input=f"torch=={TORCH}\n", stdout=subprocess.PIPE, text=True, check=True)
-    return entries(done.stdout)
+def resolved(*words: str) -> dict[str, tuple[str, set[str]]]:
+    """What uv makes of these requirements, with the one version of torch."""
+    options = "--upgrade --universal --python-version 3.11 --generate-hashes --fork-strategy fewest --quiet --no-header --no-annotate"
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as constraint:
+        constraint.write(f"torch=={TORCH}\n")
+        constraint.flush()
+        command = ["uv", "pip", "compile", *words, *options.split(), "--constraint", constraint.name]
+        return entries(subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout)
+
+
+def peer(requirement: str) -> dict[str, tuple[str, set[str]]]:
+    with tempfile.NamedTemporaryFile("w", suffix=".in") as file:
+        file.write(requirement + "\n")
+        file.flush()
+        return resolved(file.name)
 
 
 def wheel() -> str:
@@ -71,15 +85,20 @@ def text(packages: dict[str, tuple[str, set[str]]]) -> str:
 
 
 def main() -> None:
-    packages = resolved()
+    packages = resolved("pyproject.toml", "--extra", "dev")
     pin, hashes = packages["torch"]
     before, kept = entries(LOCK.read_text())["torch"]
     packages["torch"] = pin, hashes | {wheel()} | (kept if before == pin else set())
     cuda = {name: entry for name, entry in packages.items() if name.startswith(CUDA)}
-    rest = {name: entry for name, entry in packages.items() if name not in cuda}
-    for path, header, part in ((LOCK, HEADER, rest), (CUDA_LOCK, CUDA_HEADER, cuda)):
+    written = {LOCK: (HEADER, packages), CUDA_LOCK: (CUDA_HEADER, cuda)}
+    for name, requirement in PEERS.items():
+        found = peer(requirement)
+        found.update({"torch": packages["torch"]} if "torch" in found else {})
+        written[LOCK.with_name(f"{name}.lock")] = PEER_HEADER.format(name=name), found
+    for path, (header, part) in written.items():
+        kept = {name: entry for name, entry in part.items() if path == CUDA_LOCK or not name.startswith(CUDA)}
         new = path.with_suffix(".new")
-        new.write_text(header + text(part))
+        new.write_text(header + text(kept))
         new.replace(path)
 
 

@@ -13,6 +13,8 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+INSTALL = Path(__file__).parents[1] / "envs" / "install.py"
+
 
 def main(lock: Path, out: Path) -> None:
     try:
@@ -28,7 +30,8 @@ def main(lock: Path, out: Path) -> None:
 
 def holds(lock: Path) -> bool:
     """Whether this Python has every package of the lock, at its version."""
-    wanted = (line.split("==") for line in lock.read_text().splitlines() if "==" in line and not line.startswith("#"))
+    lines = (line.removesuffix(" \\") for line in lock.read_text().splitlines() if "==" in line and not line.startswith("#"))
+    wanted = (line.split("==") for line in lines if ";" not in line)  # those for some systems alone say nothing here
     try:
         return all(metadata.version(name).split("+")[0] == version for name, version in wanted)
     except metadata.PackageNotFoundError:
@@ -39,7 +42,7 @@ def make(lock: Path, folder: Path) -> Path:
     """A fresh virtual environment with the packages of the lock; returns its Python."""
     run(sys.executable, "-m", "venv", "--clear", str(folder))
     python = folder.absolute() / "bin" / "python"
-    run(str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement", str(lock))
+    run(str(python), str(INSTALL), str(lock))
     return python
 
 
