@@ -10,19 +10,14 @@ import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, get_args
+from typing import Annotated, NoReturn
 
 import typer
-import yaml
-from pydantic import BaseModel, TypeAdapter
 
 from ccstae import __version__
-from ccstae.config import Config, dump, load, models, parse
+from ccstae.config import Config, dump, read
 from ccstae.device import Device
 from ccstae.errors import InputError, unknown
-from ccstae.plain_yaml import read_yaml
-from ccstae.settings.method import SETTINGS, TRIED
-from ccstae.settings.scene import AnyScene
 
 # The stages' modules are imported where they run: torch and abTEM take seconds, and `--help` should not.
 
@@ -247,18 +242,17 @@ def check_map(file: Path) -> None:
 @app.command()
 def methods() -> None:
     """List the methods and their settings."""
-    for id, settings in SETTINGS.items():
-        describe(id, settings)
-        for name, values in TRIED.get(id, {}).items():
-            print(f"    tune: true tries {name}: {shown(values)}")
+    from ccstae import describe
+
+    print(describe.methods())
 
 
 @app.command()
 def scenes() -> None:
     """List the kinds of scene and their settings."""
-    for settings in models(AnyScene):
-        if "kind" in settings.model_fields:
-            describe(get_args(settings.model_fields["kind"].annotation)[0], settings)
+    from ccstae import describe
+
+    print(describe.scenes())
 
 
 @app.command()
@@ -298,7 +292,7 @@ def resolve(config: ConfigPath, out: Annotated[Path | None, typer.Option(help="A
     if out is None:
         print(text, end="")
     else:
-        from ccstae.store import write_text
+        from ccstae.files import write_text
 
         write_text(out, text)
 
@@ -309,37 +303,10 @@ def schema() -> None:
     print(json.dumps(Config.model_json_schema(), indent=2))
 
 
-def read(config: str) -> Config:
-    """The config named on the command line."""
-    if config != "-":
-        return load(config)
-    try:
-        text = sys.stdin.read()
-    except UnicodeDecodeError as error:
-        raise InputError(f"config on standard input: is not text: {error.reason}; expected YAML") from None
-    return parse(read_yaml(text, "config on standard input"), "config on standard input")
-
-
 def known(what: str, id: str, ids: Iterable[str]) -> None:
     """InputError for an id that the config does not have."""
     if id not in ids:
         raise InputError(unknown(what, id, ids))
-
-
-def describe(id: str, settings: type[BaseModel], indent: str = "") -> None:
-    """Print a settings model: its first line, then every setting with its default and what it means, and those inside it."""
-    print(f"{indent}{id}: {(settings.__doc__ or '').strip().splitlines()[0]}")
-    for name, field in settings.model_fields.items():
-        default = "required" if field.is_required() else f"default {shown(field.default)}"
-        meaning = " ".join((field.description or "").split())
-        print(f"{indent}    {name} ({default}){': ' if meaning else ''}{meaning}")
-        for inner in models(field.annotation):
-            describe(name, inner, indent + "        ")
-
-
-def shown(default: object) -> str:
-    """A default as it would stand in a config."""
-    return yaml.safe_dump(TypeAdapter(Any).dump_python(default, mode="json"), default_flow_style=True).removesuffix("\n...\n").strip()
 
 
 def main() -> None:

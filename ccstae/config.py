@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
 from pathlib import Path
-from typing import Annotated, Any, Self, get_args
+from typing import Annotated, Any, Self
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, model_validator
@@ -16,6 +17,7 @@ from ccstae.plain_yaml import read_yaml
 from ccstae.settings.base import Id, Settings
 from ccstae.settings.instrument import Material, Microscope, Simulation
 from ccstae.settings.method import SETTINGS, TRIED
+from ccstae.settings.problem import first_problem
 from ccstae.settings.scene import AnyScene
 
 
@@ -193,6 +195,17 @@ def load(path: Path | str) -> Config:
     return parse(read_yaml(text, str(path)), str(path))
 
 
+def read(config: str) -> Config:
+    """The config that a command line names: a file, or `-` for standard input."""
+    if config != "-":
+        return load(config)
+    try:
+        text = sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise InputError(f"config on standard input: is not text: {error.reason}; expected YAML") from None
+    return parse(read_yaml(text, "config on standard input"), "config on standard input")
+
+
 def parse(data: Any, where: str = "config") -> Config:
     """Check a config given as plain data."""
     if not isinstance(data, dict):
@@ -200,7 +213,7 @@ def parse(data: Any, where: str = "config") -> Config:
     try:
         config = Config.model_validate(data)
     except ValidationError as error:
-        raise InputError(f"{where}: {_first(error, Config)}") from None
+        raise InputError(f"{where}: {first_problem(error, Config)}") from None
     _check_references(config, where)
     return config
 
@@ -252,58 +265,4 @@ def _settings(name: str, settings: dict[str, Any], where: str) -> BaseModel:
     try:
         return SETTINGS[name].model_validate(settings)
     except ValidationError as error:
-        raise InputError(f"{where}.{_first(error, SETTINGS[name])}") from None
-
-
-def _first(error: ValidationError, model: type[BaseModel]) -> str:
-    """The first problem as `path: what (value), expected ...`, with the nearest valid key for an unknown one."""
-
-    # A misspelt key says more than that the right one is missing.
-    # Where a search is given as a mapping, that it is no boolean says nothing.
-    def aside(problem: Any) -> bool:
-        return problem["type"] == "missing" or (problem["type"].startswith("bool") and isinstance(problem["input"], dict))
-
-    problem = min(error.errors(), key=aside)
-    # A scene's kind, by which its model is chosen, and which of two types a search may have, are parts of where pydantic finds a
-    # problem and not of the file.
-    loc = problem["loc"]
-    place = ".".join(
-        str(part)
-        for i, part in enumerate(loc)
-        if not ((i == 2 and loc[0] == "scenes" and part in _KINDS) or (i == 3 and (loc[0], loc[2]) == ("methods", "tune")))
-    )
-    if problem["type"] == "union_tag_invalid":
-        return f"{place}.kind: {unknown('kind', problem['ctx']['tag'], _KINDS)}"
-    if problem["type"] == "union_tag_not_found":
-        return f"{place}.kind: missing; expected one of {', '.join(_KINDS)}"
-    if problem["type"] == "extra_forbidden":
-        return f"{place}: {unknown('key', str(loc[-1]), _keys_at(model, loc[:-1]))}"
-    message = problem["msg"].removeprefix("Value error, ")
-    message = message[0].lower() + message[1:]
-    value = repr(problem["input"])
-    shown = "" if problem["type"] == "missing" else f", got {value if len(value) <= 60 else value[:57] + '...'}"
-    return f"{place or 'top level'}: {message}{shown}"
-
-
-def _keys_at(model: Any, loc: tuple[Any, ...]) -> list[str]:
-    """Field names of the settings model that lies at `loc` inside `model`."""
-    found = models(model)
-    for part in loc:
-        below: list[type[BaseModel]] = [_KINDS[part]] if part in _KINDS and _KINDS[part] in found else []
-        for m in found:
-            if part in m.model_fields:
-                below += models(m.model_fields[part].annotation)
-        found = below or found
-    return sorted({name for m in found for name in m.model_fields})
-
-
-def models(annotation: Any) -> list[type[BaseModel]]:
-    """Every settings model inside an annotation."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [m for arg in getattr(annotation, "__args__", ()) for m in models(arg)]
-
-
-_KINDS: dict[Any, type[BaseModel]] = {
-    get_args(m.model_fields["kind"].annotation)[0]: m for m in models(AnyScene) if "kind" in m.model_fields
-}
+        raise InputError(f"{where}.{first_problem(error, SETTINGS[name])}") from None

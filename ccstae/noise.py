@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ccstae import store
+from ccstae import files, store
 from ccstae.config import Config, Level
 from ccstae.progress import progress
 
@@ -63,7 +63,7 @@ def draw(config: Config, scene: str, level_name: str, seed: int, scene_path: Pat
     with store.opened(scene_path) as file:
         patterns = store.dataset(file, "patterns", 4, "f")
         calibration, probe = store.read_calibration(file), store.read_probe(file, patterns.shape[2:])
-        with store.atomic(counts_path) as temporary, h5py.File(temporary, "w") as out:
+        with files.atomic(counts_path) as temporary, h5py.File(temporary, "w") as out:
             counts = out.create_dataset("counts", patterns.shape, "u4", chunks=patterns.chunks, compression="lzf", shuffle=True)
             store.write_calibration(out, calibration, probe)
             width = patterns.shape[1]

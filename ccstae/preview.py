@@ -12,7 +12,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ccstae import display, geometry, nuisance, optics, scenes, simulate, store
+from ccstae import display, files, geometry, nuisance, optics, scenes, simulate
 from ccstae.config import Config
 from ccstae.errors import InputError
 from ccstae.figures import style
@@ -37,7 +37,7 @@ def write(config: Config, id: str, out: Path, at: tuple[int, int] | None = None)
     with style.styled():
         drawn = draw(config, scene, id, places)
         out = Path(out)
-        with store.atomic(out) as temporary:
+        with files.atomic(out) as temporary:
             drawn.savefig(temporary, format="png", dpi=130)
 
 

@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ccstae import __version__, store
+from ccstae import __version__, files
 from ccstae.config import Config
 
 PACKAGES = ("abtem", "ase", "h5py", "matplotlib", "numpy", "pandas", "pydantic", "scipy", "snakemake", "torch")
@@ -21,7 +21,7 @@ PACKAGES = ("abtem", "ase", "h5py", "matplotlib", "numpy", "pandas", "pydantic",
 
 def write(config: Config, run_dir: Path, path: Path) -> None:
     """Write `collect` as JSON."""
-    store.write_text(path, json.dumps(collect(config, run_dir), indent=2) + "\n")
+    files.write_text(path, json.dumps(collect(config, run_dir), indent=2) + "\n")
 
 
 def collect(config: Config, run_dir: Path) -> dict[str, Any]:

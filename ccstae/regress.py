@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from ccstae import score, store
+from ccstae import files, score
 from ccstae.baseline import Baseline, Better, Entry, dump, load
 from ccstae.config import Level
 from ccstae.errors import InputError
@@ -256,7 +256,7 @@ def regress(metrics_path: Path, baseline_path: Path, markdown_path: Path | None 
     console.print(table, conclusion(rows), sep="\n", highlight=False)
     for path, text in ((markdown_path, markdown), (json_path, as_json)):
         if path is not None:
-            store.write_text(path, text(rows))
+            files.write_text(path, text(rows))
     return not any(row.breach for row in rows)
 
 
@@ -268,4 +268,4 @@ def update(metrics_path: Path, baseline_path: Path) -> None:
         environment = {name: made[name] for name in ENVIRONMENT}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{provenance}: cannot be read: {error}; expected the provenance of the run that becomes the baseline") from None
-    store.write_text(baseline_path, dump(make_baseline(score.read(metrics_path), environment)))
+    files.write_text(baseline_path, dump(make_baseline(score.read(metrics_path), environment)))

@@ -11,7 +11,7 @@ from pathlib import Path
 import jinja2
 import markupsafe
 
-from ccstae import display, figures, provenance, score, store, tables, tuned
+from ccstae import display, figures, files, provenance, score, store, tables, tuned
 from ccstae.config import Config, dump
 from ccstae.errors import InputError
 
@@ -71,7 +71,7 @@ def write(config: Config, run_dir: Path, report_path: Path) -> None:
         provenance={key: value for key, value in made_by.items() if key != "rules"},
         rules=made_by["rules"],
     )
-    store.write_text(report_path, text)
+    files.write_text(report_path, text)
 
 
 def prose(text: str) -> markupsafe.Markup:

@@ -38,7 +38,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from ccstae import dislocations, geometry, store
+from ccstae import dislocations, files, geometry, store
 from ccstae.config import Config, Level
 from ccstae.errors import InputError
 
@@ -258,7 +258,7 @@ def score(config: Config, run_dir: Path, metrics_path: Path, not_run_to: Path | 
     frames = {Path(metrics_path): pd.DataFrame(rows, columns=list(COLUMNS))}
     frames[Path(not_run_to or not_run_path(metrics_path))] = pd.DataFrame(not_run, columns=[*COLUMNS[:5], "error"])
     for path, frame in frames.items():
-        with store.atomic(path) as temporary:
+        with files.atomic(path) as temporary:
             frame.to_csv(temporary, index=False, na_rep="nan", float_format="%.9g", lineterminator="\n")
 
 

@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.fft import next_fast_len
 
-from ccstae import device, geometry, multislice, nuisance, optics, potential, scenes, simulate_uniform, store
+from ccstae import device, files, geometry, multislice, nuisance, optics, potential, scenes, simulate_uniform, store
 from ccstae.config import Config
 from ccstae.detector import Detector
 from ccstae.progress import progress
@@ -48,9 +48,9 @@ def simulate(config: Config, id: str, scene_path: Path, optics_path: Path) -> No
     if not (scene_part.exists() and optics_part.exists()):
         for done in parts.glob("*.done"):
             done.unlink()
-        with store.atomic(scene_part) as temporary, store.atomic(optics_part) as beside:
+        with files.atomic(scene_part) as temporary, files.atomic(optics_part) as beside:
             _create(config, scene, drawer.vacuum(), temporary, beside)
-    with store.writing(scene_path), h5py.File(scene_part, "r+") as file, h5py.File(optics_part, "r+") as extra:
+    with files.writing(scene_path), h5py.File(scene_part, "r+") as file, h5py.File(optics_part, "r+") as extra:
         for number, (rows, columns) in enumerate(progress(tiles, label=f"simulate {id} (tiles)")):
             done = parts / f"{number}.done"
             if not done.exists():
@@ -66,9 +66,9 @@ def simulate(config: Config, id: str, scene_path: Path, optics_path: Path) -> No
 
 
 def _publish(part: Path, path: Path) -> None:
-    with store.writing(path):
+    with files.writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        store.publish(part, path)
+        files.publish(part, path)
 
 
 def _create(config: Config, scene: Scene, vacuum: NDArray[np.float32], scene_path: Path, optics_path: Path) -> None:

@@ -1,17 +1,11 @@
 """Every file format: write, read, check. No other module opens an HDF5 file.
 
-Products are written to a temporary name beside the final one, flushed, and renamed, so a file under its
-final name is whole. Readers refuse what does not fit, and name file, dataset and expectation.
+Readers refuse what does not fit, and name file, dataset and expectation.
 """
 
 from __future__ import annotations
 
-import errno
 import json
-import os
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +16,7 @@ from numpy.typing import NDArray
 
 from ccstae import geometry
 from ccstae.errors import InputError
+from ccstae.files import atomic
 from ccstae.hdf5 import attribute, own, short
 from ccstae.hdf5 import dataset as dataset
 from ccstae.hdf5 import opened as opened
@@ -29,8 +24,6 @@ from ccstae.hdf5 import values as values
 
 _LARGEST_DEFORMATION = 100.0
 _LARGEST_COUNT = 2**32 - 1
-# How a system says that it takes no more.
-_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
 CALIBRATION = ("energy_keV", "semiangle_mrad", "pixel_size_inv_A", "step_A", "centre_px", "rotational_symmetry")
 
@@ -97,53 +90,6 @@ class Map:
     centre_px: NDArray[np.float64] | None = None  # (Ry, Rx, 2)
     dictionary: NDArray[np.float32] | None = None  # (entries, Ky, Kx), averaged patterns over the whole detector, however fine
     own_strain: NDArray[np.float64] | None = None  # (Ry, Rx, 4), exx, eyy, exy, theta by a formula of the method's own
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """InputError where the system takes no more of what is written inside the block: disk full, quota, read-only."""
-    try:
-        yield
-    except (OSError, RuntimeError) as error:
-        reason = _refusal(error)
-        if reason is None:
-            raise
-        raise InputError(f"{path}: cannot be written: {reason}; expected room and the right to write there") from None
-
-
-@contextmanager
-def atomic(path: Path | str) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its name when the block ends well and goes when it does not; see `writing`."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            yield temporary
-            publish(temporary, path)
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def publish(temporary: Path, path: Path) -> None:
-    """Give a file that is whole its final name, once all of it is on the disk."""
-    with open(temporary, "rb") as handle:
-        os.fsync(handle.fileno())
-    os.replace(temporary, path)
-
-
-def _refusal(error: BaseException) -> str | None:
-    """The system's reason for taking no more, None for any other error. HDF5 gives the number in its text alone."""
-    told = re.search(r"errno = (\d+)", str(error))
-    code = int(told[1]) if told else getattr(error, "errno", None)
-    return os.strerror(code) if code in _REFUSALS else None
-
-
-def write_text(path: Path | str, text: str) -> None:
-    """Write a text file whole or not at all."""
-    with atomic(path) as temporary:
-        temporary.write_text(text)
 
 
 def clean_patterns(patterns: h5py.Dataset, row: int) -> NDArray[np.float32]:

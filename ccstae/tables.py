@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ccstae import comparison, display, score, store, throughput
+from ccstae import comparison, display, files, score, throughput
 from ccstae.config import Config
 from ccstae.geometry import COMPONENTS
 from ccstae.table import BOUND, LEVEL, MAP, Table, latex, markdown, pivot
@@ -177,10 +177,10 @@ def _cost(metrics: pd.DataFrame) -> pd.DataFrame:
 def write(config: Config, metrics_path: Path, tables_dir: Path) -> None:
     """Write every table as csv, md and tex. InputError where the scores are missing or unreadable."""
     for table in load(config, metrics_path):
-        with store.atomic(Path(tables_dir) / f"{table.name}.csv") as temporary:
+        with files.atomic(Path(tables_dir) / f"{table.name}.csv") as temporary:
             table.numbers.to_csv(temporary, index=False, na_rep="nan", float_format="%.6g", lineterminator="\n")
-        store.write_text(Path(tables_dir) / f"{table.name}.md", markdown(table))
-        store.write_text(Path(tables_dir) / f"{table.name}.tex", latex(table))
+        files.write_text(Path(tables_dir) / f"{table.name}.md", markdown(table))
+        files.write_text(Path(tables_dir) / f"{table.name}.tex", latex(table))
 
 
 def summary(metrics_path: Path) -> str:

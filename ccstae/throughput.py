@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from ccstae import store, tuned
+from ccstae import files, store, tuned
 from ccstae.config import Config, dump
 from ccstae.errors import InputError
 
@@ -44,7 +44,7 @@ def measure(config: Config, run_dir: Path, cores: int, out: Path) -> None:
                 cost = (seconds, patterns / seconds, int(answer.attributes["peak_memory_bytes"]))
                 rows.append((scene, level.background, level.electrons, method, n, repeat, *cost))
                 print(f"{method} on {n} of {cores} cores: {patterns / seconds:.4g} patterns/s", file=sys.stderr)
-    with store.atomic(out) as temporary:
+    with files.atomic(out) as temporary:
         pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
 
 

@@ -10,9 +10,9 @@ from pydantic import Field, ValidationError
 
 from ccstae.config import Config, Level
 from ccstae.errors import InputError
+from ccstae.files import write_text
 from ccstae.plain_yaml import read_yaml
 from ccstae.settings.base import Settings
-from ccstae.store import write_text
 
 
 class Tuned(Settings):

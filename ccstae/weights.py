@@ -15,7 +15,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 import ccstae
-from ccstae import store
+from ccstae import files
 from ccstae.errors import InputError
 from ccstae.hdf5 import short
 
@@ -27,7 +27,7 @@ _KEY = "ccstae"
 def write(path: Path | str, method: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
     """Write a method's tensors, whole or not at all; `about` is what JSON can hold, settings and calibration among it."""
     told = json.dumps({"format": FORMAT, "version": ccstae.__version__, "method": method, **about}, sort_keys=True)
-    with store.atomic(path) as temporary:
+    with files.atomic(path) as temporary:
         temporary.write_bytes(save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, {_KEY: told}))
 
 

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 
-from ccstae import store
+from ccstae import files
 
 BOUND_COLOUR = "#000000"
 VACUUM_COLOUR = "#d9d9d9"
@@ -91,7 +91,7 @@ def save(drawn: Figure, stem: Path, dpi: int = 160) -> None:
         engine.execute(drawn)
         drawn.set_layout_engine("none")
     for kind, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None, "Producer": None, "Creator": None})):
-        with store.atomic(stem.with_name(f"{stem.name}.{kind}")) as temporary:
+        with files.atomic(stem.with_name(f"{stem.name}.{kind}")) as temporary:
             drawn.savefig(temporary, format=kind, dpi=dpi, metadata=metadata)
 
 

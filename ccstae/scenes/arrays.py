@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ccstae import store
+from ccstae import files, store
 from ccstae.errors import InputError
 from ccstae.settings.scene import ArrayFile
 
@@ -62,7 +62,7 @@ def _local(name: str, source: ArrayFile) -> Path:
             advice = "expected it to be reachable; or download it elsewhere and give its path"
             raise InputError(f"{name}.url: {source.url} cannot be downloaded: {error}; {advice}") from None
         _check(name, data, source, source.url)
-        with store.atomic(path) as temporary:
+        with files.atomic(path) as temporary:
             temporary.write_bytes(data)
     return path
 

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
-from ccstae import config, figures, geometry, limit, noise, score, simulate, store
+from ccstae import config, figures, files, geometry, limit, noise, score, simulate, store
 from ccstae.config import Level
 
 SHAPE = (12, 16)
@@ -128,7 +128,7 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory, make_run: Callable[[Path],
     folder = tmp_path_factory.mktemp("results") / "made"
     made = make_run(folder)
     score.score(made, folder, folder / "metrics.csv")
-    store.write_text(folder / "config.resolved.yaml", config.dump(made))
+    files.write_text(folder / "config.resolved.yaml", config.dump(made))
     return folder
 
 

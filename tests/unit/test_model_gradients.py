@@ -4,7 +4,7 @@ from dataclasses import replace
 from functools import partial
 
 import torch
-from test_model import smooth_profile, started
+from started import smooth_profile, started
 from torch import Tensor
 
 from ccstae.model import affine, refine, spline, transformer

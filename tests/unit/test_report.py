@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from conftest import made_config
 
-from ccstae import config, report, score, store, tables, tuned
+from ccstae import config, files, report, score, store, tables, tuned
 from ccstae.errors import InputError
 
 _VOID = {"meta", "img", "br", "hr", "link", "input"}
@@ -67,7 +67,7 @@ def made(folder: Path, settings: config.Config | None = None) -> Page:
 
 
 def test_the_report_holds_figures_tables_settings_and_provenance(folder: Path):
-    store.write_text(folder / "benchmarks" / "score.tsv", "s\tmax_rss\n12.25\t100.00\n")
+    files.write_text(folder / "benchmarks" / "score.tsv", "s\tmax_rss\n12.25\t100.00\n")
     page = made(folder)
     assert page.images == [(folder / "figures" / f"{i}.png").read_bytes() for i in page.ids if i.startswith("pair_")]
     assert len(page.images) == 7

@@ -1,0 +1,62 @@
+"""Files that are whole or not there: written under a temporary name beside the final one, flushed, and renamed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ccstae.errors import InputError
+
+# How a system says that it takes no more.
+_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """InputError where the system takes no more of what is written inside the block: disk full, quota, read-only."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        reason = _refusal(error)
+        if reason is None:
+            raise
+        raise InputError(f"{path}: cannot be written: {reason}; expected room and the right to write there") from None
+
+
+@contextmanager
+def atomic(path: Path | str) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its name when the block ends well and goes when it does not; see `writing`."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            publish(temporary, path)
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Give a file that is whole its final name, once all of it is on the disk."""
+    with open(temporary, "rb") as handle:
+        os.fsync(handle.fileno())
+    os.replace(temporary, path)
+
+
+def _refusal(error: BaseException) -> str | None:
+    """The system's reason for taking no more, None for any other error. HDF5 gives the number in its text alone."""
+    told = re.search(r"errno = (\d+)", str(error))
+    code = int(told[1]) if told else getattr(error, "errno", None)
+    return os.strerror(code) if code in _REFUSALS else None
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Write a text file whole or not at all."""
+    with atomic(path) as temporary:
+        temporary.write_text(text)
