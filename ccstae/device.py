@@ -1,9 +1,11 @@
-"""Which device simulation and methods run on."""
+"""Which device simulation and methods run on, how much at a time, and what happens where its memory ends."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -12,6 +14,8 @@ from ccstae.errors import InputError
 Device = Literal["auto", "cpu", "gpu"]
 Part = TypeVar("Part")
 Result = TypeVar("Result")
+
+_division = 1
 
 
 def resolve(device: Device) -> Literal["cpu", "cuda"]:
@@ -47,3 +51,38 @@ def side_by_side(task: Callable[[Part], Result], parts: Sequence[Part], device: 
             return list(pool.map(task, parts))
     finally:
         torch.set_num_threads(threads)
+
+
+def batch(size: int) -> int:
+    """How many patterns to take at a time where `size` are wanted: all of them, but for a device that ran out of memory."""
+    return max(1, size // _division)
+
+
+@contextmanager
+def smaller_batches(division: int) -> Iterator[None]:
+    """In this block, `batch` gives a `division`-th of what is wanted."""
+    global _division
+    before, _division = _division, division
+    try:
+        yield
+    finally:
+        _division = before
+
+
+def within_memory(what: str, task: Callable[[str], Result], device: str) -> tuple[Result, str]:
+    """What task(device) gives, and the device that gave it.
+
+    A GPU that runs out of memory gets smaller batches, then the CPU takes over: said aloud, as of `what`.
+    """
+    if device == "cuda":
+        import torch
+
+        for division in (1, 4, 16):
+            try:
+                with smaller_batches(division):
+                    return task(device), device
+            except torch.OutOfMemoryError:
+                torch.cuda.empty_cache()
+                following = "on the CPU" if division == 16 else f"with batches smaller by {4 * division}"
+                print(f"{what}: the GPU is out of memory; again {following}", file=sys.stderr)
+    return task("cpu"), "cpu"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Sequence
+from functools import cache, partial
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
@@ -27,34 +28,37 @@ from ccstae.detector import Detector
 from ccstae.progress import progress
 from ccstae.scenes.base import Array, Scene
 from ccstae.scenes.local import LocalScene
+from ccstae.truth import REGIONS, exact_truth
 
 _BATCH_SAMPLES = {"cpu": 2**19, "cuda": 2**25}  # of all windows of a batch: few enough to stay in a processor's cache
 _TILE_BYTES = 2**29
-_MIXED = 0.02  # a material or the vacuum counts when it holds more than this share of the probe
-REGIONS = ("background", "interior", "interface", "edge", "core", "boundary")
 
 
 def simulate(config: Config, id: str, scene_path: Path, optics_path: Path) -> None:
     """Write the scene's patterns, and beside them truth and the patterns' gradients (for the limit).
 
-    InputError where the config asks for a GPU and there is none.
+    InputError where the config asks for a GPU and there is none. From a tile on for which a GPU has too little memory the CPU draws.
     """
-    on = device.resolve(config.device)
+    on: str = device.resolve(config.device)
     scene = scenes.build(config, id)
-    drawer = renderer(config, scene, on)
-    tiles = list(tiles_of(scene.positions, drawer.tile_A, config.microscope.detector_px))
+    drawers = cache(partial(renderer, config, scene))
+    tiles = list(tiles_of(scene.positions, drawers(on).tile_A, config.microscope.detector_px))
     parts = _parts(config, id, scene, scene_path)
     scene_part, optics_part = parts / "scene.h5", parts / "optics.h5"
     if not (scene_part.exists() and optics_part.exists()):
         for done in parts.glob("*.done"):
             done.unlink()
         with files.atomic(scene_part) as temporary, files.atomic(optics_part) as beside:
-            _create(config, scene, drawer.vacuum(), temporary, beside)
+            _create(config, scene, drawers(on).vacuum(), temporary, beside)
     with files.writing(scene_path), h5py.File(scene_part, "r+") as file, h5py.File(optics_part, "r+") as extra:
         for number, (rows, columns) in enumerate(progress(tiles, label=f"simulate {id} (tiles)")):
             done = parts / f"{number}.done"
             if not done.exists():
-                drawn, slopes = drawer.tile(scene, scene.positions[rows, columns])
+
+                def draw(on: str, positions: Array = scene.positions[rows, columns]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+                    return drawers(on).tile(scene, positions)
+
+                (drawn, slopes), on = device.within_memory(f"scene {id}", draw, on)
                 nuisance.spoil(config.microscope, drawn, slopes)
                 file["patterns"][rows, columns], extra["gradient"][rows, columns] = drawn, slopes
                 file.flush()
@@ -84,7 +88,7 @@ def _create(config: Config, scene: Scene, vacuum: NDArray[np.float32], scene_pat
             chunks = (1, min(rx, 32), *shape)
             where.create_dataset(name, (ry, rx, *shape), "f4", chunks=chunks, dcpl=room.copy(), fill_time="never")
         store.write_calibration(file, calibration(config, scene), vacuum)
-        for name, value in truth(config, scene, scene.positions).items():
+        for name, value in exact_truth(config, scene, scene.positions).items():
             extra[name] = value
         extra["region"].attrs["regions"] = json.dumps(REGIONS)
         lines = scene.lines()
@@ -254,60 +258,11 @@ class Renderer:
         return (y.transpose(1, 2) @ x.repeat_interleave(2, -1)).unflatten(-1, (-1, 2))
 
 
-def batch(win: optics.Window, device: str) -> int:
-    """Patterns to render at a time."""
-    return max(1, _BATCH_SAMPLES[device] // win.samples**2)
+def batch(win: optics.Window, on: str) -> int:
+    """Patterns to render at a time on a torch device."""
+    return device.batch(_BATCH_SAMPLES[on] // win.samples**2)
 
 
 def _ramp(points: torch.Tensor, rate: torch.Tensor) -> torch.Tensor:
     """exp(2 pi i points rate), (B, n, 2) complex64, of points (n) and rates (B, 2) in double precision."""
     return torch.polar(torch.ones(()).double(), 2 * np.pi * points[None, :, None] * rate[:, None, :]).to(torch.complex64)
-
-
-def truth(config: Config, scene: Scene, positions: Array) -> dict[str, NDArray[np.generic]]:
-    """F at the point and averaged over the probe, label, region, and each material's share of the probe."""
-    win = optics.window(config.microscope, config.simulation)
-    points, weights = optics.probe_shells(config.microscope, win)
-    if config.microscope.nuisances.source_size_A > 0:
-        points, weights = optics.probe_shells(config.microscope, win, shells=6, angles=8)
-        blur, blur_weights = nuisance.source(config.microscope)
-        points, weights = (points[:, None] + blur).reshape(-1, 2), np.outer(weights, blur_weights).ravel()
-    if isinstance(scene, LocalScene):  # the beam meets one lattice and nothing of its neighbours
-        points, weights = np.zeros((1, 2)), np.ones(1)
-    ry, rx = positions.shape[:2]
-    count = len(scene.crystals)
-    averaged = np.empty((ry, rx, 2, 2))
-    share = np.empty((ry, rx, count + 1))
-    core = np.empty((ry, rx))
-    own = np.empty((ry, rx))  # share of the probe in the grain that holds most of it
-    for row in range(ry):
-        x = positions[row, :, None, :] + points
-        material = scene.material(x)
-        for m in range(count + 1):
-            share[row, :, m] = (weights * (material == m)).sum(-1)
-        core[row] = (weights * scene.core(x)).sum(-1)
-        grain = scene.grain(x)
-        shares = (weights[None, :, None] * (grain[:, :, None] == grain[:, None, :])).sum(1)  # of the grain of each point
-        most = np.take_along_axis(grain, shares.argmax(-1)[:, None], 1)
-        own[row] = shares.max(-1)
-        # What lies in the vacuum scatters nothing; where all does, the field's continuation is averaged. Two grains have no mean.
-        weight = np.where((material > 0) | (material == 0).all(-1, keepdims=True), weights, 0.0) * (grain == most)
-        mean = (weight[..., None, None] * geometry.inverse_transpose(scene.deformation(x))).sum(1) / weight.sum(-1)[:, None, None]
-        averaged[row] = geometry.inverse_transpose(mean)
-    pure = (share.max(-1) >= 1 - _MIXED) & (own >= 1 - _MIXED)
-    label = np.where(pure, share.argmax(-1), -1)
-    region = np.full((ry, rx), REGIONS.index("interior"))
-    region[scene.gradient_per_A(positions) > scene.interior_gradient_per_A] = REGIONS.index("interface")
-    region[(share[..., 1:] > _MIXED).sum(-1) > 1] = REGIONS.index("interface")
-    region[own < 1 - _MIXED] = REGIONS.index("boundary")
-    region[share[..., 0] > _MIXED] = REGIONS.index("edge")
-    region[core > _MIXED] = REGIONS.index("core")
-    region[label == 0] = REGIONS.index("background")
-    return {
-        "F": scene.deformation(positions),
-        "F_probe": averaged,
-        "label": label.astype(np.int8),
-        "region": region.astype(np.int8),
-        "reference": scene.reference(positions) & (region == REGIONS.index("interior")),
-        "share": share.astype(np.float32),
-    }

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ccstae import geometry
-from ccstae.device import side_by_side
-from ccstae.methods import trained, windows
+from ccstae.device import batch, side_by_side
+from ccstae.methods import trained
 from ccstae.methods.base import Answer
 from ccstae.methods.sites import SiteFinder, disk_radius_px
 from ccstae.methods.trained import Trained
@@ -67,7 +67,7 @@ def learn(counts: Counts, settings: CcstaeSettings, device: str) -> Trained | No
     if "encoder" not in settings.without:
         encoder = encoders.train(dictionary, rough.M, rough.centre, scan.shape, settings.seed)
     first = encoded(encoder, dictionary, data, rough)
-    dictionary = learning.teach(dictionary, data, first, probe, centre, radius, windows.batch(_BATCH), settings.without)
+    dictionary = learning.teach(dictionary, data, first, probe, centre, radius, batch(_BATCH), settings.without)
     return Trained(finder, dictionary, encoder, trained.electrons(counts), trained.instrument(counts), settings)
 
 
@@ -109,7 +109,7 @@ class Scan:
 
     def batches(self, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         """The rows, so many at a time as memory takes."""
-        size = windows.batch(_BATCH)
+        size = batch(_BATCH)
         return [rows[i : i + size] for i in range(0, len(rows), size)]
 
     def locate(self, finder: SiteFinder, rows: NDArray[np.int64]) -> tuple[Encoded, Tensor]:

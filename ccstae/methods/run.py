@@ -16,7 +16,7 @@ import numpy as np
 import ccstae
 from ccstae import store
 from ccstae.config import Config
-from ccstae.device import resolve
+from ccstae.device import resolve, within_memory
 from ccstae.errors import InputError, unknown
 from ccstae.methods import base, external
 from ccstae.settings.method import MethodSettings
@@ -53,7 +53,7 @@ def run(
     device = resolve(settings.device or config.device)
     counts = store.read_counts(counts_path)
     begun = time.perf_counter()
-    answer, used = _within_memory(name, map_strain, counts, settings, device)
+    answer, used = within_memory(f"method {name}", lambda on: map_strain(counts, settings, on), device)
     seconds = time.perf_counter() - begun
     _check(answer, counts.counts.shape[:2], name)
     attributes = {
@@ -90,26 +90,6 @@ def _with_weights(name: str, weights: Path | str | None, save: Path | str | None
         return answer
 
     return map_strain
-
-
-def _within_memory(
-    name: str, map_strain: Callable[..., base.Answer], counts: store.Counts, settings: MethodSettings, device: str
-) -> tuple[base.Answer, str]:
-    """The answer and the device that gave it. A GPU that runs out of memory gets smaller batches, then the CPU takes over: said aloud."""
-    if device == "cuda":
-        import torch
-
-        from ccstae.methods import windows
-
-        for division in (1, 4, 16):
-            try:
-                with windows.smaller_batches(division):
-                    return map_strain(counts, settings, device), device
-            except torch.OutOfMemoryError:
-                torch.cuda.empty_cache()
-                following = "on the CPU" if division == 16 else f"with batches smaller by {4 * division}"
-                print(f"method {name}: the GPU is out of memory; again {following}", file=sys.stderr)
-    return map_strain(counts, settings, "cpu"), "cpu"
 
 
 def versions() -> dict[str, str]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ccstae.device import side_by_side
+from ccstae.device import batch, side_by_side
 
 # Bytes of float32 patterns held at a time; the windows cut from them take a small multiple of it. On a CPU little enough to stay in its
 # caches: a quarter to a third faster than 16 MiB.
@@ -18,25 +17,6 @@ CHUNK_BYTES = {"cpu": 4 * 2**20, "cuda": 16 * 2**20}
 # Bytes of float32 patterns taken at a time where several images are made of each. On a CPU little enough that the memory of one piece
 # serves the next; beyond, the allocator asks the system for it anew, which took a quarter of the time.
 PIECE_BYTES = {"cpu": 2**19, "cuda": 16 * 2**20}
-
-
-_division = 1
-
-
-def batch(size: int) -> int:
-    """How many patterns to take at a time where `size` are wanted: all of them, but for a device that ran out of memory."""
-    return max(1, size // _division)
-
-
-@contextmanager
-def smaller_batches(division: int) -> Iterator[None]:
-    """In this block, `batch` gives a `division`-th of what is wanted."""
-    global _division
-    before, _division = _division, division
-    try:
-        yield
-    finally:
-        _division = before
 
 
 def chunk_size(shape: tuple[int, ...], device: str) -> int:

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ccstae.device import batch
 from ccstae.errors import InputError
-from ccstae.methods import windows
 from ccstae.published import losses, network, warp
 from ccstae.published.masks import Masks
 from ccstae.settings.method import Ccstae2023Settings
@@ -123,7 +123,7 @@ def _stage(model: Model, patterns: Patterns, base: Tensor | None, symmetry: int,
     """One stage: the first without a base angle, the second with the first's."""
     s, masks = patterns.settings, patterns.masks
     stage = 0 if base is None else 1
-    N, size = len(patterns.counts), windows.batch(s.batch[stage])
+    N, size = len(patterns.counts), batch(s.batch[stage])
     steps = s.epochs[stage] * -(-N // size)
     optimiser = torch.optim.Adam(model.parameters(), lr=s.learning_rate[stage])
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / max(steps, 1))
@@ -167,5 +167,5 @@ def _regularisers(stretch: Tensor, found: Tensor, pictures: Tensor, s: Ccstae202
 @torch.no_grad()
 def _encoded(model: Model, patterns: Patterns, base: Tensor | None) -> Iterator[tuple[Tensor, ...]]:
     """The model's answers, batch by batch in order."""
-    for rows in torch.arange(len(patterns.counts)).split(windows.batch(_INFERENCE)):
+    for rows in torch.arange(len(patterns.counts)).split(batch(_INFERENCE)):
         yield model(patterns.inputs(patterns.images(rows)), None if base is None else base[rows.to(base.device)])

@@ -14,6 +14,7 @@ from scipy.ndimage import gaussian_filter
 from ccstae import geometry, optics, scenes, simulate
 from ccstae.config import Config, load, parse
 from ccstae.scenes.base import Atoms, Box, Scene
+from ccstae.truth import exact_truth
 
 ROOT = Path(__file__).parents[2]
 DEFAULT = load(ROOT / "config" / "default.yaml")
@@ -95,7 +96,7 @@ def abtem_pattern(config: Config, scene: Any, point: tuple[float, float]) -> np.
 
 def lattice(config: Config, scene: Scene, point: tuple[float, float]) -> np.ndarray:
     """Reciprocal vectors (columns) of the lattice that the probe meets; the point itself may lie next to a singularity."""
-    return geometry.inverse_transpose(simulate.truth(config, scene, np.array([[point]]))["F_probe"][0, 0]) @ scene.nominal
+    return geometry.inverse_transpose(exact_truth(config, scene, np.array([[point]]))["F_probe"][0, 0]) @ scene.nominal
 
 
 def disks(config: Config, G: np.ndarray, margin_px: float = 3.5) -> list[np.ndarray]:

@@ -14,6 +14,7 @@ from exact import SAMPLES, SMALL, WARM, WIDTH_A, OnGrid, abtem_pattern, agrees, 
 from ccstae import geometry, simulate, simulate_uniform
 from ccstae.config import Config
 from ccstae.scenes.base import Scene
+from ccstae.truth import REGIONS, exact_truth
 
 HERE = {"scan": {"shape": [16, 16], "step_A": 40}}
 
@@ -175,9 +176,9 @@ def test_patterns_are_those_of_abtem(compared: Compared) -> None:
 
 
 def test_positions_are_of_every_kind(compared: Compared, request: pytest.FixtureRequest) -> None:
-    regions = simulate.truth(compared.config, compared.scene, np.array(compared.points)[None])["region"].ravel()
+    regions = exact_truth(compared.config, compared.scene, np.array(compared.points)[None])["region"].ravel()
     case = CASES.get(request.node.callspec.params["compared"])
-    assert {simulate.REGIONS[i] for i in regions} >= (case.regions if case else {"interface"})
+    assert {REGIONS[i] for i in regions} >= (case.regions if case else {"interface"})
 
 
 def test_no_electron_is_made(compared: Compared) -> None:

@@ -13,6 +13,7 @@ import pytest
 from ccstae import geometry, limit, nuisance, optics, scenes, simulate, store
 from ccstae.config import Config, load, parse
 from ccstae.scenes.base import Scene
+from ccstae.truth import exact_truth
 
 ROOT = Path(__file__).parents[2]
 SMALL = {"semiangle_mrad": 5, "aperture_edge_mrad": 1 / 3, "pixel_size_inv_A": 0.013 * 5 / 3, "detector_px": 64}
@@ -77,7 +78,7 @@ def test_distortion_moves_disks_to_where_its_matrix_says() -> None:
     config, scene, drawer = made(distortion=tuple(map(tuple, ELLIPSE)))
     m = config.microscope
     pattern = drawn(distortion=tuple(map(tuple, ELLIPSE)))[0]
-    F = simulate.truth(config, scene, CORNER)["F_probe"][0, 0]
+    F = exact_truth(config, scene, CORNER)["F_probe"][0, 0]
     G = geometry.inverse_transpose(F) @ scene.nominal
     hk = geometry.lattice_nodes(scene.nominal, 1.01 * np.linalg.norm(scene.nominal[:, 0]))
     y, x = np.mgrid[: m.detector_px, : m.detector_px] - m.detector_px // 2
@@ -113,10 +114,10 @@ def test_truth_is_averaged_over_the_source_too() -> None:
     """F^-T is averaged, and the source's share of it is sigma^2 / 2 of its curvature, whatever the probe."""
     sigma = 15.0
     (plain, scene, _), (blurred, _, _) = made(), made(source_size_A=sigma)
-    without, with_it = (geometry.inverse_transpose(simulate.truth(c, scene, CORNER)["F_probe"][0, 0]) for c in (plain, blurred))
+    without, with_it = (geometry.inverse_transpose(exact_truth(c, scene, CORNER)["F_probe"][0, 0]) for c in (plain, blurred))
 
     def mean(d: tuple[float, float]) -> np.ndarray:
-        return geometry.inverse_transpose(simulate.truth(plain, scene, CORNER + d)["F_probe"][0, 0])
+        return geometry.inverse_transpose(exact_truth(plain, scene, CORNER + d)["F_probe"][0, 0])
 
     h = 5.0
     curvature = sum((mean(d) + mean((-d[0], -d[1])) - 2 * without) / h**2 for d in ((h, 0.0), (0.0, h)))

@@ -18,6 +18,7 @@ from exact import SMALL, WARM, disks, made, patterns_at
 from ccstae import geometry, optics, scenes, simulate
 from ccstae.config import Config, dump
 from ccstae.scenes.base import Scene
+from ccstae.truth import REGIONS, exact_truth
 
 
 @cache
@@ -79,8 +80,8 @@ def recovered(patterns: np.ndarray, F: np.ndarray, config: Config, scene: Scene)
 def test_centroids_recover_the_averaged_truth(kind: str, middle_A: tuple[float, float]) -> None:
     config, scene = made({"kind": kind})
     grid = np.stack(np.meshgrid(np.arange(6) - 2.5, np.arange(4) - 1.5), -1) * 25 + middle_A
-    truth = simulate.truth(config, scene, grid)
-    interior = truth["region"] == simulate.REGIONS.index("interior")
+    truth = exact_truth(config, scene, grid)
+    interior = truth["region"] == REGIONS.index("interior")
     assert interior.sum() > 15
     found = recovered(windows(config).tile(scene, grid)[0][interior], truth["F_probe"][interior], config, scene)
     error = found - geometry.components(truth["F_probe"][interior])

@@ -12,6 +12,7 @@ import pytest
 from ccstae import geometry, optics, scenes, simulate, simulate_uniform
 from ccstae.config import Config, load, parse
 from ccstae.scenes.local import LocalScene
+from ccstae.truth import REGIONS, exact_truth
 
 ROOT = Path(__file__).parents[2]
 SCAN = {"shape": [3, 6], "step_A": 40}
@@ -172,16 +173,16 @@ def test_the_published_geometry() -> None:
 def test_truth_of_one_lattice_a_position_is_that_lattice() -> None:
     config, scene = made({"kind": "rotation"})
     assert isinstance(scene, LocalScene)
-    truth = simulate.truth(config, scene, scene.positions)
+    truth = exact_truth(config, scene, scene.positions)
     np.testing.assert_allclose(truth["F_probe"], scene.F, atol=1e-12)
     assert (truth["label"] == 1).all()
-    assert (truth["region"] == simulate.REGIONS.index("interior")).all()
+    assert (truth["region"] == REGIONS.index("interior")).all()
 
 
 def test_mixed_grains_are_marked_and_not_averaged() -> None:
     config, scene = made({"kind": "polycrystal", "grains": 3, "scan": {"shape": [12, 12], "step_A": 15}})
-    truth = simulate.truth(config, scene, scene.positions)
-    boundary = truth["region"] == simulate.REGIONS.index("boundary")
+    truth = exact_truth(config, scene, scene.positions)
+    boundary = truth["region"] == REGIONS.index("boundary")
     assert 0 < boundary.sum() < boundary.size / 2
     assert (truth["label"][boundary] == -1).all()
     assert (truth["label"][~boundary] == 1).all()
