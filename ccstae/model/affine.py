@@ -26,7 +26,7 @@ class Surface:
         self.half = pixels / 2
         x = torch.arange(_PHASES * pixels + 1, dtype=profile.dtype, device=profile.device) / _PHASES - self.half
         # One pixel, seen from a disk that is shifted by -x; slopes with x are those with the shift, turned.
-        w, s, c = (rows[:, 0] for rows in spline.weights(-x, 1, profile.shape[-1]))
+        w, s, c = (spline.weights(-x, 1, profile.shape[-1], derivative)[:, 0] for derivative in range(3))
         pairs = ((w, w), (w, -s), (-s, w), (w, c), (-s, -s), (c, w))  # H, H_x, H_y, H_xx, H_xy, H_yy
         self.side = len(x)
         self.grid = torch.stack([(y @ profile @ x.T).reshape(-1) for y, x in pairs], -1)

@@ -39,8 +39,8 @@ def cubic_integral(u: Tensor) -> Tensor:
     return 0.5 + torch.sign(u) * half
 
 
-def weights(shift: Tensor, pixels: int, samples: int) -> tuple[Tensor, Tensor, Tensor]:
-    """W (n, pixels, samples) and its first two derivatives with the shift, for shifts (n,) in pixels from the patch's centre pixel.
+def weights(shift: Tensor, pixels: int, samples: int, derivative: int = 0) -> Tensor:
+    """W (n, pixels, samples), or its first or second derivative with the shift, for shifts (n,) in pixels from the patch's centre pixel.
 
     Row p holds the weights of the profile's samples in pixel p: b(o (p - P/2 - s) - (j - K/2)), with
     b(u) = integral of B over [u - o/2, u + o/2], divided by o so that profiles are densities per pixel.
@@ -50,12 +50,10 @@ def weights(shift: Tensor, pixels: int, samples: int) -> tuple[Tensor, Tensor, T
     length = o * (pixels - 1) + samples
     first = -o * (pixels // 2) - (samples - 1 - samples // 2)
     u = torch.arange(first, first + length, device=shift.device, dtype=shift.dtype) - o * shift[:, None]
-    value = (cubic_integral(u + o / 2) - cubic_integral(u - o / 2)) / o
-    slope = cubic(u - o / 2) - cubic(u + o / 2)
-    curvature = o * (cubic_slope(u + o / 2) - cubic_slope(u - o / 2))
-    view, strides = (shift.shape[0], pixels, samples), (length, o, 1)
+    primitive = (cubic_integral, cubic, cubic_slope)[derivative]
+    vector = (primitive(u + o / 2) - primitive(u - o / 2)) * (-o) ** derivative / o
     # Counted this way the samples run backwards: turn them.
-    return tuple(w.as_strided(view, strides).flip(-1) for w in (value, slope, curvature))  # type: ignore[return-value]
+    return vector.as_strided((shift.shape[0], pixels, samples), (length, o, 1)).flip(-1)
 
 
 def cubic_slope(u: Tensor) -> Tensor:
@@ -66,7 +64,7 @@ def cubic_slope(u: Tensor) -> Tensor:
 
 def render(profile: Tensor, shift: Tensor, pixels: int) -> Tensor:
     """Patches (n, pixels, pixels), rows y, of a profile (K, K) at shifts (n, 2)."""
-    wx, wy = (weights(shift[:, axis], pixels, profile.shape[-1])[0] for axis in (0, 1))
+    wx, wy = (weights(shift[:, axis], pixels, profile.shape[-1]) for axis in (0, 1))
     return wy @ profile @ wx.transpose(1, 2)
 
 
@@ -74,14 +72,14 @@ def adjoint(patches: Tensor, shift: Tensor, samples: int) -> Tensor:
     """sum_n W(y)^T patch W(x), (K, K): the transpose of `render`, summed over patches."""
     total = patches.new_zeros(samples, samples)
     for part, at in zip(patches.split(_CHUNK), shift.split(_CHUNK), strict=True):
-        wx, wy = (weights(at[:, axis], patches.shape[-1], samples)[0] for axis in (0, 1))
+        wx, wy = (weights(at[:, axis], patches.shape[-1], samples) for axis in (0, 1))
         total += wy.reshape(-1, samples).T @ (part @ wx).reshape(-1, samples)
     return total
 
 
 def adjoint_of_flat(intensity: Tensor, shift: Tensor, pixels: int, samples: int) -> Tensor:
     """`adjoint` of patches that hold one value each, intensity (n,): separable, so far cheaper."""
-    x, y = (weights(shift[:, axis], pixels, samples)[0].sum(1) for axis in (0, 1))
+    x, y = (weights(shift[:, axis], pixels, samples).sum(1) for axis in (0, 1))
     return y.T @ (intensity[:, None] * x)
 
 
@@ -95,7 +93,7 @@ class Table:
 
     def __init__(self, profiles: Tensor, pixels: int, offsets: Tensor):
         phase = torch.linspace(-0.5, 0.5, self.PHASES + 1, dtype=profiles.dtype, device=profiles.device)
-        w, s, c = weights(phase, pixels, profiles.shape[-1])
+        w, s, c = (weights(phase, pixels, profiles.shape[-1], derivative) for derivative in range(3))
 
         def outer(y: Tensor, x: Tensor) -> Tensor:
             full = torch.einsum("apk,mkl,bql->mabpq", y, profiles, x)
