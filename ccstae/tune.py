@@ -2,8 +2,9 @@
 
 Only scenes with `tune: true` and the seeds in `seeds.tune` are looked at: other fields and other noise than the scored ones, truth
 included. Starting from the settings in the config, one setting at a time takes each of the values to be tried while the others stand
-still, and keeps the best, round after round until a whole round changes nothing (cyclic coordinate search: every candidate sees
-the same counts, so small differences are real, and a few dozen runs do for spaces of thousands).
+still, and keeps the best, round after round until a whole round changes nothing (cyclic coordinate search: a few dozen runs do for
+spaces of thousands). Every candidate sees the same counts, so errors are compared position by position, and one that is better by less
+than twice the standard error of that difference is not taken for better: it would owe that to this one draw of the noise.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ccstae import score, store, tuned
 from ccstae.config import Config, Level
@@ -27,7 +29,9 @@ ROUNDS = 4
 # Where noise outgrows the strain, no answer is the smallest error. Silence is not to be chosen: candidates may leave at most this
 # share of the positions without an answer beyond that of the settings the search begins with.
 SILENCE = 0.01
+SURE = 2.0
 Settings = dict[str, Any]
+Array = NDArray[np.float64]
 
 
 def tune(config: Config, method: str, level_name: str, run_dir: Path, out: Path) -> None:
@@ -40,53 +44,68 @@ def tune(config: Config, method: str, level_name: str, run_dir: Path, out: Path)
     settings = config.method_settings(method)
     if settings is not None:  # every default filled in
         begin = settings.model_dump(mode="json")
-    seen: dict[str, float] = {}
+    seen: dict[str, Array | None] = {}
     most_silent = 1.0
 
-    def cost(settings: Settings) -> float:
+    def cost(settings: Settings) -> Array | None:
         nonlocal most_silent
         key = json.dumps(settings, sort_keys=True)
         if key not in seen:
             try:
-                found, silent = error(config.with_settings(method, settings), method, level, run_dir)
+                found, silent = squares(config.with_settings(method, settings), method, level, run_dir)
                 if not seen:
                     most_silent = silent + SILENCE
-                seen[key] = found if silent <= most_silent else math.inf
+                seen[key] = found if silent <= most_silent else None
             except InputError as problem:
                 if not seen:  # the settings to begin with
                     raise
                 print(f"not with {key}: {problem}", file=sys.stderr)
-                seen[key] = math.inf
+                seen[key] = None
         return seen[key]
+
+    def error(settings: Settings) -> float:
+        found = cost(settings)
+        assert found is not None  # begin and chosen have answers
+        return float(np.sqrt(found.mean()))
 
     chosen = search(begin, tried, cost)
     tuned.write(
-        out, tuned.Tuned(method=method, level=level.name, settings=chosen, error=cost(chosen), error_before=cost(begin), tried=len(seen))
+        out, tuned.Tuned(method=method, level=level.name, settings=chosen, error=error(chosen), error_before=error(begin), tried=len(seen))
     )
 
 
-def search(begin: Settings, tried: dict[str, list[Any]], cost: Callable[[Settings], float]) -> Settings:
-    """Cyclic coordinate search: the settings of least cost along every one of `tried`, from `begin`."""
-    best = begin
-    least = cost(best)
+def search(begin: Settings, tried: dict[str, list[Any]], cost: Callable[[Settings], Array | None]) -> Settings:
+    """Cyclic coordinate search: the settings of least cost along every one of `tried`, from `begin`.
+
+    A cost is one of every position, (n,); None where the settings are out of the question.
+    """
+    best, least = begin, cost(begin)
+    assert least is not None
     for _ in range(ROUNDS):
         before = best
         for name, values in tried.items():
             for value in values:
                 candidate = {**best, name: value}
-                if (found := cost(candidate)) < least:
+                found = cost(candidate)
+                if found is not None and better(found, least):
                     best, least = candidate, found
         if best == before:
             break
     return best
 
 
-def error(config: Config, method: str, level: Level, run_dir: Path) -> tuple[float, float]:
-    """Root mean square of rmse / bound (rmse where noise-free) of the components in the interior, over tuning scenes and seeds.
+def better(one: Array, other: Array) -> bool:
+    """Whether the costs `one` (n,) are less than the `other` ones of the same positions, by more than `SURE` standard errors."""
+    difference = one - other
+    return bool(difference.mean() < -SURE * difference.std() / math.sqrt(len(difference)))
+
+
+def squares(config: Config, method: str, level: Level, run_dir: Path) -> tuple[Array, float]:
+    """Mean square of error / bound (error where noise-free) over the components, at the interior positions (n,) of tuning scenes and seeds.
 
     With it the share of positions without an answer.
     """
-    squares, silent = [], []
+    found, silent = [], []
     for scene in config.tuning:
         truth = store.read_truth(score.truth_path(run_dir, scene))
         interior = score.regions(truth).get("interior", truth.label != 0)
@@ -96,6 +115,6 @@ def error(config: Config, method: str, level: Level, run_dir: Path) -> tuple[flo
                 answer = Path(folder) / "map.h5"
                 run(config, method, Path(run_dir) / "counts" / scene / f"{level.name}.{seed}.h5", answer)
                 compared = score.compare(truth, store.read_map(answer).F)
-            squares.append((compared.error[interior] ** 2).mean(0) / limit**2)
+            found.append((compared.error[interior] ** 2 / limit**2).mean(1))
             silent.append(compared.failed[interior].mean())
-    return float(np.sqrt(np.mean(squares))), float(np.mean(silent))
+    return np.concatenate(found), float(np.mean(silent))
