@@ -16,7 +16,7 @@ import typer
 
 from ccstae import __version__
 from ccstae.config import Config, dump, read
-from ccstae.device import Device
+from ccstae.device import Device, keep_freed_memory
 from ccstae.errors import InputError, unknown
 
 # The stages' modules are imported where they run: torch and abTEM take seconds, and `--help` should not.
@@ -45,6 +45,7 @@ def options(
     if version:
         print(__version__)
         raise typer.Exit
+    keep_freed_memory()
     # Threads that wait by spinning take the core from those that work: on a busy machine that costs a factor of several.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if threads is not None:

@@ -1,4 +1,4 @@
-"""Colours, markers and page of every figure. Colours are those of Okabe and Ito, told apart by colour-blind readers."""
+"""Colours, markers and page of every figure. Colours are those of Okabe and Ito, then of Tol, told apart by colour-blind readers."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ _OTHERS = (
     Line("#b3a800", "X"),
     Line("#332288", "<"),
     Line("#8c510a", ">"),
-    Line("#009e73", "h"),
-    Line("#cc79a7", "p"),
+    Line("#882255", "h"),
+    Line("#117733", "p"),
 )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+import subprocess
 import sys
 from pathlib import Path
 
@@ -40,3 +42,18 @@ def test_a_simulation_on_a_missing_gpu_ends_at_once(
     assert said.startswith("error: device: gpu was asked for")
     assert said.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
+def test_memory_of_one_batch_serves_the_next() -> None:
+    """Ten times 4 MiB: each of its 1,024 pages is new to the system every time, or but once."""
+    program = (
+        "import resource; import numpy as np; from ccstae.device import keep_freed_memory\n"
+        "def faults():\n"
+        "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "    for _ in range(10): np.full(2**22, 1, np.int8), np.full(2**22, 2, np.int8)\n"
+        "    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before\n"
+        "keep_freed_memory(); faults(); print(faults())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 200
