@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, get_args
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, TypeAdapter
 
 from ccstae.settings.base import models
 from ccstae.settings.method import SETTINGS, TRIED
-from ccstae.settings.scene import AnyScene
+from ccstae.settings.problem import KINDS
 
 
 def methods() -> str:
@@ -24,8 +24,7 @@ def methods() -> str:
 
 def scenes() -> str:
     """Every kind of scene."""
-    kinds = [settings for settings in models(AnyScene) if "kind" in settings.model_fields]
-    return "\n".join(line for kind in kinds for line in described(get_args(kind.model_fields["kind"].annotation)[0], kind))
+    return "\n".join(line for kind, settings in KINDS.items() for line in described(kind, settings))
 
 
 def described(id: str, settings: type[BaseModel], indent: str = "") -> Iterator[str]:

@@ -29,6 +29,7 @@ ROUNDS = 4
 # Where noise outgrows the strain, no answer is the smallest error. Silence is not to be chosen: candidates may leave at most this
 # share of the positions without an answer beyond that of the settings the search begins with.
 SILENCE = 0.01
+# Standard errors by which a setting must be better to be taken for it.
 SURE = 2.0
 Settings = dict[str, Any]
 Array = NDArray[np.float64]

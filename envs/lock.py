@@ -96,9 +96,9 @@ def main() -> None:
         found.update({"torch": packages["torch"]} if "torch" in found else {})
         written[LOCK.with_name(f"{name}.lock")] = PEER_HEADER.format(name=name), found
     for path, (header, part) in written.items():
-        kept = {name: entry for name, entry in part.items() if path == CUDA_LOCK or not name.startswith(CUDA)}
+        pinned = {name: entry for name, entry in part.items() if path == CUDA_LOCK or not name.startswith(CUDA)}
         new = path.with_suffix(".new")
-        new.write_text(header + text(kept))
+        new.write_text(header + text(pinned))
         new.replace(path)
 
 

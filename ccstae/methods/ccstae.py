@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ccstae import geometry
 from ccstae.device import batch, side_by_side
-from ccstae.methods import trained
+from ccstae.methods import trained, windows
 from ccstae.methods.base import Answer
 from ccstae.methods.sites import SiteFinder, disk_radius_px
 from ccstae.methods.trained import Trained
@@ -105,7 +105,7 @@ class Scan:
 
     def load(self, rows: NDArray[np.int64]) -> Tensor:
         """Patterns (n, Qy, Qx) by their place in scan order."""
-        return torch.from_numpy(self.counts.counts.reshape(-1, *self.shape)[rows].astype(np.float32)).to(self.device)
+        return windows.load(self.counts.counts.reshape(-1, *self.shape)[rows], self.device)
 
     def batches(self, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         """The rows, so many at a time as memory takes."""

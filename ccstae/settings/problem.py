@@ -26,12 +26,12 @@ def first_problem(error: ValidationError, model: type[BaseModel]) -> str:
     place = ".".join(
         str(part)
         for i, part in enumerate(loc)
-        if not ((i == 2 and loc[0] == "scenes" and part in _KINDS) or (i == 3 and (loc[0], loc[2]) == ("methods", "tune")))
+        if not ((i == 2 and loc[0] == "scenes" and part in KINDS) or (i == 3 and (loc[0], loc[2]) == ("methods", "tune")))
     )
     if problem["type"] == "union_tag_invalid":
-        return f"{place}.kind: {unknown('kind', problem['ctx']['tag'], _KINDS)}"
+        return f"{place}.kind: {unknown('kind', problem['ctx']['tag'], KINDS)}"
     if problem["type"] == "union_tag_not_found":
-        return f"{place}.kind: missing; expected one of {', '.join(_KINDS)}"
+        return f"{place}.kind: missing; expected one of {', '.join(KINDS)}"
     if problem["type"] == "extra_forbidden":
         return f"{place}: {unknown('key', str(loc[-1]), _keys_at(model, loc[:-1]))}"
     message = problem["msg"].removeprefix("Value error, ")
@@ -45,7 +45,7 @@ def _keys_at(model: Any, loc: tuple[Any, ...]) -> list[str]:
     """Field names of the settings model that lies at `loc` inside `model`."""
     found = models(model)
     for part in loc:
-        below: list[type[BaseModel]] = [_KINDS[part]] if part in _KINDS and _KINDS[part] in found else []
+        below: list[type[BaseModel]] = [KINDS[part]] if part in KINDS and KINDS[part] in found else []
         for m in found:
             if part in m.model_fields:
                 below += models(m.model_fields[part].annotation)
@@ -53,6 +53,6 @@ def _keys_at(model: Any, loc: tuple[Any, ...]) -> list[str]:
     return sorted({name for m in found for name in m.model_fields})
 
 
-_KINDS: dict[Any, type[BaseModel]] = {
+KINDS: dict[Any, type[BaseModel]] = {
     get_args(m.model_fields["kind"].annotation)[0]: m for m in models(AnyScene) if "kind" in m.model_fields
 }
