@@ -57,7 +57,8 @@ dry: setup ## plan a run of every config
 ci: setup ## config/ci.yaml from nothing to its report, then again: the second run must find nothing to do; then the gate
 	rm -rf results/ci
 	$(MAKE) run CONFIG=config/ci.yaml
-	snakemake --cores "$(CORES)" --configfile config/ci.yaml 2>&1 | tee /dev/stderr | grep --quiet "Nothing to be done"
+	@snakemake --cores "$(CORES)" --configfile config/ci.yaml > $(VENV)/again.log 2>&1; cat $(VENV)/again.log; \
+		grep --quiet "Nothing to be done" $(VENV)/again.log
 	$(MAKE) regress CONFIG=config/ci.yaml
 
 regress: setup ## hold a run (CONFIG=config/ci.yaml) against its baseline
