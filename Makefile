@@ -78,7 +78,7 @@ faults: setup ## kill real runs, fill a disk, take away the right to write; hour
 	python tests/faults/run.py disk
 	python tests/faults/run.py readonly
 
-peers: setup ## config/peers.yaml: other packages' methods beside ours; makes their environments; an hour and a half
+peers: setup ## config/peers.yaml: other packages' methods beside ours; makes their environments; up to two hours
 	@grep -ls '^error' .environments/*.python 2>/dev/null | xargs -r rm
 	$(MAKE) run CONFIG=config/peers.yaml
 	@$(MAKE) --no-print-directory peers-test
