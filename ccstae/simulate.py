@@ -50,6 +50,8 @@ def simulate(config: Config, id: str, scene_path: Path, optics_path: Path) -> No
             done.unlink()
         with files.atomic(scene_part) as temporary, files.atomic(optics_part) as beside:
             _create(config, scene, drawers(on).vacuum(), temporary, beside)
+            files.reserve(temporary)
+            files.reserve(beside)
     with files.writing(scene_path), h5py.File(scene_part, "r+") as file, h5py.File(optics_part, "r+") as extra:
         for number, (rows, columns) in enumerate(progress(tiles, label=f"simulate {id} (tiles)")):
             done = parts / f"{number}.done"

@@ -15,7 +15,7 @@ import pytest
 import torch
 from exact import SMALL, WARM, disks, made, patterns_at
 
-from ccstae import geometry, optics, scenes, simulate
+from ccstae import files, geometry, optics, scenes, simulate
 from ccstae.config import Config, dump
 from ccstae.scenes.base import Scene
 from ccstae.truth import REGIONS, exact_truth
@@ -165,6 +165,19 @@ def test_a_run_that_was_killed_goes_on_where_it_was(tmp_path: Path, monkeypatch:
     for name in ("made.h5", "optics.h5"):
         assert (killed / name).read_bytes() == (whole / name).read_bytes()
     assert sorted(path.name for path in killed.iterdir()) == ["made.h5", "optics.h5"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="room is set aside on Linux")
+def test_room_is_set_aside_without_a_change_to_what_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "sparse"
+    with open(path, "wb") as handle:
+        handle.write(b"head")
+        handle.truncate(2**20)
+    before = path.read_bytes()
+    assert path.stat().st_blocks * 512 < 2**19
+    files.reserve(path)
+    assert path.stat().st_blocks * 512 >= 2**20
+    assert path.read_bytes() == before
 
 
 def test_half_of_the_files_is_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
