@@ -55,13 +55,14 @@ def information(signal: Tensor, noise: Tensor, least: float, ring: Tensor) -> Te
     """Inverse variances (B, S), up to a factor, of positions whose variance goes as noise / signal^2; zero where `signal` (B, S) is.
 
     Signal and noise are averaged over each pattern's rings, of which `ring` (S, R) is the one-hot table, and noise is no less than `least`
-    times the signal: weights that follow the noise of a single disk would bias the fit.
+    times the signal: weights that follow the noise of a single disk would bias the fit. Of signal^2 one factor is the disk's own: to first
+    order that is the square of the mean of its own signal and its ring's, half way between a ring of even disks and one taken at its word.
     """
     used = (signal > 0).to(signal.dtype)
     number = (used @ ring).clamp_min(1)
-    signal = (signal @ ring) / number
-    noise = torch.maximum((used * noise) @ ring / number, least * signal).clamp_min(torch.finfo(noise.dtype).tiny)
-    return used * ((signal**2 / noise) @ ring.T)
+    mean = (signal @ ring) / number
+    noise = torch.maximum((used * noise) @ ring / number, least * mean).clamp_min(torch.finfo(noise.dtype).tiny)
+    return signal * ((mean / noise) @ ring.T)
 
 
 def _solve(measured: Tensor, weights: Tensor, hk: Tensor) -> LatticeFit:

@@ -36,7 +36,7 @@ class ComSettings(MethodSettings):
     threshold: float = Field(0.0, ge=0, lt=1)
     """Pixels below this fraction of their window's maximum are set to zero."""
     weights: Literal["intensity", "information"] = "intensity"
-    """Weights of the lattice fit: mass, or mass squared over the Poisson variance of the window's first moment."""
+    """Weights of the lattice fit: mass, or mass times that of its ring over the Poisson variance of the window's first moment."""
     reject_outliers: bool = False
     """Leave out disks beyond 3.5 robust standard deviations of the fit."""
 
@@ -64,7 +64,7 @@ class TemplateSettings(MethodSettings):
     iterations: int = Field(2, ge=1, le=10)
     """Rounds of peaks and lattice fit; each predicts the sites of the next."""
     weights: Literal["intensity", "information", "none"] = "intensity"
-    """Weights of the lattice fit: peak height, height squared over the Poisson variance of its slope, or none."""
+    """Weights of the lattice fit: peak height, height times that of its ring over the Poisson variance of its slope, or none."""
     reject_outliers: bool = False
     """Leave out peaks beyond 3.5 robust standard deviations of the fit."""
 
@@ -164,7 +164,7 @@ TRIED: dict[str, dict[str, list[Any]]] = {
     },
     "template": {
         "kernel": ["flat", "gaussian", "sigmoid"],
-        "trench_radii": [1.5, 2.0, 3.0, 4.0],
+        "trench_radii": [1.5, 2.0, 2.5, 3.0, 4.0],
         "smoothing_px": [0.0, 0.7, 1.5],
         "correlation_power": [0.8, 0.9, 1.0],
         "weights": ["none", "intensity", "information"],

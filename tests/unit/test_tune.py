@@ -14,6 +14,7 @@ from synthetic import Model, random_deformations
 from ccstae import cli, config, score, stages, store, tune, tuned
 from ccstae.config import Level
 from ccstae.errors import InputError
+from ccstae.methods.run import run
 
 MODEL = Model()
 LEVEL = Level(background=0.25, electrons=1e5)
@@ -59,7 +60,7 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_search_finds_the_best_of_settings_that_stand_alone() -> None:
     seen = []
 
-    def cost(settings: dict[str, Any]) -> np.ndarray:
+    def cost(settings: dict[str, Any], least: np.ndarray | None) -> np.ndarray:
         seen.append(settings)
         return np.full(2, (settings["a"] - 2) ** 2 + abs(settings["b"] - 3) + settings["kept"])
 
@@ -68,7 +69,7 @@ def test_the_search_finds_the_best_of_settings_that_stand_alone() -> None:
 
 
 def test_the_search_goes_round_again_where_settings_depend_on_each_other() -> None:
-    def cost(settings: dict[str, Any]) -> np.ndarray:
+    def cost(settings: dict[str, Any], least: np.ndarray | None) -> np.ndarray:
         return np.full(2, {(0, 0): 3, (1, 0): 4, (0, 1): 2, (1, 1): 1}[settings["a"], settings["b"]])
 
     assert tune.search({"a": 0, "b": 0}, {"a": [0, 1], "b": [0, 1]}, cost) == {"a": 1, "b": 1}
@@ -82,7 +83,22 @@ def test_what_one_draw_of_the_noise_favours_is_not_taken_for_better() -> None:
     assert sum(tune.better(one, first) for one in alike) < 10
     assert sum(one.mean() < first.mean() for one in alike) > 30
     assert tune.better(first - 0.3 + draw.normal(0, 1, 200), first)
-    assert tune.search({"a": 0}, {"a": [1]}, lambda settings: (first, alike[0])[settings["a"]])["a"] == tune.better(alike[0], first)
+    assert tune.search({"a": 0}, {"a": [1]}, lambda settings, least: (first, alike[0])[settings["a"]])["a"] == tune.better(alike[0], first)
+
+
+def test_a_candidate_that_is_worse_on_the_first_draw_is_not_run_on_the_others(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = configured(mine={"method": "com"})
+    seen = []
+    monkeypatch.setattr(tune, "run", lambda config, method, counts, out: seen.append(counts.stem) or run(config, method, counts, out))
+    good, _ = tune.squares(made, "mine", LEVEL, run_dir)
+    assert seen == [f"{LEVEL.name}.101", f"{LEVEL.name}.102"]
+    seen.clear()
+    poor, _ = tune.squares(made.with_settings("mine", {"threshold": 0.8}), "mine", LEVEL, run_dir, good)
+    assert seen == [f"{LEVEL.name}.101"]
+    assert len(poor) == len(good) / 2
+    whole, _ = tune.squares(made.with_settings("mine", {"threshold": 0.8}), "mine", LEVEL, run_dir)
+    np.testing.assert_array_equal(whole[: len(poor)], poor)
+    assert tune.better(good, whole)
 
 
 def test_tuning_leaves_the_best_settings_for_the_map(run_dir: Path, tmp_path: Path) -> None:
