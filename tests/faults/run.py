@@ -1,7 +1,7 @@
 """Faults that need a real run, a mount or a GPU, each tried on a copy of the project.
 
     python tests/faults/run.py kill --times 20   kill -9 of the run, of a worker and of Snakemake at random moments of config/ci.yaml
-    python tests/faults/run.py disk              a disk that is full, then is not (needs the right to mount)
+    python tests/faults/run.py disk              a disk that fills, at one stage after another (needs the right to mount)
     python tests/faults/run.py readonly          a read-only results folder (needs the right to mount)
     python tests/faults/run.py gpu               a GPU with too little memory (needs a GPU)
 
@@ -26,6 +26,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
 from checkout import REAL, Checkout, copy, finished
 
 RUN = ("--configfile", "config/ci.yaml", "--no-hooks")
+# Full in the simulation, in the noise, and in the maps; a run takes some 40 MB.
+DISKS_MB = (2, 10, 14, 20)
 COSTS = (",seconds,", ",patterns_per_second,", ",peak_memory_bytes,")
 
 
@@ -98,19 +100,24 @@ SNAKEMAKE = f"{sys.executable} -m snakemake --cores 2 {' '.join(RUN)}"
 
 
 def disk(folder: Path) -> int:
-    """2 MB for the results, then 2 GB."""
+    """A disk that fills in the simulation, then, made larger each time, in the stages after it, and at last is large enough."""
     checkout, expected, _ = undisturbed(folder)
     fresh(checkout)
     (checkout.path / "results").mkdir()
-    kept = "rm -rf kept; cp -r results kept"
-    script = f"mount -t tmpfs -o size=2m none results; {SNAKEMAKE} && exit 9; find results -name '.*.partial' | grep . && exit 8; "
-    script += f"mount -o remount,size=2g results; {SNAKEMAKE}; {kept}"
+    script = "mount -t tmpfs -o size=2m none results; "
+    for size in DISKS_MB:
+        script += f"mount -o remount,size={size}m results; {SNAKEMAKE} 2> said.{size} && exit 9; "
+        script += "find results -name '.*.partial' | grep . && exit 8; "
+    script += f"mount -o remount,size=2g results; {SNAKEMAKE}; rm -rf kept; cp -r results kept"
     done = mounted(checkout, script)
-    said = "cannot be written: No space left on device" in done.stderr
+    said = [(checkout.path / f"said.{size}").read_text() for size in DISKS_MB if (checkout.path / f"said.{size}").exists()]
     shutil.rmtree(checkout.path / "results")
     if done.returncode == 0:
         (checkout.path / "kept").rename(checkout.path / "results")
-    good = done.returncode == 0 and said and scores(checkout) == expected
+    told = ["No space left on device" in text and "Traceback" not in text for text in said]
+    good = done.returncode == 0 and told == [True] * len(DISKS_MB) and scores(checkout) == expected
+    for size, text in zip(DISKS_MB, said, strict=False):
+        print(f"{size} MB: {next((line for line in text.splitlines() if 'No space' in line), text[-2000:])}")
     print(f"{'good ' if good else 'WRONG'}  disk full, then not {'' if good else done.stderr[-3000:]}")
     return not good
 
