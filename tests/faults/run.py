@@ -12,6 +12,8 @@ in tests/workflow/test_faults.py.
 from __future__ import annotations
 
 import argparse
+import itertools
+import math
 import os
 import random
 import shutil
@@ -65,30 +67,39 @@ def workers(session: int) -> list[int]:
 
 
 def kill(folder: Path, times: int, seed: int) -> int:
-    """Kill -9 at random moments; how many runs did not recover."""
+    """Kill -9 at random moments, every run twice: the second kill meets a run that makes good the first. How many did not recover."""
     checkout, expected, seconds = undisturbed(folder)
     print(f"the undisturbed run took {seconds:.0f} s", flush=True)
     draw, wrong = random.Random(seed), 0
-    for i in range(times):
+    victims = itertools.cycle(("the run", "a worker", "Snakemake"))
+    for _ in range(math.ceil(times / 2)):
         fresh(checkout)
-        process = checkout.start(*RUN)
-        moment, victim = draw.uniform(0, seconds), ("the run", "a worker", "Snakemake")[i % 3]
-        time.sleep(moment)
-        running = workers(process.pid)
-        if victim == "the run":
-            os.killpg(process.pid, signal.SIGKILL)
-        else:
-            for pid in (running[:1] or [process.pid]) if victim == "a worker" else [process.pid]:
-                os.kill(pid, signal.SIGKILL)
-        process.communicate() if victim != "Snakemake" else process.wait()
+        first, second = sorted(draw.uniform(0, seconds) for _ in range(2))
+        chosen = [next(victims), next(victims)]
+        alive = [strike(checkout, chosen[0], first), strike(checkout, chosen[1], second - first)]
         done = checkout.snakemake(*RUN)
         left = [str(path) for path in checkout.path.rglob("*.partial")]
-        good = done.returncode == 0 and scores(checkout) == expected and (victim == "Snakemake" or not left)
+        good = done.returncode == 0 and scores(checkout) == expected and all(alive)
+        good &= "Snakemake" in chosen or not left  # killed alone, it leaves workers, and one may still be writing
         wrong += not good
-        print(
-            f"{'good ' if good else 'WRONG'}  {victim} killed after {moment:.0f} s {'' if good else done.stderr[-800:]} {left}", flush=True
-        )
+        said = f"{chosen[0]} killed after {first:.0f} s and {chosen[1]} in the run after that, {second - first:.0f} s later"
+        print(f"{'good ' if good else 'WRONG'}  {said} {'' if good else done.stderr[-800:]} {left}", flush=True)
     return wrong
+
+
+def strike(checkout: Checkout, victim: str, seconds: float) -> bool:
+    """Start a run and kill the victim after so many seconds; whether the run had not failed by itself."""
+    process = checkout.start(*RUN)
+    time.sleep(seconds)
+    running = workers(process.pid)
+    code = process.poll()
+    if code is None and victim == "the run":
+        os.killpg(process.pid, signal.SIGKILL)
+    elif code is None:
+        for pid in (running[:1] or [process.pid]) if victim == "a worker" else [process.pid]:
+            os.kill(pid, signal.SIGKILL)
+    process.communicate() if victim != "Snakemake" else process.wait()
+    return not code
 
 
 def mounted(checkout: Checkout, script: str) -> subprocess.CompletedProcess[str]:
