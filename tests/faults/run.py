@@ -12,6 +12,7 @@ in tests/workflow/test_faults.py.
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import os
 import random
@@ -29,7 +30,7 @@ from checkout import REAL, Checkout, copy, finished
 RUN = ("--configfile", "config/ci.yaml", "--no-hooks")
 # Full in the simulation, in the noise, and in the maps; a run takes some 40 MB.
 DISKS_MB = (2, 10, 14, 20)
-VICTIMS = ("the run", "a worker", "Snakemake")
+KILLS_A_RUN = 4
 COSTS = (",seconds,", ",patterns_per_second,", ",peak_memory_bytes,")
 
 
@@ -67,14 +68,14 @@ def workers(session: int) -> list[int]:
 
 
 def kill(folder: Path, times: int, seed: int) -> int:
-    """Kill -9 at random moments, every run three times: the later kills meet a run that makes good the first. How many did not recover."""
+    """Kill -9 at random moments, every run a few times: the later kills meet a run that makes good the first. How many did not recover."""
     checkout, expected, seconds = undisturbed(folder)
     print(f"the undisturbed run took {seconds:.0f} s", flush=True)
-    draw, wrong = random.Random(seed), 0
-    for _ in range(math.ceil(times / len(VICTIMS))):
+    draw, turn, wrong = random.Random(seed), itertools.cycle(("the run", "a worker", "Snakemake")), 0
+    for _ in range(math.ceil(times / KILLS_A_RUN)):
         fresh(checkout)
-        moments = sorted(draw.uniform(0, seconds) for _ in VICTIMS)
-        victims = draw.sample(VICTIMS, len(VICTIMS))
+        moments = sorted(draw.uniform(0, seconds) for _ in range(KILLS_A_RUN))
+        victims = [next(turn) for _ in moments]
         alive = [strike(checkout, victim, moment - before) for victim, moment, before in zip(victims, moments, [0, *moments], strict=False)]
         done = checkout.snakemake(*RUN)
         good = done.returncode == 0 and scores(checkout) == expected and all(alive)
