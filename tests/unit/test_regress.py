@@ -156,6 +156,18 @@ def test_a_method_that_rounds_its_own_way_is_watched_but_must_answer() -> None:
     assert "pair ccstae-2023 clean all all failure_rate" in [row.metric for row in regress.compare(lost, baseline) if row.breach]
 
 
+def test_of_a_net_without_refinement_the_noise_free_errors_alone_are_watched() -> None:
+    def renamed(frame: pd.DataFrame) -> pd.DataFrame:
+        return frame.assign(method=frame["method"].replace("com", "encoder"))
+
+    baseline = regress.make_baseline(renamed(scores()), {})
+    clean = np.isinf(RUN["electrons"]) & (RUN["method"] == "com") & RUN["metric"].isin(["rmse", "bias"])
+    rows = regress.compare(renamed(RUN.assign(value=RUN["value"].where(~clean, 2 * RUN["value"]))), baseline)
+    assert not any(row.breach for row in rows)
+    assert any(row.verdict == "watched" for row in rows)
+    assert any(row.breach for row in regress.compare(renamed(scaled(RUN, 2.0, method="com")), baseline))
+
+
 CHANGES: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], str]] = {
     "a missing method": (lambda f: f[f["method"] != "com"], "missing"),
     "a missing level": (lambda f: f[f["background"] != 0.5], "missing"),
