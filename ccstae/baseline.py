@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import yaml
 from pydantic import Field, FiniteFloat, ValidationError
+from scipy.stats import t
 
 from ccstae.errors import InputError
 from ccstae.settings.base import Settings
@@ -31,6 +32,25 @@ class Baseline(Settings):
     environment: dict[str, Any]
     seeds: int
     entries: dict[str, Entry]
+
+
+def false_breaches(baseline: Baseline, seeds: int = 2) -> float:
+    """Breaches to expect in a run of unchanged code with so many seeds of its own.
+
+    sum over the entries that gate and scatter of sides * P(t > tolerance / (spread sqrt(v(seeds) + v(seeds of the baseline)))), with the
+    t law of the baseline's seeds less one degrees of freedom: values are taken as normal, and their spread is as uncertain as few seeds
+    leave it (a floor is breached more seldom than that). v is the variance of a median over that of one value. Entries go together, so
+    fewer runs fail than this.
+    """
+    off = math.sqrt(_median_variance(seeds) + _median_variance(baseline.seeds))
+    asked = [entry for key, entry in baseline.entries.items() if entry.gate and entry.spread > 0 and "seed=" not in key]
+    sides = {"lower": 1, "higher": 1, "same": 2}
+    return float(sum(sides[e.better] * t.sf(e.tolerance / (e.spread * off), baseline.seeds - 1) for e in asked))
+
+
+def _median_variance(n: int) -> float:
+    """Variance of the median of n normal values of variance 1: exact for 1 and 2, pi / 2n for many, within 15 % between."""
+    return 1 / n if n < 3 else math.pi / (2 * n + math.pi - 2)
 
 
 def dump(baseline: Baseline) -> str:

@@ -211,6 +211,24 @@ def test_the_difference_of_two_baselines_reads_well() -> None:
     assert before[-1].startswith("  pair zero")
 
 
+@pytest.mark.parametrize(("seeds", "better"), [(6, "lower"), (12, "same"), (24, "lower")])
+def test_false_breaches_are_as_many_as_foretold(seeds: int, better: baseline.Better) -> None:
+    """Entries of normal values: tolerances of three spreads told by few seeds, then runs of two."""
+    draw, entries = np.random.default_rng(seeds), 400_000
+    made, now = draw.normal(size=(entries, seeds)), np.median(draw.normal(size=(entries, 2)), 1)
+    worse = now - np.median(made, 1)
+    share = np.mean((np.abs(worse) if better == "same" else worse) > 3 * made.std(1, ddof=1))
+    entry = baseline.Entry(value=0.0, spread=0.2, tolerance=0.6, better=better, gate=True)
+    known = baseline.Baseline(environment={}, seeds=seeds, entries={"a": entry, "b": entry})
+    assert baseline.false_breaches(known) / 2 == pytest.approx(share, rel=0.15)
+
+
+def test_what_cannot_breach_by_chance_is_not_foretold_to() -> None:
+    entry = baseline.Entry(value=1.0, spread=0.5, tolerance=0.1, better="same", gate=True)
+    still = {"a": entry.model_copy(update={"gate": False}), "b": entry.model_copy(update={"spread": 0.0}), "c seed=1": entry}
+    assert baseline.false_breaches(baseline.Baseline(environment={}, seeds=12, entries=still)) == 0
+
+
 def test_a_baseline_takes_seeds_enough_and_numbers() -> None:
     with pytest.raises(InputError, match="has 2 seeds; expected at least 6"):
         regress.make_baseline(RUN, {})
