@@ -39,7 +39,7 @@ def number(value: float) -> str:
     """Three digits that count: 0.123, 1.23, 12.3, 123; `0` for nothing at all; `-` where there is no value."""
     if not math.isfinite(value):
         return "-"
-    return "0" if value == 0 else f"{value:.{_decimals(value)}f}"
+    return "0" if value == 0 else f"{value:z.{_decimals(value)}f}"
 
 
 def spread(values: Iterable[float]) -> str:
@@ -53,7 +53,7 @@ def spread(values: Iterable[float]) -> str:
         return number(median)
     half_range = 0.5 * (finite[-1] - finite[0])
     decimals = _decimals(max(abs(median), half_range))
-    return f"{median:.{decimals}f} ± {half_range:.{decimals}f}"
+    return f"{median:z.{decimals}f} ± {half_range:.{decimals}f}"
 
 
 def _decimals(value: float) -> int:

@@ -118,7 +118,17 @@ def test_summary_is_six_lines_for_four_methods(run_dir: Path):
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.0, "0"), (0.1234, "0.123"), (1.234, "1.23"), (9.996, "10.0"), (12.34, "12.3"), (123.4, "123"), (-2.5, "-2.50"), (math.nan, "-")],
+    [
+        (0.0, "0"),
+        (0.1234, "0.123"),
+        (1.234, "1.23"),
+        (9.996, "10.0"),
+        (12.34, "12.3"),
+        (123.4, "123"),
+        (-2.5, "-2.50"),
+        (-1e-9, "0.000"),
+        (math.nan, "-"),
+    ],
 )
 def test_numbers(value: float, text: str):
     assert display.number(value) == text
@@ -134,3 +144,4 @@ def test_spread():
     assert display.spread([4.0, 4.0]) == "4.00"
     assert display.spread([math.nan]) == "-"
     assert display.spread([-12.0, 12.2]) == "0.1 ± 12.1"
+    assert display.spread([-12.1, 12.0]) == "0.0 ± 12.1"
