@@ -64,7 +64,7 @@ ci: setup ## config/ci.yaml from nothing to its report, then again: the second r
 regress: setup ## hold a run (CONFIG=config/ci.yaml) against its baseline
 	snakemake --cores "$(CORES)" --configfile "$(CONFIG)" --no-hooks regress
 
-baseline: setup ## measure config/ci.yaml with 36 seeds and make that its new baseline; half an hour
+baseline: setup ## measure config/ci.yaml with 36 seeds and make that its new baseline; about an hour
 	snakemake --cores "$(CORES)" --configfile config/ci.yaml --no-hooks \
 		--config name=baseline "seeds={test: [$$(echo {1..36} | tr ' ' ,)], tune: []}"
 	ccstae regress --update --metrics results/baseline/metrics.csv --baseline tests/baselines/ci.yaml

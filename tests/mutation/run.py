@@ -19,8 +19,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
-
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
 from checkout import REAL, Checkout, copy, finished
 
@@ -106,10 +104,10 @@ def scores(checkout: Checkout, *words: str) -> str:
     return "" if done.returncode == 0 else (done.stdout + done.stderr)[-2000:]
 
 
-def gate(checkout: Checkout, metrics: str = METRICS) -> tuple[int, list[dict[str, object]]]:
+def gate(checkout: Checkout) -> tuple[int, list[dict[str, object]]]:
     """Exit code of the gate and its entries, worst first."""
     (checkout.path / "gate.json").unlink(missing_ok=True)
-    done = finished(checkout.command("ccstae", "regress", "--metrics", metrics, "--baseline", BASELINE, "--json", "gate.json"))
+    done = finished(checkout.command("ccstae", "regress", "--metrics", METRICS, "--baseline", BASELINE, "--json", "gate.json"))
     if done.returncode not in (0, 1):
         sys.exit(f"the gate failed: {done.stderr}")
     return done.returncode, json.loads((checkout.path / "gate.json").read_text())["rows"]
@@ -143,16 +141,12 @@ def mutate(base: Checkout, names: list[str], folder: Path) -> int:
 
 
 def repeat(base: Checkout, repeats: int) -> int:
-    """One run with new seeds, cut into runs of two; how many turn the gate red."""
-    seeds = list(range(FIRST_SEED, FIRST_SEED + 2 * repeats))
-    problem = scores(base, "--config", f"seeds={{test: {seeds}, tune: []}}")
-    if problem:
-        sys.exit(f"the run failed: {problem}")
-    metrics = pd.read_csv(base.path / METRICS, keep_default_na=False)
+    """Run after run with two new seeds each; how many turn the gate red."""
     red = 0
-    for first in seeds[::2]:
-        metrics[metrics["seed"].isin([first, first + 1])].to_csv(base.path / "two.csv", index=False)
-        code, rows = gate(base, "two.csv")
+    for first in range(FIRST_SEED, FIRST_SEED + 2 * repeats, 2):
+        if problem := scores(base, "--config", f"seeds={{test: [{first}, {first + 1}], tune: []}}"):
+            sys.exit(f"the run failed: {problem}")
+        code, rows = gate(base)
         red += code
         print(f"{'RED  ' if code else 'green'}  seeds {first} and {first + 1}: {told(rows)}", flush=True)
     return red
