@@ -13,13 +13,14 @@ What is compared, and why it sees a change of 10 % without crying wolf. A root m
 
 An entry holds the median over seeds, the spread (standard deviation from seed to seed), the tolerance (the larger of a floor and three
 spreads), which way is better, and whether it gates or is only watched. The median over a run's seeds scatters less than one seed, so three
-spreads are some four of its standard deviations. But a spread told by few seeds is often too small, and there are many entries: twelve
-seeds gave 0.06 false breaches to expect in a run, and one in twenty runs; so a baseline is made with 36 (`false_breaches`).
+spreads are some four of its standard deviations. But a spread told by few seeds is often too small, and there are many entries: with
+twelve seeds 0.06 false breaches were to be expected in a run, and twenty runs had one. So a baseline is made with 36, which leave 0.006
+(`false_breaches`).
 
 Time is watched: it depends on the machine; and so are the errors of `ccstae-2023`, whose training lets rounding grow until another
 processor's answer is another answer. That it gives one still gates. Of `encoder`, a net without the refinement that takes its slips
 back, the noise-free errors are watched: on an Intel Xeon its bias is up to 0.4 of its rmse from that on an AMD EPYC. Its noisy errors,
-and those of every method but `ccstae-2023`, agree to 0.1 % there.
+and the errors of every method but `ccstae-2023`, agree to 0.5 % there.
 """
 
 from __future__ import annotations
