@@ -34,7 +34,7 @@ class Baseline(Settings):
     entries: dict[str, Entry]
 
 
-def false_breaches(baseline: Baseline, seeds: int = 2) -> float:
+def false_breaches(baseline: Baseline, seeds: int = 3) -> float:
     """Breaches to expect in a run of unchanged code with so many seeds of its own.
 
     sum over the entries that gate and scatter of sides * P(t > tolerance / (spread sqrt(v(seeds) + v(seeds of the baseline)))), with the

@@ -13,9 +13,10 @@ What is compared, and why it sees a change of 10 % without crying wolf. A root m
 
 An entry holds the median over seeds, the spread (standard deviation from seed to seed), the tolerance (the larger of a floor and three
 spreads), which way is better, and whether it gates or is only watched. The median over a run's seeds scatters less than one seed, so three
-spreads are some four of its standard deviations. But a spread told by few seeds is often too small, and there are many entries: with
-twelve seeds 0.06 false breaches were to be expected in a run, and twenty runs had one. So a baseline is made with 36, which leave 0.006
-(`false_breaches`).
+spreads are more than four of its standard deviations. But a spread told by few seeds is often too small, and there are many entries: with
+twelve seeds 0.06 false breaches were to be expected in a run, and twenty runs had one. So a baseline is made with 36, which leave 0.003
+(`false_breaches`). And errors have outliers: `encoder` is wrong by a tenth in one pattern of some thousands, which doubled its error in a
+run of two seeds. So a run has three, whose median bears one seed with an outlier.
 
 Time is watched: it depends on the machine; and so are the errors of `ccstae-2023`, whose training lets rounding grow until another
 processor's answer is another answer. That it gives one still gates. Of `encoder`, a net without the refinement that takes its slips
@@ -49,7 +50,7 @@ WATCHED = ("ccstae-2023",)
 WATCHED_NOISE_FREE = ("encoder",)
 REGIONS = ("interior", "all")
 LEAST_SEEDS = 6  # fewer do not tell a spread
-PAIRED_SEEDS = 2  # of the baseline's first seeds, kept one by one
+PAIRED_SEEDS = 3  # of the baseline's first seeds, kept one by one
 ENVIRONMENT = ("commit", "edited", "platform", "cpu", "gpu", "python", "versions")
 HEAD = ("metric", "baseline", "now", "change", "allowed", "verdict")
 
@@ -205,7 +206,7 @@ def _compare(key: str, entry: Entry, values: Array | None) -> Row:
         verdict = "missing"
     elif not np.isfinite(values).all():
         verdict = "not a number"
-    elif len(values) > 1 and key.endswith("rmse_over_limit") and entry.spread > 0 and np.ptp(values) == 0:
+    elif len(values) > 1 and key.endswith("rmse_over_limit") and entry.spread > 0 and len(np.unique(values)) < len(values):
         verdict = "seeds alike"
     elif worse > entry.tolerance:
         kind: Verdict = "slower" if key.endswith(" seconds") else "watched"
@@ -286,4 +287,4 @@ def update(metrics_path: Path, baseline_path: Path) -> None:
     baseline = make_baseline(score.read(metrics_path), environment)
     files.write_text(baseline_path, dump(baseline))
     told = f"{len(baseline.entries)} entries from {baseline.seeds} seeds"
-    print(f"{told}; false breaches to expect in a run of two: {false_breaches(baseline):.2g}")
+    print(f"{told}; false breaches to expect in a run of three: {false_breaches(baseline):.2g}")

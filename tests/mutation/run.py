@@ -141,14 +141,15 @@ def mutate(base: Checkout, names: list[str], folder: Path) -> int:
 
 
 def repeat(base: Checkout, repeats: int) -> int:
-    """Run after run with two new seeds each; how many turn the gate red."""
+    """Run after run with three new seeds each, as many as config/ci.yaml has; how many turn the gate red."""
     red = 0
-    for first in range(FIRST_SEED, FIRST_SEED + 2 * repeats, 2):
-        if problem := scores(base, "--config", f"seeds={{test: [{first}, {first + 1}], tune: []}}"):
+    for first in range(FIRST_SEED, FIRST_SEED + 3 * repeats, 3):
+        seeds = [first, first + 1, first + 2]
+        if problem := scores(base, "--config", f"seeds={{test: {seeds}, tune: []}}"):
             sys.exit(f"the run failed: {problem}")
         code, rows = gate(base)
         red += code
-        print(f"{'RED  ' if code else 'green'}  seeds {first} and {first + 1}: {told(rows)}", flush=True)
+        print(f"{'RED  ' if code else 'green'}  seeds {first} to {first + 2}: {told(rows)}", flush=True)
     return red
 
 

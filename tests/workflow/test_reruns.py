@@ -14,7 +14,7 @@ from checkout import ROOT, Checkout, copy
 CI = ("--configfile", "config/ci.yaml")
 READ = {"tables": 1, "figures": 1, "report": 1, "provenance": 1}  # what people read, made anew with the scores
 SCORED = {"score": 1, **READ}
-DATA_SETS = 3 * 2  # levels and seeds of config/ci.yaml
+DATA_SETS = 3 * 3  # levels and seeds of config/ci.yaml
 METHODS = 8
 ON_MODEL = 3  # of them use ccstae/model
 
