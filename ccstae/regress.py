@@ -40,7 +40,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ccstae import files, score
-from ccstae.baseline import Baseline, Better, Entry, dump, false_breaches, load
+from ccstae.baseline import Baseline, Better, Entry, dump, false_breaches, load, seed_of
 from ccstae.config import Level
 from ccstae.errors import InputError
 from ccstae.geometry import COMPONENTS
@@ -183,19 +183,14 @@ def compare(metrics: pd.DataFrame, baseline: Baseline) -> list[Row]:
     """Every entry of the baseline and of the run, breaches first."""
     found = measure(metrics)
     known, seeds = baseline.entries, {f"seed={seed}" for seed in metrics["seed"].unique()}
-    asked = [key for key in known if _seed(key) is None or _seed(key) in seeds]
+    asked = [key for key in known if seed_of(key) is None or seed_of(key) in seeds]
     rows = [_compare(key, known[key], found[key][1] if key in found else None) for key in asked]
     rows += [
         Row(key, "not in the baseline", float(np.median(values)))
         for key, (_, values) in found.items()
-        if key not in known and _seed(key) is None
+        if key not in known and seed_of(key) is None
     ]
     return sorted(rows, key=lambda row: (not row.breach, row.verdict == "good", row.metric))
-
-
-def _seed(key: str) -> str | None:
-    last = key.rsplit(" ", 1)[-1]
-    return last if last.startswith("seed=") else None
 
 
 def _compare(key: str, entry: Entry, values: Array | None) -> Row:
@@ -224,7 +219,7 @@ def make_baseline(metrics: pd.DataFrame, environment: dict[str, Any]) -> Baselin
     kept = {None, *(f"seed={seed}" for seed in seeds[:PAIRED_SEEDS])}
     entries = {}
     for key, (rule, values) in sorted(measure(metrics).items()):
-        if _seed(key) not in kept:
+        if seed_of(key) not in kept:
             continue
         if not np.isfinite(values).all():
             raise InputError(f"baseline: {key} is {values.tolist()}; expected finite numbers")
