@@ -70,13 +70,13 @@ baseline: setup ## measure config/ci.yaml with 36 seeds and make that its new ba
 	ccstae regress --update --metrics results/baseline/metrics.csv --baseline tests/baselines/ci.yaml
 
 mutate: setup ## plant degradations, each of which the gate must see, then 20 unchanged runs that it must pass; hours
-	OMP_NUM_THREADS=1 python tests/mutation/run.py
-	OMP_NUM_THREADS=1 python tests/mutation/run.py --repeats 20
+	OMP_NUM_THREADS=1 python tools/mutation.py
+	OMP_NUM_THREADS=1 python tools/mutation.py --repeats 20
 
 faults: setup ## kill real runs, fill a disk, take away the right to write; hours
-	python tests/faults/run.py kill
-	python tests/faults/run.py disk
-	python tests/faults/run.py readonly
+	python tools/faults.py kill
+	python tools/faults.py disk
+	python tools/faults.py readonly
 
 peers: setup ## config/peers.yaml: other packages' methods beside ours; makes their environments; up to two hours
 	@grep -ls '^error' .environments/*.python 2>/dev/null | xargs -r rm

@@ -15,9 +15,9 @@ from typing import Annotated, NoReturn
 import typer
 
 from ccstae import __version__
-from ccstae.config import Config, dump, read
-from ccstae.device import Device, keep_freed_memory
+from ccstae.config.run import Config, dump, read
 from ccstae.errors import InputError, unknown
+from ccstae.machine.device import Device, keep_freed_memory
 
 # The stages' modules are imported where they run: torch and abTEM take seconds, and `--help` should not.
 
@@ -53,7 +53,7 @@ def options(
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
             os.environ[name] = str(threads)
     if log is not None:
-        from ccstae.progress import copy_stderr
+        from ccstae.machine.progress import copy_stderr
 
         copy_stderr(log)
 
@@ -71,7 +71,7 @@ def simulate(
     if device is not None:
         run = run.model_copy(update={"device": device})
     known("scene", scene, run.scenes)
-    from ccstae import simulate
+    from ccstae.simulation import simulate
 
     simulate.simulate(run, scene, out, optics)
 
@@ -87,9 +87,9 @@ def limit(
     """Write a scene's truth file, with the Cramer-Rao bound of every noise level."""
     run = read(config)
     known("scene", scene, run.scenes)
-    from ccstae import limit
+    from ccstae.simulation import bound
 
-    limit.write_limits(run, scene, clean, optics, out)
+    bound.write_limits(run, scene, clean, optics, out)
 
 
 @app.command()
@@ -105,7 +105,7 @@ def noise(
     run = read(config)
     known("scene", scene, run.scenes)
     run.level(level)
-    from ccstae import noise
+    from ccstae.simulation import noise
 
     noise.draw(run, scene, level, seed, clean, out)
 
@@ -126,7 +126,7 @@ def map_strain(
     from ccstae.methods import run as methods
 
     if tuned is not None:
-        from ccstae.tuned import apply
+        from ccstae.io.tuned import apply
 
         run = apply(run, method, tuned)
     methods.run(run, method, counts, out, weights, save_weights)
@@ -138,9 +138,9 @@ def tune(config: ConfigPath, method: str, level: str, run_dir: RunDir, out: Out)
     run = read(config)
     known("method", method, run.methods)
     run.level(level)
-    from ccstae import tune
+    from ccstae.evaluation import tuning
 
-    tune.tune(run, method, level, run_dir, out)
+    tuning.tune(run, method, level, run_dir, out)
 
 
 @app.command()
@@ -153,7 +153,7 @@ def score(
     ] = None,
 ) -> None:
     """Hold the maps of a run against truth."""
-    from ccstae import score
+    from ccstae.evaluation import score
 
     score.score(read(config), run_dir, out, not_run)
 
@@ -163,7 +163,7 @@ def throughput(
     config: ConfigPath, run_dir: RunDir, out: Out, cores: Annotated[int, typer.Option(min=1, help="How many all cores are.")]
 ) -> None:
     """Time every method anew on one core and on all."""
-    from ccstae import throughput
+    from ccstae.evaluation import throughput
 
     throughput.measure(read(config), run_dir, cores, out)
 
@@ -171,7 +171,7 @@ def throughput(
 @app.command()
 def tables(config: ConfigPath, metrics: Annotated[Path, typer.Option(help="The scores.")], out: Out) -> None:
     """Write the tables of a run."""
-    from ccstae import tables
+    from ccstae.reporting import tables
 
     tables.write(read(config), metrics, out)
 
@@ -179,7 +179,7 @@ def tables(config: ConfigPath, metrics: Annotated[Path, typer.Option(help="The s
 @app.command()
 def figures(config: ConfigPath, run_dir: RunDir, out: Out) -> None:
     """Draw the figures of a run."""
-    from ccstae import figures
+    from ccstae.reporting.figures import catalogue as figures
 
     figures.write(read(config), run_dir, out)
 
@@ -187,7 +187,7 @@ def figures(config: ConfigPath, run_dir: RunDir, out: Out) -> None:
 @app.command()
 def report(config: ConfigPath, run_dir: RunDir, out: Out) -> None:
     """Write the report of a run: one HTML file that opens offline."""
-    from ccstae import report
+    from ccstae.reporting import report
 
     report.write(read(config), run_dir, out)
 
@@ -201,7 +201,7 @@ def regress(
     json: Annotated[Path | None, typer.Option(help="Also write every entry as JSON.")] = None,
 ) -> None:
     """Hold the scores of a run against a baseline; exit code 1 where they are worse."""
-    from ccstae import regress
+    from ccstae.gate import compare as regress
 
     if update:
         regress.update(metrics, baseline)
@@ -212,7 +212,7 @@ def regress(
 @app.command()
 def provenance(config: ConfigPath, run_dir: RunDir, out: Out) -> None:
     """Write what made a run: versions, commit, machine, seeds, cost of every rule."""
-    from ccstae import provenance
+    from ccstae.pipeline import provenance
 
     provenance.write(read(config), run_dir, out)
 
@@ -220,7 +220,7 @@ def provenance(config: ConfigPath, run_dir: RunDir, out: Out) -> None:
 @app.command()
 def summary(config: ConfigPath) -> None:
     """Print where a finished run's report is, and its main results."""
-    from ccstae import tables
+    from ccstae.reporting import tables
 
     run_dir = Path("results") / read(config).name
     print(f"\n{tables.summary(run_dir / 'metrics.csv')}\n\nreport: {run_dir / 'report.html'}")
@@ -231,7 +231,7 @@ def check_map(file: Path) -> None:
     """Say whether a map file fits the contract, and what is wrong if it does not."""
     import numpy as np
 
-    from ccstae.store import read_map
+    from ccstae.io.store import read_map
 
     answer = read_map(file, complete=False)
     rows, columns = answer.F.shape[:2]
@@ -243,7 +243,7 @@ def check_map(file: Path) -> None:
 @app.command()
 def methods() -> None:
     """List the methods and their settings."""
-    from ccstae import describe
+    from ccstae.config import describe
 
     print(describe.methods())
 
@@ -251,7 +251,7 @@ def methods() -> None:
 @app.command()
 def scenes() -> None:
     """List the kinds of scene and their settings."""
-    from ccstae import describe
+    from ccstae.config import describe
 
     print(describe.scenes())
 
@@ -266,7 +266,7 @@ def preview(
     """Draw a scene to one PNG in seconds: truth, atoms, patterns."""
     run = read(config)
     known("scene", scene, run.scenes)
-    from ccstae import preview
+    from ccstae.reporting import preview
 
     preview.write(run, scene, out, at)
 
@@ -274,7 +274,7 @@ def preview(
 @config_app.command()
 def check(config: ConfigPath) -> None:
     """Check a config and say what a run of it would hold."""
-    from ccstae import scenes
+    from ccstae.specimen import build as scenes
 
     run = read(config)
     for id in run.scenes:
@@ -293,7 +293,7 @@ def resolve(config: ConfigPath, out: Annotated[Path | None, typer.Option(help="A
     if out is None:
         print(text, end="")
     else:
-        from ccstae.files import write_text
+        from ccstae.io.atomic import write_text
 
         write_text(out, text)
 

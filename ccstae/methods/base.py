@@ -20,12 +20,12 @@ from ccstae.errors import InputError, unknown
 # Modules are imported when they run, so that one method never pays for another's dependencies.
 REGISTRY = {
     "zero": "ccstae.methods.zero",
-    "com": "ccstae.methods.com",
-    "template": "ccstae.methods.template",
-    "cepstral": "ccstae.methods.cepstral",
-    "ccstae": "ccstae.methods.ccstae",
-    "ccstae-2023": "ccstae.methods.ccstae_2023",
-    "ccstae-pooled": "ccstae.methods.ccstae_pooled",
+    "com": "ccstae.methods.com.method",
+    "template": "ccstae.methods.template.method",
+    "cepstral": "ccstae.methods.cepstral.method",
+    "ccstae": "ccstae.methods.ccstae.method",
+    "ccstae-2023": "ccstae.methods.ccstae_2023.method",
+    "ccstae-pooled": "ccstae.methods.ccstae_pooled.method",
 }
 
 

@@ -23,9 +23,9 @@ from typing import IO
 
 import numpy as np
 
-from ccstae import store
-from ccstae.config import Method
+from ccstae.config.run import Method
 from ccstae.errors import InputError
+from ccstae.io import store
 
 LAST_LINES = 5
 

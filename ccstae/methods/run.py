@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 
 import ccstae
-from ccstae import store
-from ccstae.config import Config
-from ccstae.device import resolve, within_memory
+from ccstae.config.methods import MethodSettings
+from ccstae.config.run import Config
 from ccstae.errors import InputError, unknown
+from ccstae.io import store
+from ccstae.machine.device import resolve, within_memory
 from ccstae.methods import base, external
-from ccstae.settings.method import MethodSettings
 
 
 def run(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from ccstae.config.methods import ZeroSettings
+from ccstae.io.store import Counts
 from ccstae.methods.base import Answer
-from ccstae.settings.method import ZeroSettings
-from ccstae.store import Counts
 
 
 def map_strain(counts: Counts, settings: ZeroSettings, device: str) -> Answer:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
-from ccstae import config, geometry, store
+from ccstae import geometry
+from ccstae.config import run as config
+from ccstae.io import store
 from ccstae.methods import external
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "unit"))
 from synthetic import Model, errors, random_deformations  # noqa: E402
 
 MODEL = Model()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import h5py
@@ -12,13 +11,16 @@ import numpy as np
 import pytest
 import torch
 
-from ccstae import geometry, store
-from ccstae.methods import external, kernels, peaks, template, windows
-from ccstae.methods.sites import SiteFinder, nodes, rings
-from ccstae.settings.method import TemplateSettings
+from ccstae import geometry
+from ccstae.config.methods import TemplateSettings
+from ccstae.io import store
+from ccstae.methods import external
+from ccstae.methods.shared import peaks, windows
+from ccstae.methods.shared.sites import SiteFinder, nodes, rings
+from ccstae.methods.template import kernels
+from ccstae.methods.template import method as template
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "unit"))
 from synthetic import Model, errors, random_deformations  # noqa: E402
 
 STATE = ROOT / external.interpreter("py4dstem")

@@ -1,4 +1,4 @@
-"""The planted degradations of tests/mutation still fit the sources they change."""
+"""The planted degradations of tools/mutation.py still fit the sources they change."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-MUTATIONS = runpy.run_path(str(ROOT / "tests" / "mutation" / "run.py"))["MUTATIONS"]
+MUTATIONS = runpy.run_path(str(ROOT / "tools" / "mutation.py"))["MUTATIONS"]
 
 
 @pytest.mark.parametrize("name", MUTATIONS)

@@ -17,7 +17,7 @@ SCORED = {"score": 1, **READ}
 SEEDS = 3  # of config/ci.yaml
 DATA_SETS = 3 * SEEDS  # its levels and seeds
 METHODS = 8
-ON_MODEL = 3  # of them use ccstae/model
+ON_MODEL = 3  # of them use the model
 
 # One worker runs them all: they share one finished run.
 pytestmark = pytest.mark.xdist_group("reruns")
@@ -52,16 +52,20 @@ def replace(old: str, new: str) -> Callable[[str], str]:
 
 
 EDITS = {
-    "a figure": ("ccstae/figures/error.py", comment, {"figures": 1, "report": 1, "provenance": 1}),
-    "a table": ("ccstae/tables.py", comment, {"tables": 1, "report": 1, "provenance": 1}),
-    "the report": ("ccstae/templates/report.html.j2", comment, {"report": 1, "provenance": 1}),
-    "a method": ("ccstae/methods/com.py", comment, {"map": DATA_SETS, **SCORED}),
-    "the model": ("ccstae/model/__init__.py", comment, {"map": ON_MODEL * DATA_SETS, **SCORED}),
-    "the bound": ("ccstae/limit.py", comment, {"limit": 1, **SCORED}),
-    "the simulator": ("ccstae/simulate.py", comment, {"simulate": 1, "limit": 1, "noise": DATA_SETS, "map": METHODS * DATA_SETS, **SCORED}),
-    "how settings are written": ("ccstae/settings/method.py", comment, {}),
+    "a figure": ("ccstae/reporting/figures/error.py", comment, {"figures": 1, "report": 1, "provenance": 1}),
+    "a table": ("ccstae/reporting/tables.py", comment, {"tables": 1, "report": 1, "provenance": 1}),
+    "the report": ("ccstae/reporting/templates/report.html.j2", comment, {"report": 1, "provenance": 1}),
+    "a method": ("ccstae/methods/com/method.py", comment, {"map": DATA_SETS, **SCORED}),
+    "the model": ("ccstae/methods/ccstae/refine.py", comment, {"map": ON_MODEL * DATA_SETS, **SCORED}),
+    "the bound": ("ccstae/simulation/bound.py", comment, {"limit": 1, **SCORED}),
+    "the simulator": (
+        "ccstae/simulation/simulate.py",
+        comment,
+        {"simulate": 1, "limit": 1, "noise": DATA_SETS, "map": METHODS * DATA_SETS, **SCORED},
+    ),
+    "how settings are written": ("ccstae/config/methods.py", comment, {}),
     "a default": (
-        "ccstae/settings/method.py",
+        "ccstae/config/methods.py",
         replace("iterations: int = Field(4,", "iterations: int = Field(5,"),
         {"resolve": 1, "map": DATA_SETS, **SCORED},
     ),
@@ -120,7 +124,7 @@ def test_a_tuned_method_is_tuned_on_a_field_and_seed_of_its_own(checkout: Checko
     assert done.returncode == 0, done.stdout + done.stderr
     assert not list(checkout.path.glob("results/ci/maps/other*"))
     assert checkout.plan(*CI) == {}
-    checkout.edit("ccstae/tune.py", comment)
+    checkout.edit("ccstae/evaluation/tuning.py", comment)
     assert checkout.plan(*CI) == {"tune": 3, "map": DATA_SETS, **SCORED}
 
 

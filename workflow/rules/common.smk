@@ -2,16 +2,16 @@
 import sys
 from pathlib import Path
 
-import ccstae.config
-import ccstae.device
-from ccstae import stages
-from ccstae.claim import claim
+from ccstae.config.base import ID_PATTERN
+from ccstae.config.run import parse
 from ccstae.errors import InputError
+from ccstae.machine import device
 from ccstae.methods import external
-from ccstae.settings.base import ID_PATTERN
+from ccstae.pipeline import stages
+from ccstae.pipeline.claim import claim
 
 try:
-    RUN = ccstae.config.parse(config, ", ".join(str(path) for path in workflow.configfiles))
+    RUN = parse(config, ", ".join(str(path) for path in workflow.configfiles))
     SCORED = RUN.scored
     if workflow.is_main_process and not workflow.output_settings.dryrun and "--lint" not in sys.argv:
         CLAIM = claim(Path("results", RUN.name))  # held until Snakemake ends

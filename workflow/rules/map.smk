@@ -16,7 +16,7 @@ rule map:
     threads: 1
     resources:
         mem_mb=6000,
-        gpu=ccstae.device.slots(RUN.device),
+        gpu=device.slots(RUN.device),
     params:
         tuned=lambda wildcards, input: ["--tuned", str(input.tuned)] if input.tuned else [],
         config=settings("map", "scene", "level", "seed", "method"),

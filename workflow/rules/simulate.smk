@@ -14,7 +14,7 @@ rule simulate:
     threads: workflow.cores
     resources:
         mem_mb=3000,
-        gpu=ccstae.device.slots(RUN.device),
+        gpu=device.slots(RUN.device),
         device=RUN.device,  # no param: patterns are the same within 1e-5, so that another device reruns nothing
     params:
         config=settings("simulate", "scene"),

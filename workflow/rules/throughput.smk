@@ -15,7 +15,7 @@ rule throughput:
     threads: workflow.cores
     resources:
         mem_mb=6000,
-        gpu=ccstae.device.slots(RUN.device),
+        gpu=device.slots(RUN.device),
     params:
         run=folder,
         config=settings("throughput"),

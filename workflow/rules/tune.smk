@@ -16,7 +16,7 @@ rule tune:
     threads: 1
     resources:
         mem_mb=6000,
-        gpu=ccstae.device.slots(RUN.device),
+        gpu=device.slots(RUN.device),
     params:
         run=lambda wildcards, output: str(Path(output.tuned).parents[2]),
         config=settings("tune", "level", "method"),

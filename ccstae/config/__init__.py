@@ -1,0 +1,1 @@
+"""What a run may say: every setting with its unit, default and bounds."""

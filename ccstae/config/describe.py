@@ -1,0 +1,43 @@
+"""What can be set, in words: every method and every kind of scene, with defaults and meanings, from the settings models themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, TypeAdapter
+
+from ccstae.config.base import models
+from ccstae.config.methods import SETTINGS, TRIED
+from ccstae.config.problem import KINDS
+
+
+def methods() -> str:
+    """Every method of this package."""
+    lines: list[str] = []
+    for id, settings in SETTINGS.items():
+        lines += described(id, settings)
+        lines += [f"    tune: true tries {name}: {shown(values)}" for name, values in TRIED.get(id, {}).items()]
+    return "\n".join(lines)
+
+
+def scenes() -> str:
+    """Every kind of scene."""
+    return "\n".join(line for kind, settings in KINDS.items() for line in described(kind, settings))
+
+
+def described(id: str, settings: type[BaseModel], indent: str = "") -> Iterator[str]:
+    """Lines of a settings model: its first line, then every setting with its default and what it means, and those inside it."""
+    yield f"{indent}{id}: {(settings.__doc__ or '').strip().splitlines()[0]}"
+    for name, field in settings.model_fields.items():
+        default = "required" if field.is_required() else f"default {shown(field.default)}"
+        meaning = " ".join((field.description or "").split())
+        yield f"{indent}    {name} ({default}){': ' if meaning else ''}{meaning}"
+        for inner in models(field.annotation):
+            yield from described(name, inner, indent + "        ")
+
+
+def shown(default: object) -> str:
+    """A default as it would stand in a config."""
+    return yaml.safe_dump(TypeAdapter(Any).dump_python(default, mode="json"), default_flow_style=True).removesuffix("\n...\n").strip()

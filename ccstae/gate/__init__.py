@@ -1,0 +1,1 @@
+"""Whether a run's scores are as good as the baseline."""

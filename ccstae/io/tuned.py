@@ -1,0 +1,64 @@
+"""What a search of settings found: one file a method and noise level."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, ValidationError
+
+from ccstae.config.base import Settings
+from ccstae.config.plain_yaml import read_yaml
+from ccstae.config.run import Config, Level
+from ccstae.errors import InputError
+from ccstae.io.atomic import write_text
+
+
+class Tuned(Settings):
+    """The settings that a search chose for a method at a noise level, and what it saw on the tuning scenes."""
+
+    method: str
+    level: str
+    settings: dict[str, Any]
+    """The chosen ones, as they would stand in the config."""
+    error: float = Field(ge=0)
+    """Of the chosen settings: root mean square, over components, scenes and seeds, of rmse / bound in the interior.
+
+    Of rmse at the noise-free level.
+    """
+    error_before: float = Field(ge=0)
+    """The same of the settings that the search began with."""
+    tried: int = Field(ge=1)
+    """How many settings were run."""
+
+
+def path(run_dir: Path, method: str, level: Level) -> Path:
+    return Path(run_dir) / "tuned" / method / f"{level.name}.yaml"
+
+
+def write(file: Path, chosen: Tuned) -> None:
+    write_text(file, yaml.safe_dump(chosen.model_dump(mode="json"), sort_keys=False))
+
+
+def read(file: Path) -> Tuned:
+    """InputError where the file is missing or holds something else."""
+    try:
+        return Tuned.model_validate(read_yaml(Path(file).read_text(), str(file)))
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read: {error.strerror}; expected settings chosen by `ccstae tune`") from None
+    except (ValidationError, UnicodeDecodeError) as error:
+        raise InputError(f"{file}: {str(error).splitlines()[0]}; expected settings chosen by `ccstae tune`") from None
+
+
+def apply(config: Config, method: str, file: Path) -> Config:
+    """The config with the settings chosen for a method; InputError where they are another method's or do not fit."""
+    chosen = read(file)
+    if chosen.method != method:
+        raise InputError(f"{file}: method is {chosen.method!r}; expected {method!r}")
+    run = config.with_settings(method, chosen.settings)
+    try:
+        run.method_settings(method)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from None
+    return run

@@ -1,0 +1,1 @@
+"""What work runs on: devices and progress."""

@@ -1,0 +1,1 @@
+"""CC-ST-AE: dictionary, transformer, encoder, learning and refinement."""

@@ -1,0 +1,1 @@
+"""`ccstae` with neighbours."""

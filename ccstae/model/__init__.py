@@ -1,1 +1,0 @@
-"""The CC-ST-AE model: dictionary, transformer, encoder, learning and refinement."""

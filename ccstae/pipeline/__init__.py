@@ -1,0 +1,1 @@
+"""What the workflow runs, on what it depends, and what made it."""

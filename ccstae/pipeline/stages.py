@@ -1,0 +1,158 @@
+"""What each stage of a run depends on: the settings it uses, and the source files behind it.
+
+The workflow runs a job anew when either changes and leaves it alone otherwise. A job gets its narrowed config and nothing
+else, so it cannot use a setting that the workflow does not watch.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+import os
+from functools import cache
+from pathlib import Path
+
+import yaml
+
+from ccstae.config.run import Config, Method, Noise, Seeds, dump
+from ccstae.methods.base import REGISTRY
+
+_PACKAGE = Path(__file__).parents[1]
+# How settings are read and messages shown does not change what a stage computes: the values of its settings are watched instead.
+_PLUMBING = {
+    "ccstae",
+    "ccstae.cli",
+    "ccstae.errors",
+    "ccstae.machine.device",
+    "ccstae.machine.progress",
+    "ccstae.pipeline.claim",
+    "ccstae.pipeline.stages",
+    "ccstae.config",
+    "ccstae.config.base",
+    "ccstae.config.methods",
+    "ccstae.config.microscope",
+    "ccstae.config.problem",
+    "ccstae.config.run",
+    "ccstae.config.scenes",
+}
+# The module that each stage starts in.
+_STARTS_IN = {
+    "simulate": "ccstae.simulation.simulate",
+    "limit": "ccstae.simulation.bound",
+    "noise": "ccstae.simulation.noise",
+    "map": "ccstae.methods.run",
+    "tune": "ccstae.evaluation.tuning",
+    "score": "ccstae.evaluation.score",
+    "throughput": "ccstae.evaluation.throughput",
+    "tables": "ccstae.reporting.tables",
+    "figures": "ccstae.reporting.figures.catalogue",
+    "report": "ccstae.reporting.report",
+    "provenance": "ccstae.pipeline.provenance",
+    "regress": "ccstae.gate.compare",
+}
+# What a narrowed config says where the job has no use for the setting.
+_UNUSED = {
+    "noise": {"clean": Noise(electrons=(math.inf,))},
+    "seeds": Seeds(test=(0,), tune=()),
+    "methods": {"zero": Method()},
+    "device": "auto",
+    "throughput": None,
+}
+
+
+def narrow(
+    config: Config, stage: str, scene: str | None = None, level: str | None = None, seed: int | None = None, method: str | None = None
+) -> Config:
+    """The config of one job, with only the settings that the job uses.
+
+    `simulate` and `limit` are for one scene (the limit for every level), `noise` for one scene, level and seed, `map` for one
+    method as well; `tune` is for one level and method on the tuning scenes. The stages after them see the whole config.
+    """
+    entries: dict[str, object] = {"keep_counts": False}
+    if scene is not None or stage == "tune":
+        # Whether a scene is for tuning is nothing to the jobs that make it.
+        scenes = config.tuning if scene is None else {scene: config.scenes[scene].model_copy(update={"tune": False})}
+        # Where a material's numbers come from is for people.
+        used = {name for settings in scenes.values() for name in settings.materials}
+        materials = {name: m.model_copy(update={"source": ""}) for name, m in config.materials.items() if name in used}
+        entries |= _UNUSED | {"scenes": scenes, "materials": materials}
+    if stage == "limit":
+        entries["noise"] = config.noise
+    if level is not None:
+        found = config.level(level)
+        entries["noise"] = {"level": Noise(background=(found.background,), electrons=(found.electrons,))}
+    if seed is not None:
+        entries["seeds"] = Seeds(test=(seed,), tune=())
+    if method is not None:
+        entry = config.methods[method]
+        if stage == "tune":
+            tune = config.seeds.tune
+            entries["seeds"] = Seeds(test=(max(tune, default=0) + 1,), tune=tune)
+        else:  # what was chosen comes as a file
+            entry = entry.model_copy(update={"tune": False})
+        entries |= {"methods": {method: entry}, "device": config.device}
+    return config.model_copy(update=entries)
+
+
+def one_line(config: Config) -> str:
+    """A config as one line of YAML, every default filled in."""
+    return yaml.safe_dump(yaml.safe_load(dump(config)), default_flow_style=True, sort_keys=False, width=math.inf).strip()
+
+
+def sources(config: Config, stage: str, method: str | None = None) -> list[str]:
+    """The source files behind a stage: its module, what that imports from this package, and so on.
+
+    For `simulate` the structure files of the materials too; for `map` and `tune` the files behind `method`; for a method from outside,
+    the files that its command names and the modules beside them that they import.
+    """
+    if method is None:
+        templates = (_PACKAGE / "reporting" / "templates").iterdir() if stage == "report" else ()
+        structures = {str(m.structure) for m in config.materials.values() if m.structure is not None} if stage == "simulate" else ()
+        return files(_STARTS_IN[stage]) + sorted(map(os.path.relpath, templates)) + sorted(structures)
+    entry = config.methods[method]
+    runs = _STARTS_IN[stage]
+    if entry.command is None:
+        return files(runs, REGISTRY[entry.method or method])
+    named = [Path(word) for word in entry.command.split() if Path(word).is_file()]
+    beside = {path.with_name(f"{name}.py") for path in named if path.suffix == ".py" for name in _names(path)}
+    return files(runs) + [str(path) for path in named + sorted(path for path in beside if path.is_file())]
+
+
+def files(*modules: str) -> list[str]:
+    """Paths of modules of this package and of everything of it that they import, from here, in a fixed order."""
+    found: set[str] = set()
+    ahead = list(modules)
+    while ahead:
+        module = ahead.pop()
+        if module not in found and module not in _PLUMBING:
+            found.add(module)
+            ahead += imports(module)
+    return sorted(os.path.relpath(path(module)) for module in found)
+
+
+@cache
+def imports(module: str) -> tuple[str, ...]:
+    """The modules of this package that a module imports, wherever in its text, with the packages they lie in."""
+    return tuple(sorted(name for name in _names(path(module)) if name.split(".")[0] == "ccstae" and path(name).is_file()))
+
+
+def _names(source: Path) -> set[str]:
+    """Every module that a source file may import, wherever in its text, and the packages they lie in; none of a file that is no Python."""
+    try:
+        tree = ast.parse(source.read_text())
+    except (SyntaxError, ValueError):
+        return set()
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            start = str(node.module)
+            names |= {start, *(f"{start}.{alias.name}" for alias in node.names)}
+    return {".".join(name.split(".")[:n]) for name in names for n in range(1, name.count(".") + 2)}
+
+
+def path(module: str) -> Path:
+    """The file of a module of this package."""
+    place = _PACKAGE.joinpath(*module.split(".")[1:])
+    return place / "__init__.py" if place.is_dir() else place.with_suffix(".py")

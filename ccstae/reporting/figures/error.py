@@ -1,0 +1,72 @@
+"""Error against noise: one panel a component, the bound and the no-strain control in each."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from ccstae.geometry import COMPONENTS
+from ccstae.reporting import display
+from ccstae.reporting.figures import style
+
+
+def series(metrics: pd.DataFrame, axis: str) -> pd.DataFrame:
+    """The scores along `axis` (background or electrons) at the value of the other that has the most noisy levels on it."""
+    other = "electrons" if axis == "background" else "background"
+    noisy: pd.DataFrame = metrics[np.isfinite(metrics["electrons"])]
+    levels = noisy[[axis, other]].drop_duplicates().groupby(other)[axis].count()
+    if levels.empty:
+        return noisy
+    longest = levels[levels == levels.max()].index
+    chosen: pd.DataFrame = noisy[noisy[other] == (longest.max() if other == "electrons" else longest.min())]
+    return chosen
+
+
+def draw(metrics: pd.DataFrame, methods: list[str], axis: str) -> Figure:
+    """Interior rmse of one scene along `axis`; bands span the seeds. `metrics` is as `series` gives it."""
+    inside = metrics[metrics["region"] == "interior"]
+    lines = style.lines(methods)
+    drawn = style.figure(7.4, 6.0)
+    panels = drawn.subplots(2, 2, sharex=True)
+    for panel, component in zip(panels.flat, COMPONENTS, strict=True):
+        of = inside[inside["quantity"] == component]
+        bound = of[of["metric"] == "limit"].groupby(axis)["value"].median() / display.STRAIN_UNIT
+        panel.plot(bound.index, bound, color=style.BOUND_COLOUR, lw=1.8, label="Cramér-Rao bound", zorder=4)
+        for method in methods:
+            of_method = of[(of["metric"] == "rmse") & (of["method"] == method)].groupby(axis)["value"]
+            median, low, high = (getattr(of_method, how)() / display.STRAIN_UNIT for how in ("median", "min", "max"))
+            line = lines[method]
+            panel.fill_between(median.index, low, high, color=line.colour, alpha=0.2, lw=0)
+            label = "no strain (zero)" if method == "zero" else method
+            panel.plot(
+                median.index, median, line.style, color=line.colour, marker=line.marker, ms=5, lw=1.3, mec="white", mew=0.5, label=label
+            )
+        unit = "$10^{-4}$ rad" if component == "theta" else "$10^{-4}$"
+        panel.set(title=display.SYMBOLS[component], ylabel=f"rmse ({unit})", yscale="log")
+        _decades(panel)
+    for panel in panels[-1]:
+        _level_axis(panel, axis, sorted(set(inside[axis])))
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    drawn.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 5))
+    return drawn
+
+
+def _level_axis(panel: Axes, axis: str, values: list[float]) -> None:
+    if axis == "background":
+        panel.set(xlabel="share of the electrons in the background, $w$", xticks=values, xticklabels=[f"{v:g}" for v in values])
+    else:
+        panel.set(xlabel="electrons per pattern", xscale="log", xticks=values, xticklabels=[f"${display.power_math(v)}$" for v in values])
+        panel.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _decades(panel: Axes) -> None:
+    """Plain numbers on a logarithmic axis, at 1, 2 and 5 of each decade where few decades are shown."""
+    low, high = panel.get_ylim()
+    panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 300 else (1, 3), numticks=20))
+    panel.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+    panel.yaxis.set_minor_formatter(NullFormatter())
+    panel.grid(True, which="major", color="#e6e6e6", lw=0.6)
+    panel.set_axisbelow(True)

@@ -1,0 +1,144 @@
+"""Colours, markers and page of every figure. Colours are those of Okabe and Ito, then of Tol, told apart by colour-blind readers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import Colormap, ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from numpy.typing import NDArray
+
+from ccstae.io import atomic
+
+BOUND_COLOUR = "#000000"
+VACUUM_COLOUR = "#d9d9d9"
+FAILED_COLOUR = "#000000"
+STRAIN_CMAP = "RdBu_r"
+PATTERN_CMAP = "magma"
+
+RC: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.labelsize": 9,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.fontsize": 8.5,
+    "legend.frameon": False,
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "image.interpolation": "nearest",
+    "figure.constrained_layout.use": True,
+    "figure.constrained_layout.w_pad": 0.05,
+    "figure.constrained_layout.h_pad": 0.05,
+    "pdf.fonttype": 42,
+    "svg.hashsalt": "ccstae",
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """How a method is drawn in every figure."""
+
+    colour: str
+    marker: str
+    style: str = "-"
+
+
+_KNOWN = {
+    "zero": Line("#7f7f7f", "", "--"),
+    "com": Line("#e69f00", "s"),
+    "template": Line("#0072b2", "^"),
+    "ccstae": Line("#d55e00", "o"),
+    "ccstae-2023": Line("#cc79a7", "v"),
+    "ccstae-pooled": Line("#009e73", "D"),
+}
+_OTHERS = (
+    Line("#56b4e9", "P"),
+    Line("#b3a800", "X"),
+    Line("#332288", "<"),
+    Line("#8c510a", ">"),
+    Line("#882255", "h"),
+    Line("#117733", "p"),
+)
+
+
+def lines(methods: Iterable[str]) -> dict[str, Line]:
+    """The line of each method: fixed for those of this package, the others in turn."""
+    methods = list(methods)
+    others = [m for m in methods if m not in _KNOWN]
+    return {m: _KNOWN[m] if m in _KNOWN else _OTHERS[others.index(m) % len(_OTHERS)] for m in methods}
+
+
+def figure(width_in: float, height_in: float) -> Figure:
+    """An empty figure of the given size, not known to any window system."""
+    return Figure(figsize=(width_in, height_in))
+
+
+def save(drawn: Figure, stem: Path, dpi: int = 160) -> None:
+    """Write PNG and PDF, whole or not at all, with no date in them: the same figure gives the same bytes."""
+    engine = drawn.get_layout_engine()
+    if engine is not None:  # the layout is the costly part, and the same for every format
+        engine.execute(drawn)
+        drawn.set_layout_engine("none")
+    for kind, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None, "Producer": None, "Creator": None})):
+        with atomic.atomic(stem.with_name(f"{stem.name}.{kind}")) as temporary:
+            drawn.savefig(temporary, format=kind, dpi=dpi, metadata=metadata)
+
+
+def styled() -> AbstractContextManager[None]:
+    """Context in which every figure is drawn."""
+    return mpl.rc_context(RC)
+
+
+def cmap(name: str, bad: str) -> Colormap:
+    """A colour map that paints what has no value in `bad`."""
+    return mpl.colormaps[name].with_extremes(bad=bad)
+
+
+def image(
+    axes: Axes,
+    values: NDArray[np.float64],
+    step_nm: float,
+    limit: float,
+    *,
+    vacuum: NDArray[np.bool_],
+    failed: NDArray[np.bool_] | None = None,
+) -> AxesImage:
+    """A map on a scale symmetric about zero, vacuum in grey, positions without an answer in black."""
+    shown = np.ma.masked_array(values, vacuum | ~np.isfinite(values))
+    drawn = axes.imshow(shown, extent=extent(values.shape, step_nm), cmap=cmap(STRAIN_CMAP, VACUUM_COLOUR), vmin=-limit, vmax=limit)
+    if failed is not None and (failed & ~vacuum).any():
+        black = np.ma.masked_array(np.ones(values.shape), ~(failed & ~vacuum))
+        axes.imshow(black, extent=extent(values.shape, step_nm), cmap=ListedColormap([FAILED_COLOUR]))
+    frame(axes)
+    return drawn
+
+
+def frame(axes: Axes) -> None:
+    """A whole frame without ticks."""
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(True)
+
+
+def extent(shape: tuple[int, ...], step_nm: float) -> tuple[float, float, float, float]:
+    """Left, right, bottom, top of a scan (rows, columns) in nm, row 0 at the top."""
+    return 0.0, shape[1] * step_nm, shape[0] * step_nm, 0.0
+
+
+def scale_bar(axes: Axes, width_nm: float) -> None:
+    """A bar of a round length, about a quarter of the field, below the axes' lower left corner."""
+    candidates = [m * 10.0**e for e in range(-1, 6) for m in (1, 2, 5)]
+    length = max((c for c in candidates if c <= 0.35 * width_nm), default=candidates[0])
+    fraction = length / width_nm
+    axes.plot([0, fraction], [-0.045, -0.045], color="black", lw=2.5, transform=axes.transAxes, clip_on=False, solid_capstyle="butt")
+    axes.text(fraction + 0.03, -0.045, f"{length:g} nm", transform=axes.transAxes, va="center", fontsize=8)

@@ -1,1 +1,0 @@
-"""Every setting of the suite: its unit, default and bounds, as pydantic models, one module a subject."""

@@ -1,0 +1,1 @@
+"""From a specimen to patterns, exact truth, the bound and noisy counts."""

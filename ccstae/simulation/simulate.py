@@ -1,0 +1,274 @@
+"""Clean patterns of a scene, with exact truth beside them.
+
+The transmission function of the specimen is built tile by tile (potential.py). Each pattern is then
+|FFT(probe x transmission)|^2 over a window around the beam, integrated over the detector's pixels with their point
+spread. A layer is thin enough to be a phase object, so one layer is the multislice of one slice, and cropping its transmission
+function to the frequencies that reach the detector changes nothing. Several layers are several slices (multislice.py).
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from functools import cache, partial
+from hashlib import sha256
+from itertools import pairwise
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.fft import next_fast_len
+
+from ccstae import geometry
+from ccstae.config.run import Config
+from ccstae.io import atomic, store
+from ccstae.machine import device
+from ccstae.machine.progress import progress
+from ccstae.simulation import multislice, nuisance, optics, potential, uniform
+from ccstae.simulation.detector import Detector
+from ccstae.simulation.exact import REGIONS, exact_truth
+from ccstae.specimen import build as scenes
+from ccstae.specimen.local import LocalScene
+from ccstae.specimen.scene import Array, Scene
+
+_BATCH_SAMPLES = {"cpu": 2**19, "cuda": 2**25}  # of all windows of a batch: few enough to stay in a processor's cache
+_TILE_BYTES = 2**29
+
+
+def simulate(config: Config, id: str, scene_path: Path, optics_path: Path) -> None:
+    """Write the scene's patterns, and beside them truth and the patterns' gradients (for the limit).
+
+    InputError where the config asks for a GPU and there is none. From a tile on for which a GPU has too little memory the CPU draws.
+    """
+    on: str = device.resolve(config.device)
+    scene = scenes.build(config, id)
+    drawers = cache(partial(renderer, config, scene))
+    tiles = list(tiles_of(scene.positions, drawers(on).tile_A, config.microscope.detector_px))
+    parts = _parts(config, id, scene, scene_path)
+    scene_part, optics_part = parts / "scene.h5", parts / "optics.h5"
+    if not (scene_part.exists() and optics_part.exists()):
+        for done in parts.glob("*.done"):
+            done.unlink()
+        with atomic.atomic(scene_part) as temporary, atomic.atomic(optics_part) as beside:
+            _create(config, scene, drawers(on).vacuum(), temporary, beside)
+            atomic.reserve(temporary)
+            atomic.reserve(beside)
+    with atomic.writing(scene_path), h5py.File(scene_part, "r+") as file, h5py.File(optics_part, "r+") as extra:
+        for number, (rows, columns) in enumerate(progress(tiles, label=f"simulate {id} (tiles)")):
+            done = parts / f"{number}.done"
+            if not done.exists():
+
+                def draw(on: str, positions: Array = scene.positions[rows, columns]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+                    return drawers(on).tile(scene, positions)
+
+                (drawn, slopes), on = device.within_memory(f"scene {id}", draw, on)
+                nuisance.spoil(config.microscope, drawn, slopes)
+                file["patterns"][rows, columns], extra["gradient"][rows, columns] = drawn, slopes
+                file.flush()
+                extra.flush()
+                done.touch()
+    _publish(optics_part, optics_path)
+    _publish(scene_part, scene_path)
+    shutil.rmtree(parts.parent, ignore_errors=True)
+
+
+def _publish(part: Path, path: Path) -> None:
+    with atomic.writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic.publish(part, path)
+
+
+def _create(config: Config, scene: Scene, vacuum: NDArray[np.float32], scene_path: Path, optics_path: Path) -> None:
+    """Both files with all but the patterns and their gradients, for which there is room.
+
+    What comes later is written over that room and changes nothing else, so that a file stays whole whenever a run is killed.
+    """
+    (ry, rx), n = scene.positions.shape[:2], config.microscope.detector_px
+    room = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    room.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    with h5py.File(scene_path, "w") as file, h5py.File(optics_path, "w") as extra:
+        for where, name, shape in ((file, "patterns", (n, n)), (extra, "gradient", (2, n, n))):
+            chunks = (1, min(rx, 32), *shape)
+            where.create_dataset(name, (ry, rx, *shape), "f4", chunks=chunks, dcpl=room.copy(), fill_time="never")
+        store.write_calibration(file, calibration(config, scene), vacuum)
+        for name, value in exact_truth(config, scene, scene.positions).items():
+            extra[name] = value
+        extra["region"].attrs["regions"] = json.dumps(REGIONS)
+        lines = scene.lines()
+        if lines is not None:
+            position, burgers = (lines[0] - scene.positions[0, 0]) / scene.scan.step_A, lines[1]
+            store.write_dislocations(extra, store.Dislocations(position, burgers, geometry.reciprocal(scene.nominal), scene.scan.step_A))
+        for name, value in nuisance.stored(config.microscope, scene, scene.positions).items():
+            extra[f"nuisance/{name}"] = value
+
+
+def _parts(config: Config, id: str, scene: Scene, scene_path: Path) -> Path:
+    """Where the files grow tile by tile, so that a run that was stopped goes on where it was.
+
+    The folder's name tells settings and sources apart; those of others are removed.
+    """
+    seen = sha256()
+    for part in (config.microscope, config.simulation, config.scenes[id]):
+        seen.update(part.model_dump_json().encode())
+    for crystal in scene.crystals:
+        seen.update(b"".join(np.ascontiguousarray(a).tobytes() for a in (crystal.cell, crystal.basis, crystal.height_A, crystal.numbers)))
+    seen.update(json.dumps(scene.thermal_A, sort_keys=True).encode())
+    for source in sorted(Path(__file__).parent.rglob("*.py")):
+        seen.update(source.read_bytes())
+    folder = scene_path.parent / f".{scene_path.name}.tiles"
+    parts = folder / seen.hexdigest()[:16]
+    for other in folder.glob("*"):
+        if other != parts:
+            shutil.rmtree(other, ignore_errors=True)
+    return parts
+
+
+def calibration(config: Config, scene: Scene) -> store.Calibration:
+    """What a method may know."""
+    m = config.microscope
+    centre = float(m.detector_px // 2)
+    return store.Calibration(
+        m.energy_keV, m.semiangle_mrad, m.pixel_size_inv_A, scene.scan.step_A, (centre, centre), scene.nominal, scene.symmetry
+    )
+
+
+def tiles_of(positions: Array, tile_A: float, detector_px: int) -> Iterator[tuple[slice, slice]]:
+    """Blocks of the scan of nearly one size, at most `tile_A` wide, with no more patterns of `detector_px` than memory should hold."""
+    step = positions[0, 1, 0] - positions[0, 0, 0]
+    most = int(np.sqrt(_TILE_BYTES / (12 * detector_px**2)))  # a pattern and two gradients
+    block = max(1, min(int(tile_A // step), most))
+    rows, columns = ([n * i // -(-n // block) for i in range(-(-n // block) + 1)] for n in positions.shape[:2])
+    for i in pairwise(rows):
+        for j in pairwise(columns):
+            yield slice(*i), slice(*j)
+
+
+def renderer(config: Config, scene: Scene, device: str = "cpu") -> Renderer | uniform.UniformRenderer:
+    """What renders this scene: a sum of disks where each position has a lattice of its own and the disks are apart, else windows.
+
+    Windows run on the torch `device`; the sum of disks needs no GPU.
+    """
+    own = config.microscope.nuisances
+    if isinstance(scene, LocalScene) and uniform.applies(config, scene) and not (own.drifts or own.distorts):
+        return uniform.UniformRenderer(config, scene)
+    windows = Renderer(config, optics.window(config.microscope, config.simulation, scene.layers), device)
+    windows.tile_A /= np.sqrt(scene.layers)  # as many samples in a tile
+    if isinstance(scene, LocalScene):
+        windows.tile_A = 0.0  # one position a tile: its neighbours' lattices are others
+        windows.source = (np.zeros((1, 2)), np.ones(1))  # wherever the source is, it meets the same lattice
+    return windows
+
+
+class Renderer:
+    """Turns beam positions into patterns, on a torch device."""
+
+    def __init__(self, config: Config, win: optics.Window, device: str = "cpu"):
+        self.config, self.win, self.device = config, win, device
+        self.tile_A = config.simulation.tile_A
+        m = config.microscope
+        self.source = nuisance.source(m)
+        self.factors, self.cosines = (torch.from_numpy(part).to(device) for part in optics.probe_terms(m, win))
+        self.detect = Detector(m, win, device)
+        # Whole number of potential samples per window sample, so that cropping keeps the grids aligned.
+        self.refine = next_fast_len(int(np.ceil(win.sampling_A / config.simulation.potential_sampling_A)), real=True)
+
+    def vacuum(self) -> NDArray[np.float32]:
+        """The vacuum probe on the detector, (Qy, Qx), sums to 1."""
+        probe = np.fft.fftshift(optics.probe_fourier(self.config.microscope, self.win)).astype(np.complex64)
+        return np.asarray(self.detect(torch.from_numpy(probe).to(self.device)[None])[0][0].cpu().numpy())
+
+    def tile(self, scene: Scene, positions: Array) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Patterns (Ry, Rx, Qy, Qx) of a block of positions and their gradients (Ry, Rx, 2, Qy, Qx) with a shift in x, y (1/px)."""
+        sampling = self.win.sampling_A
+        half = self.win.samples // 2
+        points, weights = self.source
+        margin = potential.REACH_A + np.abs(points).max()
+        # The tile's grid starts on a multiple of the sampling, whatever the tile: the atoms meet the same grid in every tiling.
+        origin = np.floor(positions.min((0, 1)) / sampling).astype(int) - half - int(np.ceil(margin / sampling))
+        end = np.ceil(positions.max((0, 1)) / sampling).astype(int) + half + int(np.ceil(margin / sampling))
+        shape = [potential.fast_length(n) for n in end - origin]
+        slices = self.slices(scene, origin * sampling, (shape[0], shape[1]))
+        between = None
+        if len(slices) > 1:
+            between = multislice.propagator(self.config.microscope, self.win, scene.layer_distance_A).to(self.device)
+        flat = positions.reshape(-1, 2)
+        drift = None
+        if self.config.microscope.nuisances.drifts:
+            drift = torch.from_numpy(nuisance.drift_px(self.config.microscope, scene.scan, flat))
+        size = batch(self.win, self.device)
+        n = self.config.microscope.detector_px
+        out = torch.zeros(len(flat), n, n)
+        gradient = torch.zeros(len(flat), 2, n, n)
+        for point, weight in zip(points, weights.tolist(), strict=True):
+            index = np.round((flat + point) / sampling).astype(int)
+            offset = torch.from_numpy(flat + point - index * sampling)
+            corner = index - half - origin
+
+            def draw(part: slice, index: Array = corner, offset: torch.Tensor = offset, weight: float = weight) -> None:
+                cut = [slices[:, y : y + self.win.samples, x : x + self.win.samples] for x, y in index[part]]
+                pattern, slopes = self.patterns(cut, offset[part], None if drift is None else drift[part], between)
+                out[part].add_(pattern, alpha=weight)
+                gradient[part].add_(slopes, alpha=weight)
+
+            device.side_by_side(draw, [slice(start, start + size) for start in range(0, len(flat), size)], self.device)
+        lead = positions.shape[:2]
+        return out.numpy().reshape(*lead, n, n), gradient.numpy().reshape(*lead, 2, n, n)
+
+    def slices(self, scene: Scene, origin_A: Array, shape: tuple[int, int]) -> torch.Tensor:
+        """Transmission functions (layer, y, x) on the window's sampling, `shape` samples in (x, y) from `origin_A`."""
+        extent = np.array(shape) * self.win.sampling_A
+        layers = [
+            potential.transmission(
+                positions[:, :2] - origin_A,
+                numbers,
+                shape[::-1],
+                self.win.sampling_A,
+                self.refine,
+                self.config.microscope.energy_keV,
+                scene.thermal_A,
+                self.device,
+            )
+            for positions, numbers in scene.slices((*origin_A, *(origin_A + extent)))
+        ]
+        return torch.stack([multislice.band_limited(layer) for layer in layers] if len(layers) > 1 else layers)
+
+    def patterns(
+        self,
+        slices: Sequence[torch.Tensor],
+        offset_A: torch.Tensor,
+        drift_px: torch.Tensor | None = None,
+        propagator: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Patterns of B windows (layers, n, n) with the probe `offset_A` (B, 2) from their centre, moved by `drift_px` (B, 2)."""
+        exit_wave = multislice.exit_wave(self.waves(offset_A), slices, propagator)
+        if drift_px is not None:
+            x = torch.arange(self.win.samples, dtype=torch.float64) * self.win.sampling_A
+            ramp = _ramp(x, drift_px * self.config.microscope.pixel_size_inv_A).to(self.device)
+            exit_wave *= ramp[:, :, None, 1] * ramp[:, None, :, 0]
+        pattern, slopes = self.detect(torch.fft.fft2(exit_wave))
+        return pattern.cpu(), slopes.cpu()
+
+    def waves(self, offset_A: torch.Tensor) -> torch.Tensor:
+        """Probes (B, n, n, 2) in real space, `offset_A` (B, 2) from the centre sample: sums of the terms of `optics.probe_terms`.
+
+        The probe of a round aperture is real. Each value is there twice, to multiply real and imaginary parts.
+        """
+        terms = self.factors.shape[-1]
+        q = torch.from_numpy(self.win.frequencies[:terms])
+        phase = 2 * np.pi * (offset_A + self.win.samples // 2 * self.win.sampling_A)[..., None] * q  # (B, 2, q)
+        turn = torch.cat([phase.cos(), phase.sin()], -1).float().to(self.device)[:, :, None]
+        y, x = ((factor.tile(2) * turn[:, axis]) @ self.cosines for factor, axis in zip(self.factors, (1, 0), strict=True))
+        return (y.transpose(1, 2) @ x.repeat_interleave(2, -1)).unflatten(-1, (-1, 2))
+
+
+def batch(win: optics.Window, on: str) -> int:
+    """Patterns to render at a time on a torch device."""
+    return device.batch(_BATCH_SAMPLES[on] // win.samples**2)
+
+
+def _ramp(points: torch.Tensor, rate: torch.Tensor) -> torch.Tensor:
+    """exp(2 pi i points rate), (B, n, 2) complex64, of points (n) and rates (B, 2) in double precision."""
+    return torch.polar(torch.ones(()).double(), 2 * np.pi * points[None, :, None] * rate[:, None, :]).to(torch.complex64)

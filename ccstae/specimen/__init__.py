@@ -1,0 +1,1 @@
+"""Where the atoms are: crystals, and the scenes made of them."""

@@ -1,0 +1,73 @@
+"""Arrays from files, checked by their sum: npy or HDF5, here or on the web. Nothing in them is ever run."""
+
+from __future__ import annotations
+
+import hashlib
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ccstae.config.scenes import ArrayFile
+from ccstae.errors import InputError
+from ccstae.io import atomic, store
+
+CACHE = Path("results") / ".cache"
+_LIMIT_BYTES = 1 << 30
+_PATIENCE_S = 60
+
+
+def load(name: str, source: ArrayFile, shape: tuple[int, int]) -> NDArray[np.float64]:
+    """The array of a file, float64. InputError where it cannot be had, is not the one expected or has another shape."""
+    path = _local(name, source)
+    if path.suffix in (".h5", ".hdf5"):
+        with store.opened(path) as file:
+            array = store.dataset(file, source.dataset or name, 2, "fiu")[...]
+    else:
+        try:
+            array = np.load(path, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{name}: {path} is not an npy file: {error}; expected npy, or HDF5 ending in .h5") from None
+    if array.shape != shape or array.dtype.kind not in "fiu":
+        raise InputError(f"{name}: {path} holds {array.dtype} of shape {array.shape}; expected numbers of the scan's shape {shape}")
+    return array.astype(np.float64)
+
+
+def at_hand(source: ArrayFile) -> bool:
+    """Whether the file need not be downloaded."""
+    return source.path is not None or _kept(source).is_file()
+
+
+def _kept(source: ArrayFile) -> Path:
+    """Where a download is kept."""
+    suffix = Path((source.url or "").split("?")[0]).suffix
+    return CACHE / f"{source.sha256}{suffix if suffix in ('.h5', '.hdf5') else '.npy'}"
+
+
+def _local(name: str, source: ArrayFile) -> Path:
+    """Path of the file on this machine, after its sum is checked."""
+    if source.path is not None:
+        if not source.path.is_file():
+            raise InputError(f"{name}.path: {source.path}: no such file; expected an npy or HDF5 file")
+        _check(name, source.path.read_bytes(), source, str(source.path))
+        return source.path
+    assert source.url is not None  # checked by the settings model
+    path = _kept(source)
+    if not path.is_file():
+        try:
+            with urllib.request.urlopen(source.url, timeout=_PATIENCE_S) as answer:
+                data = answer.read(_LIMIT_BYTES)
+        except OSError as error:
+            advice = "expected it to be reachable; or download it elsewhere and give its path"
+            raise InputError(f"{name}.url: {source.url} cannot be downloaded: {error}; {advice}") from None
+        _check(name, data, source, source.url)
+        with atomic.atomic(path) as temporary:
+            temporary.write_bytes(data)
+    return path
+
+
+def _check(name: str, data: bytes, source: ArrayFile, where: str) -> None:
+    found = hashlib.sha256(data).hexdigest()
+    if found != source.sha256:
+        raise InputError(f"{name}.sha256: {where} has {found}; expected {source.sha256}")

@@ -1,0 +1,56 @@
+"""The scenes, one module a kind or family of kinds."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ccstae import geometry
+from ccstae.config.run import Config
+from ccstae.errors import InputError, unknown
+from ccstae.simulation import optics
+from ccstae.specimen.crystal import crystal
+from ccstae.specimen.heterostructure import Heterostructure
+from ccstae.specimen.local import Labelled, Rotation, Uniform
+from ccstae.specimen.polycrystal import Polycrystal
+from ccstae.specimen.ramp import Ramp
+from ccstae.specimen.scene import Scene
+
+KINDS: dict[str, type[Scene]] = {
+    "heterostructure": Heterostructure,
+    "polycrystal": Polycrystal,
+    "rotation": Rotation,
+    "ramp": Ramp,
+    "uniform": Uniform,
+    "labelled": Labelled,
+}
+
+
+def build(config: Config, id: str) -> Scene:
+    """The scene of a config entry. InputError for an unknown id or a scene that cannot be built."""
+    if id not in config.scenes:
+        raise InputError(unknown("scene", id, config.scenes))
+    settings = config.scenes[id]
+    crystals = [crystal(name, config.materials[name]).turned(settings.lattice_deg) for name in settings.materials]
+    try:
+        scene = KINDS[settings.kind](settings, crystals)
+        check_disks(config, scene)
+    except InputError as error:
+        raise InputError(f"scenes.{id}: {error}") from None
+    return scene
+
+
+def check_disks(config: Config, scene: Scene) -> None:
+    """InputError where the disks of any material overlap at this convergence, or too few fall on the detector."""
+    radius = optics.aperture_radius_inv_A(config.microscope)
+    half = config.microscope.detector_px / 2 * config.microscope.pixel_size_inv_A
+    for each in scene.crystals:
+        g = each.reciprocal
+        nearest = float(np.linalg.norm(geometry.lattice_nodes(g, 10 * float(np.linalg.norm(g[:, 0])), 3)[1] @ g.T))
+        if 2 * radius >= nearest:
+            limit = nearest / 2 * geometry.wavelength_A(config.microscope.energy_keV) * 1e3
+            raise InputError(
+                f"microscope.semiangle_mrad: the disks overlap at {config.microscope.semiangle_mrad:g} mrad; "
+                f"expected less than {limit:.2f} mrad for these materials"
+            )
+        if nearest + radius > half:
+            raise InputError(f"microscope: the first ring ({nearest:.3f} 1/A) leaves the detector ({half:.3f} 1/A); expected it inside")

@@ -1,0 +1,305 @@
+"""The scenes: exact deformation, atoms where it says, dislocations that close, references and errors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial import cKDTree
+
+from ccstae import geometry
+from ccstae.config.run import Config, load, parse
+from ccstae.errors import InputError
+from ccstae.specimen import build as scenes
+from ccstae.specimen.heterostructure import Heterostructure
+from ccstae.specimen.polycrystal import Polycrystal
+from ccstae.specimen.scene import Flake
+
+ROOT = Path(__file__).parents[2]
+EVERY = load(ROOT / "config" / "scenes.yaml")
+SCAN = {"shape": [8, 8], "step_A": 40}
+RIGHT = {
+    "kind": "heterostructure",
+    "materials": ["WS2", "WSe2"],
+    "scan": SCAN,
+    "edge_offset_A": None,
+    "reference_A": [-200, -200, -60, 200],
+}
+LATTICE_A = 3.153
+points = st.tuples(st.floats(-140, 140), st.floats(-140, 140))
+
+
+def config(**scene: Any) -> Config:
+    data = EVERY.model_dump(mode="json")
+    data["scenes"] = {"made": scene}
+    return parse(data)
+
+
+def build(**scene: Any) -> Any:
+    return scenes.build(config(**scene), "made")
+
+
+@pytest.fixture(autouse=True)
+def _in_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+
+
+DISLOCATED = build(
+    **RIGHT, interface_A=0, interface_width_A=0, lattice_deg=90, dislocations={"core_A": 10}, ripple={"height_A": 6, "wavelength_A": 150}
+)
+FLAKES: dict[str, Flake] = {
+    "smooth": build(
+        **RIGHT, interface_A=20, inclusions=[{"centre_A": [-50, 0], "radius_A": 90, "exx": 0.02, "exy": 0.01, "rotation": -0.02}]
+    ),
+    "rippled": build(**RIGHT, ripple={"height_A": 12, "wavelength_A": 180, "direction_deg": 30}),
+    "ramp": build(kind="ramp", materials=["WS2"], scan=SCAN, exx=0.03, eyy=-0.02, exy=0.015),
+    "dislocated": DISLOCATED,
+    "tilted": build(**RIGHT, ripple={"height_A": 12, "wavelength_A": 180, "direction_deg": 30}, tilt_mrad=[40, -25]),
+}
+
+
+@pytest.mark.parametrize("name", FLAKES)
+@settings(max_examples=40, deadline=None)
+@given(at=points)
+def test_truth_is_the_derivative_of_where_the_lattice_is(name: str, at: tuple[float, float]) -> None:
+    """F^-1 is the derivative of the lattice coordinate X(x), by central differences, off cores and kinks."""
+    flake, h = FLAKES[name], 1e-3
+
+    def lattice(x: np.ndarray) -> np.ndarray:
+        y = flake.to_reference(x)
+        return y if flake.dislocations is None else y - flake.dislocations.displacement(y)
+
+    x = np.array(at)
+    if flake.core(x) or abs(flake.to_reference(x)[0]) < 2 * h:
+        return
+    slope = np.stack([(lattice(x + step) - lattice(x - step)) / (2 * h) for step in (np.array([h, 0]), np.array([0, h]))], -1)
+    np.testing.assert_allclose(np.linalg.inv(slope), flake.deformation(x), atol=2e-5)
+
+
+@pytest.mark.parametrize("line", range(-2, 3))
+def test_a_burgers_circuit_closes_to_the_burgers_vector(line: int) -> None:
+    """Integrating F^-1 dx round one dislocation misses closure by a lattice vector along the interface."""
+    row = DISLOCATED.dislocations
+    at = row.origin + np.array([0, line * row.spacing_A])
+    centre = at + DISLOCATED.displacement(at)
+    angle = np.linspace(0, 2 * np.pi, 2001)
+    # Both sides of the sharp interface meet in corners of the path, so that no step crosses it.
+    x = centre + 25 * np.stack([np.cos(angle), np.sin(angle)], -1)
+    middle, dx = (x[1:] + x[:-1]) / 2, np.diff(x, axis=0)
+    missing = np.einsum("nij,nj->i", np.linalg.inv(DISLOCATED.deformation(middle)), dx)
+    assert abs(np.linalg.norm(missing) - LATTICE_A) < 1e-3 * LATTICE_A
+    hk = np.linalg.solve(DISLOCATED.crystals[0].cell, missing)
+    np.testing.assert_allclose(hk, np.round(hk), atol=1e-3)
+    assert abs(missing[0]) < 1e-3 * LATTICE_A
+    positions, burgers = DISLOCATED.lines()
+    if line == 0:
+        assert np.abs(positions - centre).max(-1).min() < 1e-6
+        np.testing.assert_allclose(burgers, [missing] * len(burgers), atol=1e-3 * LATTICE_A)
+        assert (np.abs(positions) <= np.abs(DISLOCATED.positions).max((0, 1))).all()
+
+
+def test_a_circuit_round_no_dislocation_closes() -> None:
+    angle = np.linspace(0, 2 * np.pi, 2001)
+    x = np.array([-60.0, 10.0]) + 25 * np.stack([np.cos(angle), np.sin(angle)], -1)
+    missing = np.einsum("nij,nj->i", np.linalg.inv(DISLOCATED.deformation((x[1:] + x[:-1]) / 2)), np.diff(x, axis=0))
+    assert np.linalg.norm(missing) < 1e-3 * LATTICE_A
+
+
+def test_dislocations_relieve_the_whole_misfit() -> None:
+    """Far from the row either side is at rest: F is I on the left and the other lattice's on the right."""
+    scene = build(**RIGHT, interface_A=0, interface_width_A=0, lattice_deg=90, dislocations={})
+    misfit = 3.282 / 3.153 - 1
+    np.testing.assert_allclose(scene.deformation(np.array([[-150.0, 0.0], [-130.0, 30.0]])), [np.eye(2)] * 2, atol=2e-4)
+    np.testing.assert_allclose(scene.deformation(np.array([[150.0, 0.0], [130.0, 30.0]])), [(1 + misfit) * np.eye(2)] * 2, atol=2e-4)
+    assert scene.dislocations.spacing_A == pytest.approx(3.153 / misfit + 3.153 / 2)
+
+
+def test_dislocations_need_a_lattice_vector_along_the_interface() -> None:
+    with pytest.raises(InputError, match="lattice_deg"):
+        build(**RIGHT, lattice_deg=10, dislocations={})
+
+
+def metal(scene: Any, box: tuple[float, float, float, float]) -> np.ndarray:
+    xyz, numbers = scene.atoms(box)
+    return xyz[numbers == 74]
+
+
+def test_slipped_halves_meet_without_gap_or_overlap() -> None:
+    """Across the interface, off the cores, every metal atom keeps its six neighbours."""
+    box = (-60.0, -130.0, 60.0, 130.0)
+    xyz = metal(DISLOCATED, box)
+    x = xyz[:, :2]
+    tree = cKDTree(x)
+    inner = (np.abs(x[:, 0]) < 45) & (np.abs(x[:, 1]) < 115) & ~DISLOCATED.core(x)
+    assert inner.sum() > 1000
+    assert tree.query(x[inner], 2)[0][:, 1].min() > 0.9 * LATTICE_A
+    counts = np.array([len(n) - 1 for n in tree.query_ball_point(x[inner], 1.35 * LATTICE_A)])
+    assert (counts == 6).all()
+
+
+@pytest.mark.parametrize("name", FLAKES)
+def test_atoms_are_where_the_deformation_says(name: str) -> None:
+    """The six metal neighbours of an atom lie at F times the lattice's own vectors."""
+    scene = FLAKES[name]
+    xyz = metal(scene, (-110.0, -80.0, -50.0, -20.0))
+    x = xyz[:, :2]
+    tree = cKDTree(x)
+    for i in np.flatnonzero((np.abs(x - [-80, -50]) < 15).all(1))[::7]:
+        near = [j for j in tree.query_ball_point(x[i], 1.3 * LATTICE_A) if j != i]
+        steps = np.linalg.solve(scene.deformation(x[i]), (x[near] - x[i]).T).T
+        hk = np.linalg.solve(scene.crystals[0].cell, steps.T).T
+        assert len(near) == 6
+        np.testing.assert_allclose(hk, np.round(hk), atol=4e-3)
+
+
+@pytest.mark.parametrize("id", EVERY.scenes)
+def test_atoms_do_not_depend_on_the_box(id: str) -> None:
+    """A box holds the atoms of its halves (for one lattice a position, of any part round the same centre), and no atom twice."""
+    scene = scenes.build(EVERY, id)
+    whole, numbers = scene.atoms((-60.0, -40.0, 60.0, 40.0))
+    if isinstance(scene, Flake | Polycrystal):
+        parts = [scene.atoms(box) for box in ((-60.0, -40.0, 3.0, 40.0), (3.0, -40.0, 60.0, 40.0))]
+    else:
+        inner = (np.abs(whole[:, 0]) < 30) & (np.abs(whole[:, 1]) < 20)
+        whole, numbers = whole[inner], numbers[inner]
+        parts = [scene.atoms((-30.0, -20.0, 30.0, 20.0))]
+    split = np.concatenate([np.column_stack(part) for part in parts])
+    together = np.column_stack([whole, numbers])
+    assert len(split) == len(together) > 500
+    order = [np.lexsort(np.round(a, 5).T) for a in (split, together)]
+    np.testing.assert_allclose(split[order[0]], together[order[1]], atol=1e-6)
+    assert cKDTree(whole).query(whole, 2)[0][:, 1].min() > 0.3
+
+
+def test_a_sharp_interface_steps_at_once() -> None:
+    scene = build(**RIGHT, interface_A=0, interface_width_A=0)
+    exx = geometry.components(scene.deformation(np.array([[-0.5, 0.0], [0.5, 0.0]])))[:, 0]
+    np.testing.assert_allclose(exx, [0, 3.282 / 3.153 - 1], atol=1e-12)
+
+
+def test_a_ripple_bends_and_does_not_stretch() -> None:
+    """Bonds along the layer keep their length in three dimensions, while the projection shortens by up to half of a per cent."""
+    scene = build(kind="heterostructure", materials=["WS2", "WS2"], scan=SCAN, edge_offset_A=None, reference_A=[-200, -200, 0, 200],
+                  ripple={"height_A": 6, "wavelength_A": 180})  # fmt: skip
+    xyz = metal(scene, (-95.0, -20.0, 95.0, 20.0))
+    near = cKDTree(xyz).query(xyz[np.abs(xyz[:, :2] / [70, 12]).max(1) < 1], 7)[0][:, 1:]
+    np.testing.assert_allclose(near, LATTICE_A, rtol=2e-5)
+    exx = geometry.components(scene.deformation(np.stack([np.linspace(-80, 80, 500), np.zeros(500)], -1)))[..., 0]
+    slope = np.pi * 6 / 180
+    assert exx.min() == pytest.approx(np.sqrt(1 - slope**2) - 1, rel=1e-3)
+    assert np.ptp(xyz[:, 2]) == pytest.approx(6, rel=0.01)
+
+
+def test_a_triangular_flake_has_three_edges() -> None:
+    scene = build(**{**RIGHT, "edges": 3, "edge_offset_A": 80, "edge_normal_deg": 90, "interface_A": 1000})
+    material = scene.material(np.array([[0.0, 79.0], [0.0, 81.0], [0.0, -159.0], [0.0, -161.0], [60.0, -60.0]]))
+    assert material.tolist() == [1, 0, 1, 0, 0]
+
+
+def test_grains_have_the_strains_and_rotations_asked_for() -> None:
+    scene = build(kind="polycrystal", materials=["WS2"], scan={"shape": [32, 32], "step_A": 30}, grains=40, strains=[-0.02, 0, 0.02])
+    parts = geometry.components(scene.grain_deformation)
+    assert np.abs(np.abs(parts[:, :3]) * (np.abs(parts[:, :3]) - 0.02)).max() < 1e-12
+    assert np.ptp(parts[:, 3]) > np.deg2rad(50)
+    assert parts[:, 3].min() >= 0
+    assert parts[:, 3].max() <= np.deg2rad(60)
+    np.testing.assert_allclose(parts[scene.reference_grain], 0, atol=1e-15)
+    counts = np.bincount(scene.grain(scene.positions).ravel())
+    assert counts.argmax() == scene.reference_grain
+
+
+def test_a_rotation_scene_sweeps_more_than_the_symmetry_at_small_strain() -> None:
+    scene = scenes.build(EVERY, "rotation")
+    parts = geometry.components(scene.deformation(scene.positions))
+    assert np.ptp(parts[..., 3]) > np.deg2rad(60)
+    assert np.diff(parts[0, 3:, 3]).std() < 1e-12
+    assert np.abs(parts[..., :3]).max() < 0.011
+
+
+def test_a_ramp_sweeps_every_component() -> None:
+    scene = FLAKES["ramp"]
+    parts = geometry.components(scene.deformation(scene.positions))
+    assert np.ptp(parts[..., 0]) == pytest.approx(0.06, rel=0.05)
+    assert np.ptp(parts[..., 1]) == pytest.approx(0.04, rel=0.05)
+    assert np.ptp(parts[..., 2]) == pytest.approx(0.03, rel=0.05)
+    assert np.ptp(parts[..., 3]) == pytest.approx(0.03, rel=0.05)
+    assert np.abs(np.median(scene.deformation(scene.positions)[scene.reference(scene.positions)], 0) - np.eye(2)).max() < 1e-4
+
+
+@pytest.mark.parametrize("id", EVERY.scenes)
+def test_every_scene_has_a_reference(id: str) -> None:
+    scene = scenes.build(EVERY, id)
+    chosen = scene.reference(scene.positions)
+    assert 0 < chosen.sum() < chosen.size
+    parts = geometry.components(np.median(scene.deformation(scene.positions)[chosen], 0))
+    expected = [0, 0, 0, 0] if id != "uniform" else geometry.components(scene.F[0, 0])
+    # A tilted specimen is seen in projection, which shortens it by half the square of the tilt.
+    x, y = np.array(EVERY.scenes[id].tilt_mrad) * 1e-3
+    np.testing.assert_allclose(parts, np.array(expected) - [x * x / 2, y * y / 2, x * y / 2, 0], atol=2e-4)
+
+
+def test_the_shipped_labels_are_what_the_readme_says() -> None:
+    y, x = np.mgrid[-1:1:16j, -1:1:16j]
+    grain = x + 0.3 * y > 0.1
+    parts = geometry.components(scenes.build(EVERY, "labelled").F)
+    np.testing.assert_allclose(parts[..., 0], np.where(grain, 0.01, 0), atol=1e-8)
+    np.testing.assert_allclose(parts[..., 1], np.where(grain, -0.01, 0), atol=1e-8)
+    np.testing.assert_allclose(parts[..., 2], 0.01 * np.clip(y, 0, 1) ** 2, atol=1e-8)
+    np.testing.assert_allclose(parts[..., 3], np.where(grain, 0.3, 0), atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"path": "config/labels/none.npy"}, "no such file"),
+        ({"sha256": "0" * 64}, "expected 0000"),
+        ({"path": "config/scenes.yaml", "sha256": None}, "not an npy file"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(change: dict[str, Any], message: str) -> None:
+    import hashlib
+
+    data = EVERY.scenes["labelled"].model_dump(mode="json")
+    data["exx"] |= change
+    data["exx"]["sha256"] = data["exx"]["sha256"] or hashlib.sha256(Path(data["exx"]["path"]).read_bytes()).hexdigest()
+    with pytest.raises(InputError, match=message):
+        build(**data)
+
+
+def test_labels_are_downloaded_once_and_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ccstae.config.scenes import ArrayFile
+    from ccstae.specimen import arrays
+
+    label = EVERY.scenes["labelled"].exx  # type: ignore[union-attr]
+    asked = []
+
+    def answer(url: str, timeout: float) -> Any:
+        asked.append(url)
+        return open(ROOT / label.path, "rb")
+
+    monkeypatch.setattr(arrays, "CACHE", tmp_path)
+    monkeypatch.setattr(arrays.urllib.request, "urlopen", answer)
+    source = ArrayFile(url="https://example.org/exx.npy", sha256=label.sha256)
+    first, again = arrays.load("exx", source, (16, 16)), arrays.load("exx", source, (16, 16))
+    np.testing.assert_array_equal(first, again)
+    assert asked == ["https://example.org/exx.npy"]
+    with pytest.raises(InputError, match="sha256"):
+        arrays.load("exx", ArrayFile(url="https://example.org/exx.npy", sha256="1" * 64), (16, 16))
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_scene_that_leaves_its_reference_is_refused() -> None:
+    with pytest.raises(InputError, match="reference_A"):
+        build(**{**RIGHT, "reference_A": [5000, 5000, 6000, 6000]})
+    with pytest.raises(InputError, match=r"scenes\.made\.kind.*did you mean 'uniform'"):
+        config(kind="unifrom", materials=["WS2"])
+    with pytest.raises(InputError, match=r"scenes\.made\.grain: unknown key 'grain'; did you mean 'grains'"):
+        config(kind="polycrystal", materials=["WS2"], grain=3)
+
+
+def test_heterostructure_is_a_flake() -> None:
+    assert isinstance(scenes.build(EVERY, "heterostructure"), Heterostructure)

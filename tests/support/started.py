@@ -1,0 +1,39 @@
+"""Patterns made by hand, with a dictionary and states to begin at."""
+
+import numpy as np
+import torch
+from synthetic import Model, random_deformations
+
+from ccstae import geometry
+from ccstae.methods.ccstae import encoder as encoders
+from ccstae.methods.ccstae import learn, refine, spline
+
+
+def smooth_profile(samples=61, dtype=torch.float64):
+    at = (torch.arange(samples, dtype=dtype) - samples // 2) / spline.OVERSAMPLING
+    r = torch.hypot(at[:, None], 1.1 * at[None, :] + 0.1)
+    return 0.5 * torch.erfc((r - 4.0) / 0.9)
+
+
+def scene(n=24, seed=0, background=0.25, electrons=1e5):
+    """Counts of a small scan of ideal patterns."""
+    model = Model()
+    F = random_deformations((4, n // 4), seed=seed)
+    return model, F, model.counts(F, electrons, background, seed=seed)
+
+
+def dictionary_of(model, counts, M, centre):
+    nominal = torch.from_numpy(model.G0 / model.pixel_size_inv_A).float()
+    patterns = torch.from_numpy(counts.counts.reshape(-1, 128, 128).astype(np.float32))
+    first, probe = encoders.Encoded(M, centre), torch.from_numpy(counts.probe)
+    return learn.start(patterns, first, nominal, probe, counts.calibration.centre_px, model.radius_px), patterns
+
+
+def started(n, background, electrons=1e5):
+    """Patterns, a first dictionary, and states at the true lattices."""
+    model, F, counts = scene(n, background=background, electrons=electrons)
+    M = torch.from_numpy(geometry.inverse_transpose(F.reshape(-1, 2, 2))).float()
+    centre = torch.full((n, 2), 64.0)
+    dictionary, patterns = dictionary_of(model, counts, M, centre)
+    prior = dictionary.intensity.expand(n, -1)
+    return patterns, dictionary, refine.State(M, centre, prior, torch.ones(n), prior)

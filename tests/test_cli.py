@@ -1,0 +1,122 @@
+"""The command line: what it prints, and how it ends on bad input."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ccstae import cli
+from ccstae.config.run import dump, load
+
+ROOT = Path(__file__).parents[1]
+DEFAULT = str(ROOT / "config" / "default.yaml")
+
+
+def run(*words: str, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Exit code of the command line in this process."""
+    monkeypatch.setattr(sys, "argv", ["ccstae", *words])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    return int(end.value.code or 0)
+
+
+BAD = {
+    "no such config": (["config", "check", "nowhere.yaml"], ["nowhere.yaml", "expected a YAML config"]),
+    "a folder": (["config", "check", "."], [".", "directory"]),
+    "an unknown scene": (["simulate", DEFAULT, "heterostructur", "--out", "a.h5", "--optics", "b.h5"], ["'heterostructure'?"]),
+    "an unknown level": (["noise", DEFAULT, "heterostructure", "clear", "1", "--scene", "a.h5", "--out", "b.h5"], ["'clean'?"]),
+    "an unknown method": (["map", DEFAULT, "templat", "--counts", "a.h5", "--out", "b.h5"], ["'template'?"]),
+    "no such counts": (["map", DEFAULT, "zero", "--counts", "nowhere.h5", "--out", "b.h5"], ["nowhere.h5", "expected an HDF5 file"]),
+    "no such scores": (["tables", DEFAULT, "--metrics", "nowhere.csv", "--out", "tables"], ["nowhere.csv"]),
+    "no map": (["check-map", "nowhere.h5"], ["nowhere.h5", "expected an HDF5 file"]),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_ends_with_one_line_and_code_2(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words, expected = BAD[case]
+    monkeypatch.chdir(tmp_path)
+    assert run(*words, monkeypatch=monkeypatch) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
+    assert all(part in said for part in expected), said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_truncated_counts_file_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counts = tmp_path / "counts.h5"
+    counts.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
+    out = tmp_path / "map.h5"
+    assert run("map", DEFAULT, "zero", "--counts", str(counts), "--out", str(out), monkeypatch=monkeypatch) == 2
+    assert str(counts) in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["counts.h5"]
+
+
+def test_a_system_that_refuses_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    assert run("config", "resolve", DEFAULT, "--out", str(blocked / "config.yaml"), monkeypatch=monkeypatch) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert str(blocked) in said
+    assert "Not a directory" in said or "File exists" in said
+
+
+def test_a_resolved_config_says_everything_and_reads_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("config", "resolve", DEFAULT, monkeypatch=monkeypatch) == 0
+    text = capsys.readouterr().out
+    resolved = tmp_path / "resolved.yaml"
+    resolved.write_text(text)
+    assert dump(load(resolved)) == text
+    assert yaml.safe_load(text)["methods"]["template"]["settings"]["subpixel"] == "dft"
+
+
+def test_the_schema_names_every_setting(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("config", "schema", monkeypatch=monkeypatch) == 0
+    assert "semiangle_mrad" in json.loads(capsys.readouterr().out)["$defs"]["Microscope"]["properties"]
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("methods", ["zero:", "template:", "upsample (default"]),
+        ("scenes", ["heterostructure:", "dislocations:", "poisson_ratio (default 0.22)", "polycrystal:", "labelled:", "sha256"]),
+    ],
+)
+def test_lists_for_people(command: str, expected: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(command, monkeypatch=monkeypatch) == 0
+    said = capsys.readouterr().out
+    assert all(part in said for part in expected)
+
+
+def test_looking_around_loads_no_heavy_module() -> None:
+    """`--help`, `config check` and the workflow's own planning stay fast."""
+    program = (
+        "import sys; sys.argv = ['ccstae', 'config', 'check', sys.argv[1]]\n"
+        "import ccstae.cli, ccstae.pipeline.stages\n"
+        "try: ccstae.cli.main()\n"
+        "except SystemExit as end: assert not end.code\n"
+        "print(sorted({'torch', 'abtem', 'matplotlib', 'pandas'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program, DEFAULT], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_threads_are_set_before_anything_counts_them() -> None:
+    program = "from ccstae import cli; cli.options(threads=1); import torch; print(torch.get_num_threads())"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "1"
