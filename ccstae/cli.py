@@ -1,6 +1,8 @@
-"""The command line: one subcommand a stage, each of use without the workflow, and a few to look around.
+"""The command line: one subcommand a stage, each of use without the workflow, and a few to look
+around.
 
-CONFIG is a YAML file, or `-` for the same on standard input. Bad input ends with one line and exit code 2; a breach of the baseline with 1.
+CONFIG is a YAML file, or `-` for the same on standard input. Bad input ends with one line and exit
+code 2; a breach of the baseline with 1.
 """
 
 from __future__ import annotations
@@ -19,10 +21,11 @@ from ccstae.config.run import Config, dump, read
 from ccstae.errors import InputError, unknown
 from ccstae.machine.device import Device, keep_freed_memory
 
-# The stages' modules are imported where they run: torch and abTEM take seconds, and `--help` should not.
+# The stages' modules are imported where they run: torch and abTEM take seconds, and `--help` should
+# not.
 
 app = typer.Typer(
-    help="Strain mapping from noisy 4D-STEM, benchmarked against exact truth and the physical limit.",
+    help="Strain mapping from noisy 4D-STEM, held against exact truth and the physical limit.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -31,14 +34,21 @@ app = typer.Typer(
 config_app = typer.Typer(help="Check, complete and describe configs.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 
-ConfigPath = Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML config file; - reads standard input.")]
+ConfigPath = Annotated[
+    str, typer.Argument(metavar="CONFIG", help="A YAML config file; - reads standard input.")
+]
 Out = Annotated[Path, typer.Option(help="Where the product goes.")]
 RunDir = Annotated[Path, typer.Option("--run", help="The run's folder, results/<name>.")]
 
 
 @app.callback(invoke_without_command=True)
 def options(
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads for numerics; as many as there are cores where left out.")] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Threads for numerics; as many as there are cores where left out."
+        ),
+    ] = None,
     log: Annotated[Path | None, typer.Option(help="Also write messages to this file.")] = None,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
@@ -46,11 +56,17 @@ def options(
         print(__version__)
         raise typer.Exit
     keep_freed_memory()
-    # Threads that wait by spinning take the core from those that work: on a busy machine that costs a factor of several.
+    # Threads that wait by spinning take the core from those that work: on a busy machine that costs
+    # a factor of several.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if threads is not None:
         # Read by numpy, scipy and torch when they are first imported.
-        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        for name in (
+            "OMP_NUM_THREADS",
+            "MKL_NUM_THREADS",
+            "OPENBLAS_NUM_THREADS",
+            "NUMBA_NUM_THREADS",
+        ):
             os.environ[name] = str(threads)
     if log is not None:
         from ccstae.machine.progress import copy_stderr
@@ -116,9 +132,16 @@ def map_strain(
     method: str,
     out: Out,
     counts: Annotated[Path, typer.Option(help="The noisy counts.")],
-    tuned: Annotated[Path | None, typer.Option(help="Settings that `tune` chose, instead of the config's.")] = None,
-    weights: Annotated[Path | None, typer.Option(help="What the method learned from another scan: nothing is trained.")] = None,
-    save_weights: Annotated[Path | None, typer.Option(help="Where to keep what the method learns, for other scans.")] = None,
+    tuned: Annotated[
+        Path | None, typer.Option(help="Settings that `tune` chose, instead of the config's.")
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="What the method learned from another scan: nothing is trained."),
+    ] = None,
+    save_weights: Annotated[
+        Path | None, typer.Option(help="Where to keep what the method learns, for other scans.")
+    ] = None,
 ) -> None:
     """Map strain with a method."""
     run = read(config)
@@ -134,7 +157,8 @@ def map_strain(
 
 @app.command()
 def tune(config: ConfigPath, method: str, level: str, run_dir: RunDir, out: Out) -> None:
-    """Search the best settings of a method at a noise level, on the run's tuning scenes and seeds."""
+    """Search the best settings of a method at a noise level, on the run's tuning scenes and
+    seeds."""
     run = read(config)
     known("method", method, run.methods)
     run.level(level)
@@ -149,7 +173,10 @@ def score(
     run_dir: RunDir,
     out: Out,
     not_run: Annotated[
-        Path | None, typer.Option(help="Where maps go that no program could make; else not_run.csv beside the scores.")
+        Path | None,
+        typer.Option(
+            help="Where maps go that no program could make; else not_run.csv beside the scores."
+        ),
     ] = None,
 ) -> None:
     """Hold the maps of a run against truth."""
@@ -160,7 +187,10 @@ def score(
 
 @app.command()
 def throughput(
-    config: ConfigPath, run_dir: RunDir, out: Out, cores: Annotated[int, typer.Option(min=1, help="How many all cores are.")]
+    config: ConfigPath,
+    run_dir: RunDir,
+    out: Out,
+    cores: Annotated[int, typer.Option(min=1, help="How many all cores are.")],
 ) -> None:
     """Time every method anew on one core and on all."""
     from ccstae.evaluation import throughput
@@ -169,7 +199,9 @@ def throughput(
 
 
 @app.command()
-def tables(config: ConfigPath, metrics: Annotated[Path, typer.Option(help="The scores.")], out: Out) -> None:
+def tables(
+    config: ConfigPath, metrics: Annotated[Path, typer.Option(help="The scores.")], out: Out
+) -> None:
     """Write the tables of a run."""
     from ccstae.reporting import tables
 
@@ -196,7 +228,12 @@ def report(config: ConfigPath, run_dir: RunDir, out: Out) -> None:
 def regress(
     metrics: Annotated[Path, typer.Option(help="The scores of a run.")],
     baseline: Annotated[Path, typer.Option(help="The baseline, tests/baselines/<run>.yaml.")],
-    update: Annotated[bool, typer.Option("--update", help="Make the scores the new baseline instead of comparing them.")] = False,
+    update: Annotated[
+        bool,
+        typer.Option(
+            "--update", help="Make the scores the new baseline instead of comparing them."
+        ),
+    ] = False,
     markdown: Annotated[Path | None, typer.Option(help="Also write the table as Markdown.")] = None,
     json: Annotated[Path | None, typer.Option(help="Also write every entry as JSON.")] = None,
 ) -> None:
@@ -236,8 +273,13 @@ def check_map(file: Path) -> None:
     answer = read_map(file, complete=False)
     rows, columns = answer.F.shape[:2]
     failed = int(np.isnan(answer.F).any((-1, -2)).sum())
-    extra = [name for name in ("covariance", "label", "centre_px") if getattr(answer, name) is not None]
-    print(f"{file}: good: {rows} x {columns} positions, {failed} without an answer; also holds: {', '.join(extra) or 'nothing else'}")
+    extra = [
+        name for name in ("covariance", "label", "centre_px") if getattr(answer, name) is not None
+    ]
+    print(
+        f"{file}: good: {rows} x {columns} positions, {failed} without an answer; also holds: "
+        f"{', '.join(extra) or 'nothing else'}"
+    )
 
 
 @app.command()
@@ -261,7 +303,10 @@ def preview(
     config: ConfigPath,
     scene: str,
     out: Out,
-    at: Annotated[tuple[int, int] | None, typer.Option(metavar="ROW COLUMN", help="The position whose atoms to show.")] = None,
+    at: Annotated[
+        tuple[int, int] | None,
+        typer.Option(metavar="ROW COLUMN", help="The position whose atoms to show."),
+    ] = None,
 ) -> None:
     """Draw a scene to one PNG in seconds: truth, atoms, patterns."""
     run = read(config)
@@ -283,11 +328,17 @@ def check(config: ConfigPath) -> None:
         except InputError as error:
             raise InputError(f"{config}: {error}") from None
     maps = len(run.scored) * len(run.levels) * len(run.seeds.test) * len(run.methods)
-    print(f"{config}: good: {len(run.scored)} scenes, {len(run.levels)} noise levels, {len(run.methods)} methods, {maps} maps")
+    print(
+        f"{config}: good: {len(run.scored)} scenes, {len(run.levels)} noise levels, "
+        f"{len(run.methods)} methods, {maps} maps"
+    )
 
 
 @config_app.command()
-def resolve(config: ConfigPath, out: Annotated[Path | None, typer.Option(help="A file instead of standard output.")] = None) -> None:
+def resolve(
+    config: ConfigPath,
+    out: Annotated[Path | None, typer.Option(help="A file instead of standard output.")] = None,
+) -> None:
     """Print a config with every default filled in."""
     text = dump(read(config))
     if out is None:
@@ -311,7 +362,8 @@ def known(what: str, id: str, ids: Iterable[str]) -> None:
 
 
 def main() -> None:
-    """Run the command line; bad input and a system that refuses end with one line and exit code 2."""
+    """Run the command line; bad input and a system that refuses end with one line and exit
+    code 2."""
     try:
         app()
     except InputError as error:

@@ -1,4 +1,6 @@
-"""The one exception that means "the user can mend this": what is wrong, where, and what was expected."""
+"""The one exception that means "the user can mend this": what is wrong, where, and what was
+expected.
+"""
 
 from __future__ import annotations
 

@@ -5,7 +5,8 @@ matrices have their components in (x, y) order. A displacement u(X) maps a refer
 x = X + u(X); the deformation gradient is F = I + du/dX.
 
 * Reciprocal lattice vectors transform as g' = F^-T g.
-* F = V R (left polar decomposition). Strain is V - I: exx, eyy and exy (tensor shear, not engineering shear).
+* F = V R (left polar decomposition). Strain is V - I: exx, eyy and exy (tensor shear, not
+  engineering shear).
 * theta is the angle of R in radians, positive from x towards y; two angles are compared modulo the
   rotational symmetry of the lattice.
 """
@@ -30,8 +31,11 @@ def wavelength_A(energy_keV: float) -> float:
 
 
 def deformation(exx: ArrayLike, eyy: ArrayLike, exy: ArrayLike, theta: ArrayLike) -> Array:
-    """F = (I + e) R(theta), shape (..., 2, 2), from strain components and the rotation in radians."""
-    exx, eyy, exy, theta = np.broadcast_arrays(*(np.asarray(a, float) for a in (exx, eyy, exy, theta)))
+    """F = (I + e) R(theta), shape (..., 2, 2), from strain components and the rotation in
+    radians."""
+    exx, eyy, exy, theta = np.broadcast_arrays(
+        *(np.asarray(a, float) for a in (exx, eyy, exy, theta))
+    )
     stretch = np.stack([np.stack([1 + exx, exy], -1), np.stack([exy, 1 + eyy], -1)], -2)
     return np.asarray(stretch @ rotation_matrix(theta))
 
@@ -62,8 +66,8 @@ def components(F: Array) -> Array:
 def components_jacobian(F: Array) -> Array:
     """d(exx, eyy, exy, theta) / d(Fxx, Fxy, Fyx, Fyy), shape (..., 4, 4), exact.
 
-    With F = V R: dtheta = (a da' - b db') from theta = atan2(b, a), b = Fyx - Fxy, a = Fxx + Fyy, and
-    dV = dF R^T + F dR^T = (dF + F J^T dtheta) R^T with J the generator of rotations.
+    With F = V R: dtheta = (a da' - b db') from theta = atan2(b, a), b = Fyx - Fxy, a = Fxx + Fyy,
+    and dV = dF R^T + F dR^T = (dF + F J^T dtheta) R^T with J the generator of rotations.
     """
     a = F[..., 0, 0] + F[..., 1, 1]
     b = F[..., 1, 0] - F[..., 0, 1]
@@ -71,7 +75,9 @@ def components_jacobian(F: Array) -> Array:
     zero = np.zeros_like(a)
     dtheta = np.stack([-b / n, -a / n, a / n, -b / n], -1)
     Rt = np.swapaxes(rotation_matrix(np.arctan2(b, a)), -1, -2)
-    spin = F @ np.array([[0.0, 1.0], [-1.0, 0.0]]) @ Rt  # F J^T R^T, the change of V by a turn of R alone
+    spin = (
+        F @ np.array([[0.0, 1.0], [-1.0, 0.0]]) @ Rt
+    )  # F J^T R^T, the change of V by a turn of R alone
     out = np.stack([zero, zero, zero, zero], -1)[..., None, :].repeat(4, -2)
     for k, (i, j) in enumerate(((0, 0), (0, 1), (1, 0), (1, 1))):
         dV = np.zeros_like(F)
@@ -90,17 +96,23 @@ def inverse_transpose(F: Array) -> Array:
 
 
 def deformation_from_reciprocal(G: Array, G0: Array) -> Array:
-    """F = (G G0^-1)^-T from measured and reference reciprocal vectors (columns), shapes (..., 2, 2) and (2, 2)."""
+    """F = (G G0^-1)^-T from measured and reference reciprocal vectors (columns), shapes (..., 2, 2)
+    and (2, 2).
+    """
     return inverse_transpose(G @ np.linalg.inv(G0))
 
 
 def deformation_from_real(A: Array, A0: Array) -> Array:
-    """F = A A0^-1 from measured and reference real lattice vectors (columns), shapes (..., 2, 2) and (2, 2)."""
+    """F = A A0^-1 from measured and reference real lattice vectors (columns), shapes (..., 2, 2)
+    and (2, 2).
+    """
     return A @ np.linalg.inv(A0)
 
 
 def reciprocal(lattice: Array) -> Array:
-    """Reciprocal lattice vectors (columns, 1/Angstrom, no 2 pi) of real lattice vectors (columns, Angstrom)."""
+    """Reciprocal lattice vectors (columns, 1/Angstrom, no 2 pi) of real lattice vectors (columns,
+    Angstrom).
+    """
     return inverse_transpose(lattice)
 
 
@@ -111,7 +123,8 @@ def wrap(angle: ArrayLike, symmetry: int) -> Array:
 
 
 def to_branch(F: Array, reference: Array, symmetry: int) -> Array:
-    """F S^k, S the lattice's rotation by 2 pi / n, with the k that brings its rotation nearest to that of `reference`.
+    """F S^k, S the lattice's rotation by 2 pi / n, with the k that brings its rotation nearest to
+    that of `reference`.
 
     F and F S^k map one and the same lattice; strain is untouched.
     """
@@ -122,7 +135,9 @@ def to_branch(F: Array, reference: Array, symmetry: int) -> Array:
 
 
 def regauge(F: Array, mask: NDArray[np.bool_]) -> Array:
-    """F F_ref^-1 with F_ref the elementwise median of F over `mask`; unchanged where the mask holds no finite F."""
+    """F F_ref^-1 with F_ref the elementwise median of F over `mask`; unchanged where the mask holds
+    no finite F.
+    """
     inside = F[mask & np.isfinite(F).all((-1, -2))]
     if len(inside) == 0:
         return F
@@ -130,7 +145,9 @@ def regauge(F: Array, mask: NDArray[np.bool_]) -> Array:
 
 
 def lattice_nodes(G: Array, radius: float, count: int = 12) -> NDArray[np.int64]:
-    """Integer (h, k), shape (n, 2), with |h g1 + k g2| <= radius; columns of G are g1 and g2. Sorted by length."""
+    """Integer (h, k), shape (n, 2), with |h g1 + k g2| <= radius; columns of G are g1 and g2.
+    Sorted by length.
+    """
     h, k = np.meshgrid(np.arange(-count, count + 1), np.arange(-count, count + 1), indexing="ij")
     hk = np.stack([h.ravel(), k.ravel()], -1)
     length = np.linalg.norm(hk @ G.T, axis=-1)

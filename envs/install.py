@@ -1,10 +1,12 @@
-"""Install a lock into the Python that runs this: what is pinned with hashes, and nothing else. Standard library alone.
+"""Install a lock into the Python that runs this: what is pinned with hashes, and nothing else.
+Standard library alone.
 
     python envs/install.py envs/ccstae.lock
 
-torch has a CPU build and one for CUDA, and the machine's own pip configuration decides between them. Asked for hashes, pip rather takes a
-build whose index tells them; so the machine's build is found first, then held against the lock. The CUDA build's libraries are in
-`cuda.lock`, beside this file.
+torch has a CPU build and one for CUDA, and the machine's own pip configuration decides between
+them. Asked for hashes, pip rather takes a build whose index tells them; so the machine's build is
+found first, then held against the lock. The CUDA build's libraries are in `cuda.lock`, beside this
+file.
 """
 
 from __future__ import annotations
@@ -20,7 +22,11 @@ CUDA_LOCK = Path(__file__).with_name("cuda.lock")
 
 def pip(*words: str) -> str:
     """Run pip; what it printed. Where it fails, so does this, with pip's own words."""
-    done = subprocess.run([sys.executable, "-m", "pip", *words, "--disable-pip-version-check"], stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", *words, "--disable-pip-version-check"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     if done.returncode:
         sys.exit(done.stdout + f"error: pip {words[0]} failed")
     return done.stdout
@@ -37,7 +43,9 @@ def install_torch(entry: str) -> None:
         lock = Path(folder) / "lock"
         lock.write_text(entry)
         install(lock, "--no-index", "--find-links", folder)
-    needed = next(line for line in pip("show", "torch").splitlines() if line.startswith("Requires:"))
+    needed = next(
+        line for line in pip("show", "torch").splitlines() if line.startswith("Requires:")
+    )
     if "cuda" in needed:
         print("this torch is its CUDA build: its libraries")
         install(CUDA_LOCK)

@@ -1,17 +1,21 @@
-"""Write the locks: every package of the project's environment and of its peers', pinned, with the hashes of all its files.
+"""Write the locks: every package of the project's environment and of its peers', pinned, with the
+hashes of all its files.
 
     python envs/lock.py
 
-Needs `uv` and `pip` on the path; `make lock` sees to that. uv resolves for every Python and system at once, and takes the hashes from the
-index.
+Needs `uv` and `pip` on the path; `make lock` sees to that. uv resolves for every Python and system
+at once, and takes the hashes from the index.
 
-- `ccstae.lock` is made from pyproject.toml and holds everything but the libraries of torch's CUDA build.
-- `cuda.lock` holds those alone. `install.py` installs them where the torch that it got asks for them.
+- `ccstae.lock` is made from pyproject.toml and holds everything but the libraries of torch's CUDA
+  build.
+- `cuda.lock` holds those alone. `install.py` installs them where the torch that it got asks for
+  them.
 - `py4dstem.lock`, `blobfinder.lock` and `quantem.lock` are those of config/peers.yaml's methods.
 
-torch is pinned without the name of a build, so the machine's own pip configuration decides between its CPU and its CUDA build. The index
-has the hashes of one; that of the wheel that pip takes on this machine is added. Hashes of the same version that the lock already holds
-stay, so builds for other machines are added by running this there.
+torch is pinned without the name of a build, so the machine's own pip configuration decides between
+its CPU and its CUDA build. The index has the hashes of one; that of the wheel that pip takes on
+this machine is added. Hashes of the same version that the lock already holds stay, so builds for
+other machines are added by running this there.
 """
 
 from __future__ import annotations
@@ -29,15 +33,22 @@ TORCH = "2.13.0"
 CUDA = ("nvidia-", "cuda-", "triton")
 
 HEADER = """\
-# Every package of the environment, pinned, with the hashes of its files. Made from pyproject.toml (with its extra `dev`) by `make lock`.
-# torch is pinned without the name of a build, with hashes of its CPU and its CUDA builds: the machine's own pip configuration decides.
+# Every package of the environment, pinned, with the hashes of its files. Made from pyproject.toml
+# (with its extra `dev`) by `make lock`. torch is pinned without the name of a build, with hashes of
+# its CPU and its CUDA builds: the machine's own pip configuration decides.
 """
-PEERS = {"py4dstem": "py4DSTEM==0.14.18", "blobfinder": "libertem-blobfinder[udf]==0.6.1", "quantem": "quantem==0.1.10"}
+PEERS = {
+    "py4dstem": "py4DSTEM==0.14.18",
+    "blobfinder": "libertem-blobfinder[udf]==0.6.1",
+    "quantem": "quantem==0.1.10",
+}
 PEER_HEADER = """\
-# The environment of config/peers.yaml's method {name}, pinned, with the hashes of its files. Made by `make lock`.
+# The environment of config/peers.yaml's method {name}, pinned, with the hashes of its files. Made
+# by `make lock`.
 """
 CUDA_HEADER = """\
-# The libraries of torch's CUDA build, pinned, with the hashes of their files. Made by `make lock`; installed where torch asks for them.
+# The libraries of torch's CUDA build, pinned, with the hashes of their files. Made by `make lock`;
+# installed where torch asks for them.
 """
 
 
@@ -55,12 +66,25 @@ def entries(lock: str) -> dict[str, tuple[str, set[str]]]:
 
 def resolved(*words: str) -> dict[str, tuple[str, set[str]]]:
     """What uv makes of these requirements, with the one version of torch."""
-    options = "--upgrade --universal --python-version 3.11 --generate-hashes --fork-strategy fewest --quiet --no-header --no-annotate"
+    options = (
+        "--upgrade --universal --python-version 3.11 --generate-hashes --fork-strategy fewest "
+        "--quiet --no-header --no-annotate"
+    )
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as constraint:
         constraint.write(f"torch=={TORCH}\n")
         constraint.flush()
-        command = ["uv", "pip", "compile", *words, *options.split(), "--constraint", constraint.name]
-        return entries(subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout)
+        command = [
+            "uv",
+            "pip",
+            "compile",
+            *words,
+            *options.split(),
+            "--constraint",
+            constraint.name,
+        ]
+        return entries(
+            subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
+        )
 
 
 def peer(requirement: str) -> dict[str, tuple[str, set[str]]]:
@@ -73,7 +97,17 @@ def peer(requirement: str) -> dict[str, tuple[str, set[str]]]:
 def wheel() -> str:
     """The hash of the torch that pip takes on this machine."""
     with tempfile.TemporaryDirectory() as folder:
-        words = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, f"torch=={TORCH}"]
+        words = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--dest",
+            folder,
+            f"torch=={TORCH}",
+        ]
         subprocess.run(words, check=True)
         (path,) = Path(folder).iterdir()
         with path.open("rb") as file:
@@ -81,7 +115,10 @@ def wheel() -> str:
 
 
 def text(packages: dict[str, tuple[str, set[str]]]) -> str:
-    return "".join(pin + "".join(f" \\\n    --hash={one}" for one in sorted(hashes)) + "\n" for pin, hashes in packages.values())
+    return "".join(
+        pin + "".join(f" \\\n    --hash={one}" for one in sorted(hashes)) + "\n"
+        for pin, hashes in packages.values()
+    )
 
 
 def main() -> None:
@@ -96,7 +133,11 @@ def main() -> None:
         found.update({"torch": packages["torch"]} if "torch" in found else {})
         written[LOCK.with_name(f"{name}.lock")] = PEER_HEADER.format(name=name), found
     for path, (header, part) in written.items():
-        pinned = {name: entry for name, entry in part.items() if path == CUDA_LOCK or not name.startswith(CUDA)}
+        pinned = {
+            name: entry
+            for name, entry in part.items()
+            if path == CUDA_LOCK or not name.startswith(CUDA)
+        }
         new = path.with_suffix(".new")
         new.write_text(header + text(pinned))
         new.replace(path)

@@ -1,6 +1,8 @@
-"""What the adapters share: the counts file in, the map file out, and the way from lattice vectors to F. h5py and numpy alone.
+"""What the adapters share: the counts file in, the map file out, and the way from lattice vectors
+to F. h5py and numpy alone.
 
-Vectors and matrices have their components in (x, y) order, x along the last axis of a pattern; pixel centres are integers.
+Vectors and matrices have their components in (x, y) order, x along the last axis of a pattern;
+pixel centres are integers.
 """
 
 from __future__ import annotations
@@ -33,21 +35,27 @@ class Scan:
     symmetry: int  # of the lattice's rotation
 
     def oriented(self) -> Scan:
-        """The same with the lattice turned to where the sum of all patterns shows it, as a user would see by eye."""
+        """The same with the lattice turned to where the sum of all patterns shows it, as a user
+        would see by eye.
+        """
         total = self.counts.sum((0, 1), dtype=np.float64)
         y, x = np.indices(total.shape) - np.reshape(total.shape, (2, 1, 1)) // 2
         disk = np.fft.rfft2(np.fft.ifftshift(np.hypot(x, y) <= self.radius_px))
         disks = np.fft.irfft2(np.fft.rfft2(total) * disk, s=total.shape)
         offsets = self.nodes()[1:] @ self.lattice_px.T
         turns = np.radians(np.arange(-180 / self.symmetry, 180 / self.symmetry, 0.25))
-        at = np.rint(self.centre_px + offsets @ np.swapaxes(rotation(turns), -1, -2)).astype(int)  # (turns, nodes, 2)
+        at = np.rint(self.centre_px + offsets @ np.swapaxes(rotation(turns), -1, -2)).astype(
+            int
+        )  # (turns, nodes, 2)
         on = ((at >= 0) & (at < total.shape[::-1])).all(-1)
         seen = disks[at[..., 1] * on, at[..., 0] * on]
         best = turns[np.argmax((seen * on).sum(-1) / on.sum(-1))]
         return replace(self, lattice_px=rotation(best) @ self.lattice_px)
 
     def nodes(self) -> np.ndarray:
-        """(h, k) of the nominal nodes whose disks lie on the detector, (n, 2); the direct beam first."""
+        """(h, k) of the nominal nodes whose disks lie on the detector, (n, 2); the direct beam
+        first.
+        """
         span = np.arange(-12, 13)
         hk = np.stack(np.meshgrid(span, span), -1).reshape(-1, 2)
         at = self.centre_px + hk @ self.lattice_px.T
@@ -58,16 +66,24 @@ class Scan:
 
 @dataclass(frozen=True)
 class Found:
-    """What a peer found. Lattice vectors are the columns of G (Ry, Rx, 2, 2), in pixels, NaN where there are none."""
+    """What a peer found. Lattice vectors are the columns of G (Ry, Rx, 2, 2), in pixels, NaN where
+    there are none.
+    """
 
     G: np.ndarray
-    strain: np.ndarray | None = None  # (Ry, Rx, 4): exx, eyy, exy, theta by the peer's own formula, against the nominal lattice
+    strain: np.ndarray | None = (
+        # (Ry, Rx, 4): exx, eyy, exy, theta by the peer's own formula, against the nominal lattice
+        None
+    )
 
 
-def main(package: str, method: Callable[[Scan, dict[str, Any]], Found], warm_up: bool = False) -> None:
+def main(
+    package: str, method: Callable[[Scan, dict[str, Any]], Found], warm_up: bool = False
+) -> None:
     """Run `method` on the counts file of the command line and write the map.
 
-    The time told is that of the mapping, without imports and files; with `warm_up` one row is mapped before, for what compiles itself.
+    The time told is that of the mapping, without imports and files; with `warm_up` one row is
+    mapped before, for what compiles itself.
     """
     parser = argparse.ArgumentParser()
     for name in ("--counts", "--map", "--settings"):
@@ -79,7 +95,9 @@ def main(package: str, method: Callable[[Scan, dict[str, Any]], Found], warm_up:
     begun = time.perf_counter()
     found = method(scan.oriented(), settings)
     seconds = time.perf_counter() - begun
-    versions = {"python": platform.python_version()} | {name: metadata.version(name) for name in ("numpy", package)}
+    versions = {"python": platform.python_version()} | {
+        name: metadata.version(name) for name in ("numpy", package)
+    }
     with h5py.File(given.map, "w") as file:
         file["F"] = deformation(found.G, scan.lattice_px)
         if found.strain is not None:
@@ -90,9 +108,18 @@ def main(package: str, method: Callable[[Scan, dict[str, Any]], Found], warm_up:
 def read(path: str) -> Scan:
     with h5py.File(path) as file:
         pixel = float(file.attrs["pixel_size_inv_A"])
-        radius = float(file.attrs["semiangle_mrad"]) * 1e-3 / wavelength_A(float(file.attrs["energy_keV"])) / pixel
+        radius = (
+            float(file.attrs["semiangle_mrad"])
+            * 1e-3
+            / wavelength_A(float(file.attrs["energy_keV"]))
+            / pixel
+        )
         lattice = file["lattice_inv_A"][...] / pixel
-        counts, probe, centre = file["counts"][...].astype(np.float32), file["probe"][...], np.array(file.attrs["centre_px"], float)
+        counts, probe, centre = (
+            file["counts"][...].astype(np.float32),
+            file["probe"][...],
+            np.array(file.attrs["centre_px"], float),
+        )
         return Scan(counts, probe, centre, lattice, radius, int(file.attrs["rotational_symmetry"]))
 
 

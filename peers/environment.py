@@ -1,9 +1,10 @@
-"""Make the Python environment of a lock file, and write down where its Python is, or why there is none.
+"""Make the Python environment of a lock file, and write down where its Python is, or why there is
+none.
 
     python environment.py envs/py4dstem.lock .environments/py4dstem.python
 
-Never fails: an environment that cannot be made costs its method's row, not the run. Where this Python already holds what is
-locked (conda made it so), it is the one. Standard library alone.
+Never fails: an environment that cannot be made costs its method's row, not the run. Where this
+Python already holds what is locked (conda made it so), it is the one. Standard library alone.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ def main(lock: Path, out: Path) -> None:
     except (OSError, subprocess.CalledProcessError) as error:
         said = (getattr(error, "stdout", None) or str(error)).strip().splitlines()
         reasons = [line for line in said if line.lower().startswith("error")] or said[-1:]
-        python = f"error: it could not be made from {lock}: {reasons[0] if reasons else 'no reason given'}"
+        reason = reasons[0] if reasons else "no reason given"
+        python = f"error: it could not be made from {lock}: {reason}"
     print(python)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(python + "\n")
@@ -30,8 +32,14 @@ def main(lock: Path, out: Path) -> None:
 
 def holds(lock: Path) -> bool:
     """Whether this Python has every package of the lock, at its version."""
-    lines = (line.removesuffix(" \\") for line in lock.read_text().splitlines() if "==" in line and not line.startswith("#"))
-    wanted = (line.split("==") for line in lines if ";" not in line)  # those for some systems alone say nothing here
+    lines = (
+        line.removesuffix(" \\")
+        for line in lock.read_text().splitlines()
+        if "==" in line and not line.startswith("#")
+    )
+    wanted = (
+        line.split("==") for line in lines if ";" not in line
+    )  # those for some systems alone say nothing here
     try:
         return all(metadata.version(name).split("+")[0] == version for name, version in wanted)
     except metadata.PackageNotFoundError:
@@ -47,7 +55,9 @@ def make(lock: Path, folder: Path) -> Path:
 
 
 def run(*words: str) -> None:
-    done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    done = subprocess.run(
+        words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
     print(done.stdout, end="")
     if done.returncode:
         raise subprocess.CalledProcessError(done.returncode, words, done.stdout)

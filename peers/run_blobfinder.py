@@ -1,7 +1,9 @@
-"""LiberTEM-blobfinder, as in its strain example: correlation in crops round the known lattice, DFT upsampling, its own lattice match.
+"""LiberTEM-blobfinder, as in its strain example: correlation in crops round the known lattice, DFT
+upsampling, its own lattice match.
 
-Settings: `pattern` (radial-gradient, background or probe), `upsample`, `match` (fast or affine), `correlation` (fast or fullframe),
-`search` (over the disk radius), `tolerance` (px) and `min_weight` of its matcher.
+Settings: `pattern` (radial-gradient, background or probe), `upsample`, `match` (fast or affine),
+`correlation` (fast or fullframe), `search` (over the disk radius), `tolerance` (px) and
+`min_weight` of its matcher.
 """
 
 from __future__ import annotations
@@ -14,7 +16,11 @@ from adapter import THREADS, Found, Scan, main
 from libertem_blobfinder.common import gridmatching, patterns
 from libertem_blobfinder.udf import refinement
 
-CONTEXT = lt.Context.make_with("inline") if THREADS == 1 else lt.Context.make_with("dask", cpus=THREADS, gpus=0)
+CONTEXT = (
+    lt.Context.make_with("inline")
+    if THREADS == 1
+    else lt.Context.make_with("dask", cpus=THREADS, gpus=0)
+)
 DEFAULTS = {
     "pattern": "radial-gradient",
     "upsample": 20,
@@ -34,9 +40,13 @@ def map_strain(scan: Scan, settings: dict[str, Any]) -> Found:
     half = int(np.ceil(search))
     cx, cy = np.rint(scan.centre_px).astype(int)
     pattern = {
-        "radial-gradient": lambda: patterns.RadialGradientBackgroundSubtraction(radius, search=search),
+        "radial-gradient": lambda: patterns.RadialGradientBackgroundSubtraction(
+            radius, search=search
+        ),
         "background": lambda: patterns.BackgroundSubtraction(radius, search=search),
-        "probe": lambda: patterns.UserTemplate(scan.probe[cy - half : cy + half, cx - half : cx + half], search=search),
+        "probe": lambda: patterns.UserTemplate(
+            scan.probe[cy - half : cy + half, cx - half : cx + half], search=search
+        ),
     }[settings["pattern"]]()
     a, b = scan.lattice_px.T[:, ::-1]  # (y, x)
     dataset = CONTEXT.load("memory", data=scan.counts, sig_dims=2, num_partitions=THREADS)
@@ -47,7 +57,9 @@ def map_strain(scan: Scan, settings: dict[str, Any]) -> Found:
         a=a,
         b=b,
         match_pattern=pattern,
-        matcher=gridmatching.Matcher(tolerance=settings["tolerance"], min_weight=settings["min_weight"]),
+        matcher=gridmatching.Matcher(
+            tolerance=settings["tolerance"], min_weight=settings["min_weight"]
+        ),
         correlation=settings["correlation"],
         match=settings["match"],
         indices=scan.nodes(),

@@ -1,7 +1,9 @@
-"""py4DSTEM, as in its strain tutorial: probe kernel, disk detection, indexing and lattice fit are its own.
+"""py4DSTEM, as in its strain tutorial: probe kernel, disk detection, indexing and lattice fit are
+its own.
 
-Settings: `kernel` (mode), `radii` (of the sigmoid, over the disk radius), `sigma` (of the gaussian), `max_peak_spacing` (over the
-disk radius), and every argument of `find_Bragg_disks` under its own name.
+Settings: `kernel` (mode), `radii` (of the sigmoid, over the disk radius), `sigma` (of the
+gaussian), `max_peak_spacing` (over the disk radius), and every argument of `find_Bragg_disks` under
+its own name.
 """
 
 from __future__ import annotations
@@ -25,13 +27,26 @@ def detect(scan: Scan, settings: dict[str, Any]) -> py4DSTEM.BraggVectors:
     options: dict[str, Any] = {
         "flat": {},
         "gaussian": {"sigma": settings.get("sigma", 3.0), "bilinear": False},
-        "sigmoid": {"radii": tuple(radius * r for r in settings.get("radii", (0.0, 4.0))), "bilinear": False},
+        "sigmoid": {
+            "radii": tuple(radius * r for r in settings.get("radii", (0.0, 4.0))),
+            "bilinear": False,
+        },
     }
     mode = settings.get("kernel", "sigmoid")
     kernel = probe.get_kernel(mode=mode, origin=origin, **options[mode])
-    own = {name: value for name, value in settings.items() if name not in ("kernel", "radii", "sigma", "max_peak_spacing")}
+    own = {
+        name: value
+        for name, value in settings.items()
+        if name not in ("kernel", "radii", "sigma", "max_peak_spacing")
+    }
     # Its defaults for spacing, edge and least intensity leave one peak of a pattern of 128 px.
-    chosen = {"sigma_cc": 0, "minRelativeIntensity": 0, "minPeakSpacing": radius, "edgeBoundary": int(radius), "maxNumPeaks": 70}
+    chosen = {
+        "sigma_cc": 0,
+        "minRelativeIntensity": 0,
+        "minPeakSpacing": radius,
+        "edgeBoundary": int(radius),
+        "maxNumPeaks": 70,
+    }
     return cube.find_Bragg_disks(template=kernel, **chosen | own)
 
 
@@ -48,10 +63,14 @@ def map_strain(scan: Scan, settings: dict[str, Any]) -> Found:
     strainmap.fit_basis_vectors()
     fitted = strainmap.g1g2_map
     lost = ~fitted["mask"].data.astype(bool)
-    G = np.moveaxis(np.array([[fitted[f"g{i}{c}"].data for i in (1, 2)] for c in "yx"]), (0, 1), (-2, -1))
+    G = np.moveaxis(
+        np.array([[fitted[f"g{i}{c}"].data for i in (1, 2)] for c in "yx"]), (0, 1), (-2, -1)
+    )
     own = latticevectors.get_strain_from_reference_g1g2(fitted, g1, g2)
     strain = np.stack([own["e_yy"].data, own["e_xx"].data, own["e_xy"].data, own["theta"].data], -1)
-    return Found(np.where(lost[..., None, None], np.nan, G), np.where(lost[..., None], np.nan, strain))
+    return Found(
+        np.where(lost[..., None, None], np.nan, G), np.where(lost[..., None], np.nan, strain)
+    )
 
 
 if __name__ == "__main__":

@@ -23,8 +23,8 @@ from ccstae.reporting.figures import catalogue as figures
 def make_run() -> Callable[[Path], config.Config]:
     """A function that writes truth and maps of the made run into a folder and returns its config.
 
-    zero: no strain. com: 2 bounds of noise, NaN in 3 positions of the interior. template: 1.3 bounds. ccstae: 1 bound,
-    with covariance and labels (materials named the other way round).
+    zero: no strain. com: 2 bounds of noise, NaN in 3 positions of the interior. template: 1.3
+    bounds. ccstae: 1 bound, with covariance and labels (materials named the other way round).
     """
 
     def write(run_dir: Path) -> config.Config:
@@ -36,7 +36,9 @@ def make_run() -> Callable[[Path], config.Config]:
             for seed in made.seeds.test:
                 com = noisy(truth, 2 * limit, seed)
                 com[0, 10:13] = np.nan
-                named = np.select([truth.label == 1, truth.label == 2, truth.label == -1], [2, 1, 1], 0).astype(np.int8)
+                named = np.select(
+                    [truth.label == 1, truth.label == 2, truth.label == -1], [2, 1, 1], 0
+                ).astype(np.int8)
                 maps = {
                     "zero": made_map("zero", np.broadcast_to(np.eye(2), (*SHAPE, 2, 2))),
                     "com": made_map("com", com),
@@ -56,7 +58,9 @@ def make_run() -> Callable[[Path], config.Config]:
 
 
 @pytest.fixture(scope="session")
-def run_dir(tmp_path_factory: pytest.TempPathFactory, make_run: Callable[[Path], config.Config]) -> Path:
+def run_dir(
+    tmp_path_factory: pytest.TempPathFactory, make_run: Callable[[Path], config.Config]
+) -> Path:
     """The made run, scored. Read only."""
     folder = tmp_path_factory.mktemp("results") / "made"
     made = make_run(folder)
@@ -80,8 +84,15 @@ def _add_scene(folder: Path) -> None:
     pattern = (np.hypot(x, y) < 4) + 1e-3 * (np.abs(np.hypot(x, y) - 9) < 1)
     lattice = geometry.reciprocal(3.153 * np.array([[1, -0.5], [0, np.sqrt(0.75)]]))
     with h5py.File(folder / "scenes" / "pair.h5", "w") as file:
-        file["patterns"] = np.broadcast_to(pattern / pattern.sum(), (*SHAPE, 24, 24)).astype(np.float32)
-        store.write_calibration(file, store.Calibration(80, 3, 0.05, 32, (12, 12), lattice, 6), pattern)
+        file["patterns"] = np.broadcast_to(pattern / pattern.sum(), (*SHAPE, 24, 24)).astype(
+            np.float32
+        )
+        store.write_calibration(
+            file, store.Calibration(80, 3, 0.05, 32, (12, 12), lattice, 6), pattern
+        )
     level = Level(background=0.25, electrons=1e5)
     found = np.stack([pattern, 0.5 * pattern]).astype(np.float32)
-    store.write_map(score.map_path(folder, "pair", level, 1, "ccstae"), made_map("ccstae", made_truth().F_probe, dictionary=found))
+    store.write_map(
+        score.map_path(folder, "pair", level, 1, "ccstae"),
+        made_map("ccstae", made_truth().F_probe, dictionary=found),
+    )

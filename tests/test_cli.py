@@ -26,13 +26,31 @@ def run(*words: str, monkeypatch: pytest.MonkeyPatch) -> int:
 
 
 BAD = {
-    "no such config": (["config", "check", "nowhere.yaml"], ["nowhere.yaml", "expected a YAML config"]),
+    "no such config": (
+        ["config", "check", "nowhere.yaml"],
+        ["nowhere.yaml", "expected a YAML config"],
+    ),
     "a folder": (["config", "check", "."], [".", "directory"]),
-    "an unknown scene": (["simulate", DEFAULT, "heterostructur", "--out", "a.h5", "--optics", "b.h5"], ["'heterostructure'?"]),
-    "an unknown level": (["noise", DEFAULT, "heterostructure", "clear", "1", "--scene", "a.h5", "--out", "b.h5"], ["'clean'?"]),
-    "an unknown method": (["map", DEFAULT, "templat", "--counts", "a.h5", "--out", "b.h5"], ["'template'?"]),
-    "no such counts": (["map", DEFAULT, "zero", "--counts", "nowhere.h5", "--out", "b.h5"], ["nowhere.h5", "expected an HDF5 file"]),
-    "no such scores": (["tables", DEFAULT, "--metrics", "nowhere.csv", "--out", "tables"], ["nowhere.csv"]),
+    "an unknown scene": (
+        ["simulate", DEFAULT, "heterostructur", "--out", "a.h5", "--optics", "b.h5"],
+        ["'heterostructure'?"],
+    ),
+    "an unknown level": (
+        ["noise", DEFAULT, "heterostructure", "clear", "1", "--scene", "a.h5", "--out", "b.h5"],
+        ["'clean'?"],
+    ),
+    "an unknown method": (
+        ["map", DEFAULT, "templat", "--counts", "a.h5", "--out", "b.h5"],
+        ["'template'?"],
+    ),
+    "no such counts": (
+        ["map", DEFAULT, "zero", "--counts", "nowhere.h5", "--out", "b.h5"],
+        ["nowhere.h5", "expected an HDF5 file"],
+    ),
+    "no such scores": (
+        ["tables", DEFAULT, "--metrics", "nowhere.csv", "--out", "tables"],
+        ["nowhere.csv"],
+    ),
     "no map": (["check-map", "nowhere.h5"], ["nowhere.h5", "expected an HDF5 file"]),
 }
 
@@ -57,7 +75,19 @@ def test_a_truncated_counts_file_leaves_nothing_behind(
     counts = tmp_path / "counts.h5"
     counts.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
     out = tmp_path / "map.h5"
-    assert run("map", DEFAULT, "zero", "--counts", str(counts), "--out", str(out), monkeypatch=monkeypatch) == 2
+    assert (
+        run(
+            "map",
+            DEFAULT,
+            "zero",
+            "--counts",
+            str(counts),
+            "--out",
+            str(out),
+            monkeypatch=monkeypatch,
+        )
+        == 2
+    )
     assert str(counts) in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["counts.h5"]
 
@@ -67,7 +97,17 @@ def test_a_system_that_refuses_is_told_in_one_line(
 ) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")
-    assert run("config", "resolve", DEFAULT, "--out", str(blocked / "config.yaml"), monkeypatch=monkeypatch) == 2
+    assert (
+        run(
+            "config",
+            "resolve",
+            DEFAULT,
+            "--out",
+            str(blocked / "config.yaml"),
+            monkeypatch=monkeypatch,
+        )
+        == 2
+    )
     said = capsys.readouterr().err
     assert said.startswith("error: ")
     assert str(blocked) in said
@@ -85,19 +125,38 @@ def test_a_resolved_config_says_everything_and_reads_back(
     assert yaml.safe_load(text)["methods"]["template"]["settings"]["subpixel"] == "dft"
 
 
-def test_the_schema_names_every_setting(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_schema_names_every_setting(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run("config", "schema", monkeypatch=monkeypatch) == 0
-    assert "semiangle_mrad" in json.loads(capsys.readouterr().out)["$defs"]["Microscope"]["properties"]
+    assert (
+        "semiangle_mrad" in json.loads(capsys.readouterr().out)["$defs"]["Microscope"]["properties"]
+    )
 
 
 @pytest.mark.parametrize(
     ("command", "expected"),
     [
         ("methods", ["zero:", "template:", "upsample (default"]),
-        ("scenes", ["heterostructure:", "dislocations:", "poisson_ratio (default 0.22)", "polycrystal:", "labelled:", "sha256"]),
+        (
+            "scenes",
+            [
+                "heterostructure:",
+                "dislocations:",
+                "poisson_ratio (default 0.22)",
+                "polycrystal:",
+                "labelled:",
+                "sha256",
+            ],
+        ),
     ],
 )
-def test_lists_for_people(command: str, expected: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lists_for_people(
+    command: str,
+    expected: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert run(command, monkeypatch=monkeypatch) == 0
     said = capsys.readouterr().out
     assert all(part in said for part in expected)
@@ -112,11 +171,20 @@ def test_looking_around_loads_no_heavy_module() -> None:
         "except SystemExit as end: assert not end.code\n"
         "print(sorted({'torch', 'abtem', 'matplotlib', 'pandas'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", program, DEFAULT], capture_output=True, text=True, check=True, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-c", program, DEFAULT],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
     assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_threads_are_set_before_anything_counts_them() -> None:
-    program = "from ccstae import cli; cli.options(threads=1); import torch; print(torch.get_num_threads())"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    program = "from ccstae import cli; cli.options(threads=1); "
+    program += "import torch; print(torch.get_num_threads())"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
+    )
     assert done.stdout.strip() == "1"

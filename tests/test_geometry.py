@@ -21,15 +21,22 @@ def test_wavelength_at_80_kv_and_200_kv():
 def test_signs_on_a_lattice_drawn_by_hand():
     # Stretch along x by 2 %: real lattice longer along x, reciprocal shorter, exx positive.
     stretched = np.diag([1.02, 1.0]) @ LATTICE
-    F = geometry.deformation_from_reciprocal(geometry.reciprocal(stretched), geometry.reciprocal(LATTICE))
+    F = geometry.deformation_from_reciprocal(
+        geometry.reciprocal(stretched), geometry.reciprocal(LATTICE)
+    )
     assert geometry.components(F) == pytest.approx([0.02, 0, 0, 0], abs=1e-12)
-    # A turn of x towards y (rows run downwards in a pattern, but x towards y all the same) is positive.
+    # A turn of x towards y (rows run downwards in a pattern, but x towards y all the same) is
+    # positive.
     turned = np.array([[np.cos(0.1), -np.sin(0.1)], [np.sin(0.1), np.cos(0.1)]]) @ LATTICE
-    F = geometry.deformation_from_reciprocal(geometry.reciprocal(turned), geometry.reciprocal(LATTICE))
+    F = geometry.deformation_from_reciprocal(
+        geometry.reciprocal(turned), geometry.reciprocal(LATTICE)
+    )
     assert geometry.components(F) == pytest.approx([0, 0, 0, 0.1], abs=1e-12)
     # Shear is the tensor component: the angle between x and y closes by twice it.
     sheared = np.array([[1.0, 0.01], [0.01, 1.0]]) @ LATTICE
-    F = geometry.deformation_from_reciprocal(geometry.reciprocal(sheared), geometry.reciprocal(LATTICE))
+    F = geometry.deformation_from_reciprocal(
+        geometry.reciprocal(sheared), geometry.reciprocal(LATTICE)
+    )
     assert geometry.components(F) == pytest.approx([0, 0, 0.01, 0], abs=1e-12)
 
 
@@ -53,8 +60,12 @@ def test_polar_decomposition_gives_back_what_made_it(exx, eyy, exy, theta):
 def test_reciprocal_vectors_transform_with_the_inverse_transpose(exx, eyy, exy, theta):
     F = geometry.deformation(exx, eyy, exy, theta)
     G0 = geometry.reciprocal(LATTICE)
-    assert geometry.reciprocal(F @ LATTICE) == pytest.approx(geometry.inverse_transpose(F) @ G0, abs=1e-12)
-    assert geometry.deformation_from_reciprocal(geometry.inverse_transpose(F) @ G0, G0) == pytest.approx(F, abs=1e-9)
+    assert geometry.reciprocal(F @ LATTICE) == pytest.approx(
+        geometry.inverse_transpose(F) @ G0, abs=1e-12
+    )
+    assert geometry.deformation_from_reciprocal(
+        geometry.inverse_transpose(F) @ G0, G0
+    ) == pytest.approx(F, abs=1e-9)
 
 
 @given(strain, strain, strain, angle)

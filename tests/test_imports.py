@@ -24,7 +24,11 @@ STAGES = (
     "reporting.report",
     "gate.compare",
 )
-TOP = {"ccstae.cli", "ccstae.pipeline.stages", "ccstae.pipeline.claim"}  # what starts stages, and is started by none
+TOP = {
+    "ccstae.cli",
+    "ccstae.pipeline.stages",
+    "ccstae.pipeline.claim",
+}  # what starts stages, and is started by none
 
 
 def modules() -> dict[str, Path]:
@@ -86,7 +90,9 @@ def test_no_stage_imports_a_later_one(stage: str) -> None:
     assert reach(f"ccstae.{stage}") & later == set()
 
 
-@pytest.mark.parametrize("method", sorted(name for name in MODULES if name.startswith("ccstae.methods.")))
+@pytest.mark.parametrize(
+    "method", sorted(name for name in MODULES if name.startswith("ccstae.methods."))
+)
 def test_a_method_cannot_know_the_truth(method: str) -> None:
     hidden = ("ccstae.simulation.", "ccstae.specimen.", "ccstae.evaluation.")
     assert [name for name in reach(method) if name.startswith(hidden)] == []

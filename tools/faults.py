@@ -1,12 +1,15 @@
 """Faults that need a real run, a mount or a GPU, each tried on a copy of the project.
 
-    python tools/faults.py kill --times 20   kill -9 of the run, of a worker and of Snakemake at random moments of config/ci.yaml
-    python tools/faults.py disk              a disk that fills, at one stage after another (needs the right to mount)
-    python tools/faults.py readonly          a read-only results folder (needs the right to mount)
+    python tools/faults.py kill --times 20   kill -9 of the run, of a worker and of Snakemake
+                                             at random moments of config/ci.yaml
+    python tools/faults.py disk              a disk that fills, at one stage after another
+    python tools/faults.py readonly          a read-only results folder
     python tools/faults.py gpu               a GPU with too little memory (needs a GPU)
 
-After every fault the next run must finish without any cleaning up, with the scores of an undisturbed run. What needs no real run is
-in tests/workflow/test_faults.py.
+`disk` and `readonly` need the right to mount.
+
+After every fault the next run must finish without any cleaning up, with the scores of an
+undisturbed run. What needs no real run is in tests/workflow/test_faults.py.
 """
 
 from __future__ import annotations
@@ -57,7 +60,9 @@ def workers(session: int) -> list[int]:
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             words = (folder / "cmdline").read_bytes().split(b"\0")
-            if os.getsid(int(folder.name)) == session and any(word.endswith(b"/bin/ccstae") for word in words):
+            if os.getsid(int(folder.name)) == session and any(
+                word.endswith(b"/bin/ccstae") for word in words
+            ):
                 found.append(int(folder.name))
         except (OSError, ValueError):
             continue
@@ -83,24 +88,34 @@ def kill(folder: Path, times: int, seed: int) -> int:
         process.communicate() if victim != "Snakemake" else process.wait()
         done = checkout.snakemake(*RUN)
         left = [str(path) for path in checkout.path.rglob("*.partial")]
-        good = done.returncode == 0 and scores(checkout) == expected and (victim == "Snakemake" or not left)
+        good = (
+            done.returncode == 0
+            and scores(checkout) == expected
+            and (victim == "Snakemake" or not left)
+        )
         wrong += not good
         print(
-            f"{'good ' if good else 'WRONG'}  {victim} killed after {moment:.0f} s {'' if good else done.stderr[-800:]} {left}", flush=True
+            f"{'good ' if good else 'WRONG'}  {victim} killed after {moment:.0f} s "
+            f"{'' if good else done.stderr[-800:]} {left}",
+            flush=True,
         )
     return wrong
 
 
 def mounted(checkout: Checkout, script: str) -> subprocess.CompletedProcess[str]:
     """Run a shell script in the checkout with mounts of its own, which go with it."""
-    return finished(checkout.command("unshare", "--map-root-user", "--mount", "bash", "-euc", script))
+    return finished(
+        checkout.command("unshare", "--map-root-user", "--mount", "bash", "-euc", script)
+    )
 
 
 SNAKEMAKE = f"{sys.executable} -m snakemake --cores 2 {' '.join(RUN)}"
 
 
 def disk(folder: Path) -> int:
-    """A disk that fills in the simulation, then, made larger each time, in the stages after it, and at last is large enough."""
+    """A disk that fills in the simulation, then, made larger each time, in the stages after it, and
+    at last is large enough.
+    """
     checkout, expected, _ = undisturbed(folder)
     fresh(checkout)
     (checkout.path / "results").mkdir()
@@ -110,15 +125,24 @@ def disk(folder: Path) -> int:
         script += "find results -name '.*.partial' | grep . && exit 8; "
     script += f"mount -o remount,size=2g results; {SNAKEMAKE}; rm -rf kept; cp -r results kept"
     done = mounted(checkout, script)
-    said = [(checkout.path / f"said.{size}").read_text() for size in DISKS_MB if (checkout.path / f"said.{size}").exists()]
+    said = [
+        (checkout.path / f"said.{size}").read_text()
+        for size in DISKS_MB
+        if (checkout.path / f"said.{size}").exists()
+    ]
     shutil.rmtree(checkout.path / "results")
     if done.returncode == 0:
         (checkout.path / "kept").rename(checkout.path / "results")
     told = ["No space left on device" in text and "Traceback" not in text for text in said]
     good = done.returncode == 0 and told == [True] * len(DISKS_MB) and scores(checkout) == expected
     for size, text in zip(DISKS_MB, said, strict=False):
-        print(f"{size} MB: {next((line for line in text.splitlines() if 'No space' in line), text[-2000:])}")
-    print(f"{'good ' if good else 'WRONG'}  disk full, then not {'' if good else done.stderr[-3000:]}")
+        print(
+            f"{size} MB: "
+            f"{next((line for line in text.splitlines() if 'No space' in line), text[-2000:])}"
+        )
+    print(
+        f"{'good ' if good else 'WRONG'}  disk full, then not {'' if good else done.stderr[-3000:]}"
+    )
     return not good
 
 
@@ -129,14 +153,19 @@ def readonly(folder: Path) -> int:
     done = mounted(checkout, f"mount -t tmpfs -o ro none results; {SNAKEMAKE}")
     errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     good = done.returncode == 2 and errors == [
-        "error: results/ci: cannot be written: Read-only file system; expected a folder for the run's results"
+        "error: results/ci: cannot be written: Read-only file system; expected a folder for the "
+        "run's results"
     ]
-    print(f"{'good ' if good else 'WRONG'}  read-only results {'' if good else done.stderr[-2000:]}")
+    print(
+        f"{'good ' if good else 'WRONG'}  read-only results {'' if good else done.stderr[-2000:]}"
+    )
     return not good
 
 
 def gpu(folder: Path) -> int:
-    """Every method on a GPU that holds next to nothing: smaller batches or the CPU, said aloud, with the same map."""
+    """Every method on a GPU that holds next to nothing: smaller batches or the CPU, said aloud,
+    with the same map.
+    """
     import torch
 
     if not torch.cuda.is_available():
@@ -145,16 +174,26 @@ def gpu(folder: Path) -> int:
     wrong = 0
     for method in ("com", "template", "ccstae"):
         counts = "results/ci/counts/heterostructure/w0.50_n100000.1.h5"
-        limit = "import sys, torch; torch.cuda.set_per_process_memory_fraction({fraction}); from ccstae.cli import main; "
-        words = f"sys.argv = ['ccstae', 'map', 'gpu.yaml', '{method}', '--counts', '{counts}', '--out', '{method}.{{fraction}}.h5']; main()"
-        (checkout.path / "gpu.yaml").write_text((checkout.path / "config/ci.yaml").read_text().replace("device: cpu", "device: gpu"))
+        program = (
+            "import sys, torch; torch.cuda.set_per_process_memory_fraction({fraction});"
+            " from ccstae.cli import main;"
+            f" sys.argv = ['ccstae', 'map', 'gpu.yaml', '{method}', '--counts', '{counts}',"
+            f" '--out', '{method}.{{fraction}}.h5'];"
+            " main()"
+        )
+        (checkout.path / "gpu.yaml").write_text(
+            (checkout.path / "config/ci.yaml").read_text().replace("device: cpu", "device: gpu")
+        )
         for fraction in (1.0, 1e-3, 1e-5):
-            done = finished(checkout.command(sys.executable, "-c", (limit + words).format(fraction=fraction)))
+            done = finished(
+                checkout.command(sys.executable, "-c", program.format(fraction=fraction))
+            )
             said = "out of memory" in done.stderr
             good = done.returncode == 0 and (fraction > 1e-5 or said)
             wrong += not good
             print(
-                f"{'good ' if good else 'WRONG'}  {method} with {fraction:g} of the memory: {done.stderr.strip().splitlines()[-1:]}",
+                f"{'good ' if good else 'WRONG'}  {method} with {fraction:g} of the memory: "
+                f"{done.stderr.strip().splitlines()[-1:]}",
                 flush=True,
             )
     return wrong
@@ -169,7 +208,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="ccstae-faults-", ignore_cleanup_errors=True) as path:
         folder = Path(path)
         tries = {"disk": disk, "readonly": readonly, "gpu": gpu}
-        wrong = kill(folder, given.times, given.seed) if given.fault == "kill" else tries[given.fault](folder)
+        wrong = (
+            kill(folder, given.times, given.seed)
+            if given.fault == "kill"
+            else tries[given.fault](folder)
+        )
     sys.exit(1 if wrong else 0)
 
 

@@ -1,11 +1,13 @@
-"""Does the gate see what it should? Degradations are planted in a copy of the project, and each must turn it red.
+"""Does the gate see what it should? Degradations are planted in a copy of the project, and each
+must turn it red.
 
-    python tools/mutation.py [NAME ...]           every planted degradation, or those named
-    python tools/mutation.py --repeats 20         unchanged runs with other seeds, which must stay green
+    python tools/mutation.py [NAME ...]     every planted degradation, or those named
+    python tools/mutation.py --repeats 20   unchanged runs with other seeds, which must stay green
     python tools/mutation.py --list
 
-The copy runs config/ci.yaml once unchanged, which must be green. For each degradation one line of the copy's source is changed and the
-workflow run again: it does anew just what the change touches. Every result is printed as it comes; exit code 1 where one is wrong.
+The copy runs config/ci.yaml once unchanged, which must be green. For each degradation one line of
+the copy's source is changed and the workflow run again: it does anew just what the change touches.
+Every result is printed as it comes; exit code 1 where one is wrong.
 """
 
 from __future__ import annotations
@@ -24,15 +26,20 @@ from checkout import REAL, Checkout, copy, finished
 
 BASELINE = "tests/baselines/ci.yaml"
 METRICS = "results/ci/metrics.csv"
-FIRST_SEED = 2001  # of the repeats: seeds that nothing else uses, and that no tolerance was set after
+# of the repeats: seeds that nothing else uses, and that no tolerance was set after
+FIRST_SEED = 2001
 
-# Is `ccstae`, but makes a noise-free map once and copies it for other seeds: without noise their counts are the same.
+# Is `ccstae`, but makes a noise-free map once and copies it for other seeds: without noise their
+# counts are the same.
 ONCE = f"""#!{sys.executable}
 import os, shutil, sys
 from pathlib import Path
 
-out = Path(sys.argv[sys.argv.index("--out") + 1]) if "--out" in sys.argv else None
-made = sorted(out.parents[1].glob(f"clean.*/{{out.name}}")) if "map" in sys.argv and out.parent.name.startswith("clean.") else []
+made = []
+if "map" in sys.argv:
+    out = Path(sys.argv[sys.argv.index("--out") + 1])
+    if out.parent.name.startswith("clean."):
+        made = sorted(out.parents[1].glob(f"clean.*/{{out.name}}"))
 if made:
     shutil.copy(made[0], out.with_suffix(".copy"))
     os.replace(out.with_suffix(".copy"), out)
@@ -53,9 +60,15 @@ class Mutation:
 
 
 MUTATIONS = {
-    "sub-pixel step off": Mutation("ccstae/methods/shared/peaks.py", 'if how == "none":', "if True:"),
-    "theta's sign flipped": Mutation("ccstae/geometry.py", "V[..., 0, 1], theta], -1)", "V[..., 0, 1], -theta], -1)"),
-    "axes of the patterns swapped": Mutation("ccstae/io/store.py", "counts = found[...]", "counts = found[...].swapaxes(-1, -2).copy()"),
+    "sub-pixel step off": Mutation(
+        "ccstae/methods/shared/peaks.py", 'if how == "none":', "if True:"
+    ),
+    "theta's sign flipped": Mutation(
+        "ccstae/geometry.py", "V[..., 0, 1], theta], -1)", "V[..., 0, 1], -theta], -1)"
+    ),
+    "axes of the patterns swapped": Mutation(
+        "ccstae/io/store.py", "counts = found[...]", "counts = found[...].swapaxes(-1, -2).copy()"
+    ),
     "wrong probe": Mutation(
         "ccstae/simulation/noise.py",
         "store.read_probe(file, patterns.shape[2:])",
@@ -65,16 +78,24 @@ MUTATIONS = {
         "ccstae/simulation/noise.py", 'f"{seed}/{scene}/{level.name}"', 'f"{scene}/{level.name}"'
     ),
     "background 10 % too strong": Mutation(
-        "ccstae/simulation/noise.py", "level.background * background(", "1.1 * level.background * background("
+        "ccstae/simulation/noise.py",
+        "level.background * background(",
+        "1.1 * level.background * background(",
     ),
     "template matching one step short": Mutation(
-        "ccstae/methods/template/method.py", "range(settings.iterations)", "range(settings.iterations - 1)"
+        "ccstae/methods/template/method.py",
+        "range(settings.iterations)",
+        "range(settings.iterations - 1)",
     ),
-    "centre of mass stops after one step": Mutation("ccstae/methods/com/method.py", "range(settings.iterations)", "range(1)"),
+    "centre of mass stops after one step": Mutation(
+        "ccstae/methods/com/method.py", "range(settings.iterations)", "range(1)"
+    ),
     "likelihood refinement stops after one step": Mutation(
         "ccstae/methods/ccstae/refine.py", "for _ in range(steps):", "for _ in range(1):"
     ),
-    "encoder untrained": Mutation("ccstae/methods/ccstae/encoder.py", "for _ in range(_STEPS):", "for _ in range(0):"),
+    "encoder untrained": Mutation(
+        "ccstae/methods/ccstae/encoder.py", "for _ in range(_STEPS):", "for _ in range(0):"
+    ),
     "gauge region shifted": Mutation(
         "ccstae/specimen/heterostructure.py",
         "return inside(self.settings.reference_A, x)",
@@ -93,15 +114,19 @@ MUTATIONS = {
     "errors 10 % worse in one method": Mutation(
         "ccstae/evaluation/score.py",
         "comparison.error[mask, c], *chosen",
-        '(1 + 0.1 * (answer.attributes["method"] == "ccstae")) * comparison.error[mask, c], *chosen',
+        '(1 + 0.1 * (answer.attributes["method"] == "ccstae")) * comparison.error[mask, c], '
+        "*chosen",
     ),
     "errors 10 % worse in one method, under noise alone": Mutation(
         "ccstae/evaluation/score.py",
         "comparison.error[mask, c], *chosen",
-        '(1 + 0.1 * (answer.attributes["method"] == "com" and limit is not None)) * comparison.error[mask, c], *chosen',
+        '(1 + 0.1 * (answer.attributes["method"] == "com" and limit is not None)) * '
+        "comparison.error[mask, c], *chosen",
     ),
     "stated uncertainty 20 % too small": Mutation(
-        "ccstae/evaluation/score.py", "deviation = np.sqrt(np.maximum(", "deviation = 0.8 * np.sqrt(np.maximum("
+        "ccstae/evaluation/score.py",
+        "deviation = np.sqrt(np.maximum(",
+        "deviation = 0.8 * np.sqrt(np.maximum(",
     ),
 }
 
@@ -115,7 +140,11 @@ def scores(checkout: Checkout, *words: str) -> str:
 def gate(checkout: Checkout) -> tuple[int, list[dict[str, object]]]:
     """Exit code of the gate and its entries, worst first."""
     (checkout.path / "gate.json").unlink(missing_ok=True)
-    done = finished(checkout.command("ccstae", "regress", "--metrics", METRICS, "--baseline", BASELINE, "--json", "gate.json"))
+    done = finished(
+        checkout.command(
+            "ccstae", "regress", "--metrics", METRICS, "--baseline", BASELINE, "--json", "gate.json"
+        )
+    )
     if done.returncode not in (0, 1):
         sys.exit(f"the gate failed: {done.stderr}")
     return done.returncode, json.loads((checkout.path / "gate.json").read_text())["rows"]
@@ -123,7 +152,11 @@ def gate(checkout: Checkout) -> tuple[int, list[dict[str, object]]]:
 
 def told(rows: list[dict[str, object]]) -> str:
     breaches = [row for row in rows if row["breach"]]
-    first = f": {breaches[0]['metric']} {breaches[0]['change']} ({breaches[0]['verdict']})" if breaches else ""
+    first = (
+        f": {breaches[0]['metric']} {breaches[0]['change']} ({breaches[0]['verdict']})"
+        if breaches
+        else ""
+    )
     return f"{len(breaches)} breaches{first}"
 
 
@@ -137,19 +170,27 @@ def mutate(base: Checkout, names: list[str], folder: Path) -> int:
         source = mutant.path / mutation.file
         text = source.read_text()
         if text.count(mutation.old) != 1:
-            sys.exit(f"{name}: {mutation.file} holds {text.count(mutation.old)} times {mutation.old!r}; expected once: mend the mutation")
+            sys.exit(
+                f"{name}: {mutation.file} holds {text.count(mutation.old)} times {mutation.old!r}; "
+                f"expected once: mend the mutation"
+            )
         source.write_text(text.replace(mutation.old, mutation.new))
         problem = scores(mutant)
         code, rows = (1, []) if problem else gate(mutant)
         unseen += code == 0
         result = f"the run failed: {problem.splitlines()[-1]}" if problem else told(rows)
-        print(f"{'red  ' if code else 'GREEN'}  {name}: {result}, {time.monotonic() - begun:.0f} s", flush=True)
+        print(
+            f"{'red  ' if code else 'GREEN'}  {name}: {result}, {time.monotonic() - begun:.0f} s",
+            flush=True,
+        )
         shutil.rmtree(mutant.path)
     return unseen
 
 
 def repeat(base: Checkout, repeats: int) -> int:
-    """Run after run with three new seeds each, as many as config/ci.yaml has; how many turn the gate red."""
+    """Run after run with three new seeds each, as many as config/ci.yaml has; how many turn the
+    gate red.
+    """
     red = 0
     for first in range(FIRST_SEED, FIRST_SEED + 3 * repeats, 3):
         seeds = [first, first + 1, first + 2]
@@ -157,14 +198,22 @@ def repeat(base: Checkout, repeats: int) -> int:
             sys.exit(f"the run failed: {problem}")
         code, rows = gate(base)
         red += code
-        print(f"{'RED  ' if code else 'green'}  seeds {first} to {first + 2}: {told(rows)}", flush=True)
+        print(
+            f"{'RED  ' if code else 'green'}  seeds {first} to {first + 2}: {told(rows)}",
+            flush=True,
+        )
     return red
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="degradations; all where left out")
-    parser.add_argument("--repeats", type=int, default=0, help="so many unchanged runs with other seeds, and no degradations")
+    parser.add_argument(
+        "--repeats",
+        type=int,
+        default=0,
+        help="so many unchanged runs with other seeds, and no degradations",
+    )
     parser.add_argument("--list", action="store_true", help="print the names and do nothing")
     given = parser.parse_args()
     names = given.names or list(MUTATIONS)

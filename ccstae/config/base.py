@@ -1,4 +1,6 @@
-"""What all settings share: unknown keys are errors, values never change after reading, ids are safe in paths."""
+"""What all settings share: unknown keys are errors, values never change after reading, ids are safe
+in paths.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
-# Ids become file names, table rows and Snakemake wildcards, so they hold nothing a shell or a path could mistake.
+# Ids become file names, table rows and Snakemake wildcards, so they hold nothing a shell or a path
+# could mistake.
 ID_PATTERN = r"[A-Za-z][A-Za-z0-9_-]*"
 Id = Annotated[str, StringConstraints(pattern=f"^{ID_PATTERN}$", max_length=64)]
 
@@ -14,7 +17,13 @@ Id = Annotated[str, StringConstraints(pattern=f"^{ID_PATTERN}$", max_length=64)]
 class Settings(BaseModel):
     """Base of every settings model."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, ser_json_inf_nan="constants", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        ser_json_inf_nan="constants",
+        use_attribute_docstrings=True,
+    )
 
 
 def models(annotation: Any) -> list[type[BaseModel]]:

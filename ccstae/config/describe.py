@@ -1,4 +1,6 @@
-"""What can be set, in words: every method and every kind of scene, with defaults and meanings, from the settings models themselves."""
+"""What can be set, in words: every method and every kind of scene, with defaults and meanings, from
+the settings models themselves.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,10 @@ def methods() -> str:
     lines: list[str] = []
     for id, settings in SETTINGS.items():
         lines += described(id, settings)
-        lines += [f"    tune: true tries {name}: {shown(values)}" for name, values in TRIED.get(id, {}).items()]
+        lines += [
+            f"    tune: true tries {name}: {shown(values)}"
+            for name, values in TRIED.get(id, {}).items()
+        ]
     return "\n".join(lines)
 
 
@@ -28,7 +33,9 @@ def scenes() -> str:
 
 
 def described(id: str, settings: type[BaseModel], indent: str = "") -> Iterator[str]:
-    """Lines of a settings model: its first line, then every setting with its default and what it means, and those inside it."""
+    """Lines of a settings model: its first line, then every setting with its default and what it
+    means, and those inside it.
+    """
     yield f"{indent}{id}: {(settings.__doc__ or '').strip().splitlines()[0]}"
     for name, field in settings.model_fields.items():
         default = "required" if field.is_required() else f"default {shown(field.default)}"
@@ -40,4 +47,8 @@ def described(id: str, settings: type[BaseModel], indent: str = "") -> Iterator[
 
 def shown(default: object) -> str:
     """A default as it would stand in a config."""
-    return yaml.safe_dump(TypeAdapter(Any).dump_python(default, mode="json"), default_flow_style=True).removesuffix("\n...\n").strip()
+    return (
+        yaml.safe_dump(TypeAdapter(Any).dump_python(default, mode="json"), default_flow_style=True)
+        .removesuffix("\n...\n")
+        .strip()
+    )

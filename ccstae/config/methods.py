@@ -20,7 +20,8 @@ class ZeroSettings(MethodSettings):
     """No strain anywhere: the control that every method must beat."""
 
     silent: bool = False
-    """Give no answer at all instead: a control of how failures are scored, which is as no strain."""
+    """Give no answer at all instead: a control of how failures are scored, which is as no strain.
+    """
 
 
 class ComSettings(MethodSettings):
@@ -31,12 +32,15 @@ class ComSettings(MethodSettings):
     iterations: int = Field(4, ge=1, le=50)
     """How often windows are placed anew on the fitted lattice."""
     background: Literal["none", "ring", "median", "radial"] = "radial"
-    """What is subtracted before the centre of mass: nothing, the mean or the median of a 2 px ring round the window, or the mean
-    between the disks at the same distance from the direct beam."""
+    """What is subtracted before the centre of mass: nothing, the mean or the median of a 2 px ring
+    round the window, or the mean between the disks at the same distance from the direct beam.
+    """
     threshold: float = Field(0.0, ge=0, lt=1)
     """Pixels below this fraction of their window's maximum are set to zero."""
     weights: Literal["intensity", "information"] = "intensity"
-    """Weights of the lattice fit: mass, or mass times that of its ring over the Poisson variance of the window's first moment."""
+    """Weights of the lattice fit: mass, or mass times that of its ring over the Poisson variance of
+    the window's first moment.
+    """
     reject_outliers: bool = False
     """Leave out disks beyond 3.5 robust standard deviations of the fit."""
 
@@ -51,20 +55,28 @@ class TemplateSettings(MethodSettings):
     smoothing_px: float = Field(0.0, ge=0, le=10)
     """Standard deviation of the Gaussian that smooths the correlation."""
     correlation_power: float = Field(1.0, ge=0, le=1)
-    """1 cross-correlation, 0 phase correlation, between them hybrid; below 1 without the direct beam."""
+    """1 cross-correlation, 0 phase correlation, between them hybrid; below 1 without the direct
+    beam.
+    """
     subpixel: Literal["none", "parabolic", "dft"] = "dft"
     upsample: int = Field(4, ge=2, le=128)
-    """Grid points per pixel of the upsampled DFT, between which a parabola finds the maximum: 16 gives the same positions."""
+    """Grid points per pixel of the upsampled DFT, between which a parabola finds the maximum: 16
+    gives the same positions.
+    """
     search: Literal["predicted", "free"] = "predicted"
     """Peaks near predicted sites, or the highest anywhere, indexed afterwards."""
     search_px: float = Field(4.0, gt=0.5, le=50)
-    """Peaks count when they lie this close to the predicted site; half as much after each fit, down to 1.5 px."""
+    """Peaks count when they lie this close to the predicted site; half as much after each fit, down
+    to 1.5 px.
+    """
     most_peaks: int = Field(70, ge=4, le=1000)
     """How many peaks a free search keeps."""
     iterations: int = Field(2, ge=1, le=10)
     """Rounds of peaks and lattice fit; each predicts the sites of the next."""
     weights: Literal["intensity", "information", "none"] = "intensity"
-    """Weights of the lattice fit: peak height, height times that of its ring over the Poisson variance of its slope, or none."""
+    """Weights of the lattice fit: peak height, height times that of its ring over the Poisson
+    variance of its slope, or none.
+    """
     reject_outliers: bool = False
     """Leave out peaks beyond 3.5 robust standard deviations of the fit."""
 
@@ -75,7 +87,9 @@ class CepstralSettings(MethodSettings):
     offset_electrons: float = Field(0.1, gt=0, le=1e12)
     """Added to the counts of every pixel before the logarithm."""
     background: Literal["none", "radial"] = "radial"
-    """What is taken off the logarithm: nothing, or the direct beam and the mean between the disks at the same distance from it."""
+    """What is taken off the logarithm: nothing, or the direct beam and the mean between the disks
+    at the same distance from it.
+    """
     longest: float = Field(2.1, ge=1, le=6)
     """Length of the longest lattice vectors looked at over that of the shortest."""
     upsample: int = Field(16, ge=4, le=128)
@@ -83,17 +97,25 @@ class CepstralSettings(MethodSettings):
 
 
 class CcstaeSettings(MethodSettings):
-    """The cycle-consistent spatial transforming autoencoder. What it needs beyond this it finds in the counts."""
+    """The cycle-consistent spatial transforming autoencoder. What it needs beyond this it finds in
+    the counts.
+    """
 
     seed: int = Field(0, ge=0, lt=2**63)
     """Seed of the encoder's training."""
     transformer: Literal["rigid", "affine"] = "rigid"
-    """How patterns deform: disks move with the lattice and keep their shape, or the whole image is warped and the disks with it, as in the
-    published model. The second is for comparison, and without the posterior mean."""
-    without: tuple[Literal["encoder", "refinement", "posterior", "shape", "entries", "background"], ...] = ()
-    """Parts to leave out, for the ablation table: the encoder (refinement starts at the rough lattice), refinement (the encoder's answer
-    stands), the posterior mean (the maximum stands), the learned shape of the disks (the vacuum probe's stays), more than one
-    entry, or the background's cusp under the direct beam (it is flat there)."""
+    """How patterns deform: disks move with the lattice and keep their shape, or the whole image is
+    warped and the disks with it, as in the published model. The second is for comparison, and
+    without the posterior mean.
+    """
+    without: tuple[
+        Literal["encoder", "refinement", "posterior", "shape", "entries", "background"], ...
+    ] = ()
+    """Parts to leave out, for the ablation table: the encoder (refinement starts at the rough
+    lattice), refinement (the encoder's answer stands), the posterior mean (the maximum stands), the
+    learned shape of the disks (the vacuum probe's stays), more than one entry, or the background's
+    cusp under the direct beam (it is flat there).
+    """
 
 
 Count = Annotated[int, Field(ge=1)]
@@ -101,7 +123,9 @@ Rate = Annotated[float, Field(gt=0, le=1)]
 
 
 class Ccstae2023Settings(MethodSettings):
-    """The CC-ST-AE as published in 2023, trained in two stages: on a ring, then on its spots. Defaults are the published constants."""
+    """The CC-ST-AE as published in 2023, trained in two stages: on a ring, then on its spots.
+    Defaults are the published constants.
+    """
 
     seed: int = Field(0, ge=0)
     """Seed of the weights and of the order of patterns."""
@@ -109,21 +133,29 @@ class Ccstae2023Settings(MethodSettings):
     """Pictures in the dictionary."""
     channels: int = Field(128, ge=1, le=1024)
     """Of every convolution."""
-    pools: tuple[Annotated[int, Field(ge=1, le=16)], ...] = Field((5, 4, 2), min_length=1, max_length=6)
-    """Factors of the encoder's poolings, from the detector inwards; the decoder upsamples by the same."""
+    pools: tuple[Annotated[int, Field(ge=1, le=16)], ...] = Field(
+        (5, 4, 2), min_length=1, max_length=6
+    )
+    """Factors of the encoder's poolings, from the detector inwards; the decoder upsamples by the
+    same.
+    """
     binning: int = Field(1, ge=1, le=16)
     """Detector pixels along a side of an input pixel of the encoder."""
     vector: int = Field(20, ge=1, le=1000)
     """Length of the vector between the encoder and the heads."""
     brightest: float = Field(3.0, gt=0)
-    """The encoder's input is cut here, in units of the spots' mean brightness: the direct beam must not drown the rest."""
+    """The encoder's input is cut here, in units of the spots' mean brightness: the direct beam must
+    not drown the rest.
+    """
     scale_limit: float = Field(0.05, gt=0, lt=0.5)
     """Largest change of either scale."""
     shear_limit: float = Field(0.1, gt=0, lt=0.5)
     rotation_limit_rad: float = Field(0.1, gt=0, lt=1)
     """Largest change of the first stage's angle in the second."""
     translation_limit: float = Field(0.0, ge=0, lt=1)
-    """Largest shift of the centre over half the pattern's side; 0.15 as published for beam centring, 0 where the direct beam gives it."""
+    """Largest shift of the centre over half the pattern's side; 0.15 as published for beam
+    centring, 0 where the direct beam gives it.
+    """
     scale_free: float = Field(0.03, ge=0)
     """Changes of scale are punished beyond this."""
     scale_weight: float = Field(10.0, ge=0)
@@ -135,7 +167,9 @@ class Ccstae2023Settings(MethodSettings):
     orientation_weight: float = Field(100.0, ge=0)
     """Weight of the squared distance to the rough orientation, in the first stage."""
     gauge_weight: float = Field(100.0, ge=0)
-    """Weight of the patterns' mean stretch squared: the masks stand at the scan's mean lattice, and the dictionary is to stay there."""
+    """Weight of the patterns' mean stretch squared: the masks stand at the scan's mean lattice, and
+    the dictionary is to stay there.
+    """
     spot_radii: float = Field(1.6, gt=1, le=4)
     """Radius of the spots' masks over the disk radius."""
     upsample: int = Field(4, ge=1, le=8)

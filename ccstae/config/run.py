@@ -1,4 +1,6 @@
-"""The run configuration: reads and checks one YAML file, and says in one line what is wrong with a bad one."""
+"""The run configuration: reads and checks one YAML file, and says in one line what is wrong with a
+bad one.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,14 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from ccstae.config.base import Id, Settings
 from ccstae.config.methods import SETTINGS, TRIED
@@ -22,7 +31,9 @@ from ccstae.machine.device import Device
 
 
 class Level(Settings):
-    """One noise level: the background's share w of the electrons, and electrons per pattern (inf: noise-free)."""
+    """One noise level: the background's share w of the electrons, and electrons per pattern (inf:
+    noise-free).
+    """
 
     background: float = Field(ge=0, lt=1)
     electrons: float = Field(gt=0, allow_inf_nan=True)
@@ -30,7 +41,9 @@ class Level(Settings):
     @property
     def name(self) -> str:
         """`clean`, or for example `w0.25_n1e+05`; part of file names."""
-        return "clean" if math.isinf(self.electrons) else f"w{self.background:.2f}_n{self.electrons:g}"
+        return (
+            "clean" if math.isinf(self.electrons) else f"w{self.background:.2f}_n{self.electrons:g}"
+        )
 
 
 def _countable(electrons: float) -> float:
@@ -48,7 +61,10 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 def _one_is_a_list(kind: Any) -> BeforeValidator:
     """Takes a single value for a list of one."""
-    return BeforeValidator(lambda v: v if isinstance(v, list | tuple) else (v,), json_schema_input_type=kind | tuple[kind, ...])
+    return BeforeValidator(
+        lambda v: v if isinstance(v, list | tuple) else (v,),
+        json_schema_input_type=kind | tuple[kind, ...],
+    )
 
 
 class Noise(Settings):
@@ -66,11 +82,16 @@ class Noise(Settings):
 
     @property
     def levels(self) -> list[Level]:
-        return [Level(background=w, electrons=n) for w, n in itertools.product(self.background, self.electrons)]
+        return [
+            Level(background=w, electrons=n)
+            for w, n in itertools.product(self.background, self.electrons)
+        ]
 
 
 class Seeds(Settings):
-    """Seeds of the noise. Scores come from `test`; `tune` is for choosing settings and never scored."""
+    """Seeds of the noise. Scores come from `test`; `tune` is for choosing settings and never
+    scored.
+    """
 
     test: tuple[Seed, ...] = Field((1, 2), min_length=1)
     tune: tuple[Seed, ...] = (101,)
@@ -90,13 +111,19 @@ class Method(Settings):
     method: Id | None = None
     """Which method runs; without it, the entry's id."""
     command: str | None = None
-    """A program that reads a counts file and writes a map file. It runs without a shell, as trusted code."""
+    """A program that reads a counts file and writes a map file. It runs without a shell, as trusted
+    code.
+    """
     environment: Id | None = None
-    """The program's own Python environment, pinned in `envs/<environment>.lock`: `python` in its command is the one from there. A run
-    goes on without such a program where it fails or its environment cannot be made; its map then holds no answer, and says why."""
+    """The program's own Python environment, pinned in `envs/<environment>.lock`: `python` in its
+    command is the one from there. A run goes on without such a program where it fails or its
+    environment cannot be made; its map then holds no answer, and says why.
+    """
     settings: dict[str, Any] = Field({})
     tune: bool | dict[str, Annotated[list[Any], Field(min_length=1)]] = False
-    """Search the best settings for each noise level: the values to try of each setting, or true for those the method lists itself."""
+    """Search the best settings for each noise level: the values to try of each setting, or true for
+    those the method lists itself.
+    """
     time_limit_s: float = Field(3600.0, gt=0)
 
     @model_validator(mode="after")
@@ -106,12 +133,16 @@ class Method(Settings):
         if self.command is not None and ("\0" in self.command or not self.command.strip()):
             raise ValueError(f"command is {self.command!r}: expected a program and its arguments")
         if self.environment is not None and self.command is None:
-            raise ValueError("environment goes with a command alone: the methods of this package share its own")
+            raise ValueError(
+                "environment goes with a command alone: the methods of this package share its own"
+            )
         return self
 
 
 # `zero:` with nothing behind it is an entry with every default.
-AnyMethod = Annotated[Method, BeforeValidator(lambda v: {} if v is None else v, json_schema_input_type=Method | None)]
+AnyMethod = Annotated[
+    Method, BeforeValidator(lambda v: {} if v is None else v, json_schema_input_type=Method | None)
+]
 
 
 class Config(Settings):
@@ -129,20 +160,27 @@ class Config(Settings):
     keep_counts: bool = False
     """Keep the noisy counts after the maps are made."""
     throughput: str | None = None
-    """A noise level, by its name, at which every method is timed anew on the first scene: on one core and on all, taking turns."""
+    """A noise level, by its name, at which every method is timed anew on the first scene: on one
+    core and on all, taking turns.
+    """
 
     @model_validator(mode="after")
     def _levels_differ_by_name(self) -> Self:
         named: dict[str, Level] = {}
         for level in (level for noise in self.noise.values() for level in noise.levels):
             if named.setdefault(level.name, level) != level:
-                raise ValueError(f"noise: two levels would share the name {level.name}: expected backgrounds 0.01 apart, doses to 6 digits")
+                raise ValueError(
+                    f"noise: two levels would share the name {level.name}: expected backgrounds "
+                    f"0.01 apart, doses to 6 digits"
+                )
         return self
 
     @property
     def levels(self) -> list[Level]:
         """All levels, each once, in the order of the config."""
-        return list({level.name: level for noise in self.noise.values() for level in noise.levels}.values())
+        return list(
+            {level.name: level for noise in self.noise.values() for level in noise.levels}.values()
+        )
 
     @property
     def scored(self) -> dict[str, AnyScene]:
@@ -164,7 +202,8 @@ class Config(Settings):
         raise InputError(unknown("noise level", name, [level.name for level in self.levels]))
 
     def method_settings(self, id: str) -> BaseModel | None:
-        """The validated settings of a method; None for an outside command. InputError on bad ones."""
+        """The validated settings of a method; None for an outside command. InputError on bad
+        ones."""
         entry = self.methods[id]
         if entry.command is not None:
             return None
@@ -176,7 +215,9 @@ class Config(Settings):
         return self.model_copy(update={"methods": {**self.methods, id: entry}})
 
     def tried(self, id: str) -> dict[str, list[Any]]:
-        """The values that a search tries of each setting of a method; nothing for one that is not tuned."""
+        """The values that a search tries of each setting of a method; nothing for one that is not
+        tuned.
+        """
         entry = self.methods[id]
         if entry.tune is True:
             return TRIED.get(entry.method or id, {}) if entry.command is None else {}
@@ -184,14 +225,21 @@ class Config(Settings):
 
 
 def load(path: Path | str) -> Config:
-    """Read and check a config file; InputError says file, place, value and what was expected, in one line."""
+    """Read and check a config file; InputError says file, place, value and what was expected, in
+    one line.
+    """
     path = Path(path)
     try:
         text = path.read_text()
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}; expected a YAML config file") from None
+        raise InputError(
+            f"{path}: cannot be read: {error.strerror}; expected a YAML config file"
+        ) from None
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is not text: {error.reason} at byte {error.start}; expected a YAML config file") from None
+        raise InputError(
+            f"{path}: is not text: {error.reason} at byte {error.start}; expected a YAML config "
+            f"file"
+        ) from None
     return parse(read_yaml(text, str(path)), str(path))
 
 
@@ -202,7 +250,9 @@ def read(config: str) -> Config:
     try:
         text = sys.stdin.read()
     except UnicodeDecodeError as error:
-        raise InputError(f"config on standard input: is not text: {error.reason}; expected YAML") from None
+        raise InputError(
+            f"config on standard input: is not text: {error.reason}; expected YAML"
+        ) from None
     return parse(read_yaml(text, "config on standard input"), "config on standard input")
 
 
@@ -232,32 +282,49 @@ def dump(config: Config) -> str:
 def _check_references(config: Config, where: str) -> None:
     levels = [level.name for level in config.levels]
     if config.throughput is not None and config.throughput not in levels:
-        raise InputError(f"{where}: throughput: {unknown('noise level', config.throughput, levels)}")
+        raise InputError(
+            f"{where}: throughput: {unknown('noise level', config.throughput, levels)}"
+        )
     for id, scene in config.scenes.items():
         for material in scene.materials:
             if material not in config.materials:
-                raise InputError(f"{where}: scenes.{id}.materials: {unknown('material', material, config.materials)}")
+                raise InputError(
+                    f"{where}: scenes.{id}.materials: "
+                    f"{unknown('material', material, config.materials)}"
+                )
     for id, entry in config.methods.items():
         if entry.command is None:
             name = entry.method or id
             if name not in SETTINGS:
-                raise InputError(f"{where}: methods.{id}: {unknown('method', name, SETTINGS)}, or give a command")
+                raise InputError(
+                    f"{where}: methods.{id}: {unknown('method', name, SETTINGS)}, or give a command"
+                )
             _settings(name, entry.settings, f"{where}: methods.{id}.settings")
         if entry.tune:
             _check_tuning(config, id, where)
 
 
 def _check_tuning(config: Config, id: str, where: str) -> None:
-    """A search has values to try, that the method takes, and counts to try them on that are never scored."""
+    """A search has values to try, that the method takes, and counts to try them on that are never
+    scored.
+    """
     tried = config.tried(id)
     if not tried:
-        raise InputError(f"{where}: methods.{id}.tune: no settings to try; expected a mapping of settings to lists of values")
+        raise InputError(
+            f"{where}: methods.{id}.tune: no settings to try; expected a mapping of settings to "
+            f"lists of values"
+        )
     if not config.tuning or not config.seeds.tune:
-        raise InputError(f"{where}: methods.{id}.tune: expected a scene with tune: true and a seed in seeds.tune to choose settings on")
+        raise InputError(
+            f"{where}: methods.{id}.tune: expected a scene with tune: true and a seed in "
+            f"seeds.tune to choose settings on"
+        )
     entry = config.methods[id]
     if entry.command is None:
         for name, value in ((name, value) for name, values in tried.items() for value in values):
-            _settings(entry.method or id, {**entry.settings, name: value}, f"{where}: methods.{id}.tune")
+            _settings(
+                entry.method or id, {**entry.settings, name: value}, f"{where}: methods.{id}.tune"
+            )
 
 
 def _settings(name: str, settings: dict[str, Any], where: str) -> BaseModel:

@@ -18,7 +18,10 @@ Stacking = Literal["AA", "AA'", "AB", "ABC"]
 class Scan(Settings):
     """A raster of beam positions centred on the origin, rows along y, columns along x."""
 
-    shape: tuple[Annotated[int, Field(ge=2, le=4096)], Annotated[int, Field(ge=2, le=4096)]] = (32, 32)
+    shape: tuple[Annotated[int, Field(ge=2, le=4096)], Annotated[int, Field(ge=2, le=4096)]] = (
+        32,
+        32,
+    )
     """Rows and columns."""
     step_A: float = Field(32.0, gt=0, le=1000)
 
@@ -33,8 +36,10 @@ class SceneSettings(Settings):
     layers: int = Field(1, ge=1, le=20)
     """Layers of the specimen, one above another."""
     stacking: Stacking | None = None
-    """AA: each above the last. AA': each turned by half a turn against the last (2H of MX2, hBN). AB: every other one shifted by a
-    third of the cell's long diagonal (graphite). ABC: each shifted by another third (3R of MX2). None: that of the bulk crystal."""
+    """AA: each above the last. AA': each turned by half a turn against the last (2H of MX2, hBN).
+    AB: every other one shifted by a third of the cell's long diagonal (graphite). ABC: each shifted
+    by another third (3R of MX2). None: that of the bulk crystal.
+    """
     tilt_mrad: tuple[Lean, Lean] = (0.0, 0.0)
     """Lean of the specimen's normal from the beam towards x and y."""
     interior_gradient_per_A: float = Field(1.5e-4, gt=0)
@@ -44,7 +49,8 @@ class SceneSettings(Settings):
 
 
 class Inclusion(Settings):
-    """A round region of smooth extra deformation: u = A (X - c) (1 - |X - c|^2 / R^2)^3 inside R, none outside.
+    """A round region of smooth extra deformation: u = A (X - c) (1 - |X - c|^2 / R^2)^3 inside R,
+    none outside.
 
     At the centre F - I = A = [[exx, exy - rotation], [exy + rotation, eyy]].
     """
@@ -59,14 +65,20 @@ class Inclusion(Settings):
 
 
 class Dislocations(Settings):
-    """An endless row of edge dislocations on the interface, whose Burgers vectors along it relieve the misfit."""
+    """An endless row of edge dislocations on the interface, whose Burgers vectors along it relieve
+    the misfit.
+    """
 
     spacing_A: float | None = Field(None, gt=0)
-    """Distance of neighbours (more than the scan is high: a single one); none: what relieves all of the misfit."""
+    """Distance of neighbours (more than the scan is high: a single one); none: what relieves all of
+    the misfit.
+    """
     y_A: float = 0.0
     """y of one of them in the reference configuration."""
     poisson_ratio: float = Field(0.22, gt=-1, lt=1)
-    """Of the free layer, in its plane. 0.22 is an assumption, of the size that first-principles calculations give for MX2 layers."""
+    """Of the free layer, in its plane. 0.22 is an assumption, of the size that first-principles
+    calculations give for MX2 layers.
+    """
     core_A: float = Field(12.0, gt=0, le=200)
     """Distance from a dislocation line within which a position is marked `core`."""
 
@@ -86,15 +98,20 @@ class Ripple(Settings):
     @model_validator(mode="after")
     def _not_folded(self) -> Self:
         if self.height_A * 3.1416 > 0.5 * self.wavelength_A:
-            raise ValueError("the layer would be steeper than 30 degrees: height_A must stay below 0.159 wavelength_A")
+            raise ValueError(
+                "the layer would be steeper than 30 degrees: height_A must stay below 0.159 "
+                "wavelength_A"
+            )
         return self
 
 
 class HeterostructureSettings(SceneSettings):
-    """A coherent lateral heterostructure: one flake, its first material on the left, the second on the right.
+    """A coherent lateral heterostructure: one flake, its first material on the left, the second on
+    the right.
 
-    Total strain is against the first material's lattice. Across the interface exx steps to the misfit over
-    `interface_width_A`; eyy, which coherency makes continuous, relaxes over `relaxation_A`.
+    Total strain is against the first material's lattice. Across the interface exx steps to the
+    misfit over `interface_width_A`; eyy, which coherency makes continuous, relaxes over
+    `relaxation_A`.
     """
 
     kind: Literal["heterostructure"]
@@ -120,7 +137,8 @@ class HeterostructureSettings(SceneSettings):
 
 
 class PolycrystalSettings(SceneSettings):
-    """Grains of one material with sharp boundaries: Voronoi cells, each with a strain and a rotation of its own.
+    """Grains of one material with sharp boundaries: Voronoi cells, each with a strain and a
+    rotation of its own.
 
     The grain that holds most of the scan is the reference: strain-free and not rotated.
     """
@@ -138,12 +156,16 @@ class PolycrystalSettings(SceneSettings):
 
 
 class RotationSettings(SceneSettings):
-    """A lattice that turns evenly from the left of the scan to the right at a small strain; one uniform lattice a position."""
+    """A lattice that turns evenly from the left of the scan to the right at a small strain; one
+    uniform lattice a position.
+    """
 
     kind: Literal["rotation"]
     materials: tuple[Id]
     range_deg: float = Field(70.0, ge=0, le=360)
-    """From the first three columns, which are neither turned nor strained, to the last; 0: the same strains without rotation."""
+    """From the first three columns, which are neither turned nor strained, to the last; 0: the same
+    strains without rotation.
+    """
     exx: Strain = 0.005
     eyy: Strain = -0.005
     exy: Strain = 0.0
@@ -151,7 +173,8 @@ class RotationSettings(SceneSettings):
 
 
 class RampSettings(SceneSettings):
-    """A flake in which every component of strain is swept evenly: exx along x, eyy along y, exy and rotation along the diagonals.
+    """A flake in which every component of strain is swept evenly: exx along x, eyy along y, exy and
+    rotation along the diagonals.
 
     Seen to first order in the strain; truth is exact.
     """
@@ -163,7 +186,9 @@ class RampSettings(SceneSettings):
     eyy: Strain = 0.02
     """At the bottom of the scan; the opposite at the top."""
     exy: Strain = 0.02
-    """At the bottom right corner of the scan; the opposite at the top left. The rotation, in radians, reaches it in the other two."""
+    """At the bottom right corner of the scan; the opposite at the top left. The rotation, in
+    radians, reaches it in the other two.
+    """
 
 
 class UniformSettings(SceneSettings):
@@ -178,7 +203,8 @@ class UniformSettings(SceneSettings):
 
 
 class ArrayFile(Settings):
-    """An array of the scan's shape in an npy or HDF5 file, here or on the web, checked by its sum."""
+    """An array of the scan's shape in an npy or HDF5 file, here or on the web, checked by
+    its sum."""
 
     path: Path | None = None
     """Relative to the folder of the run (the project's root)."""
@@ -196,7 +222,9 @@ class ArrayFile(Settings):
 
 
 class LabelledSettings(SceneSettings):
-    """Truth given as arrays on the scan, rows along y; one uniform lattice a position. NaN in any of them is vacuum."""
+    """Truth given as arrays on the scan, rows along y; one uniform lattice a position. NaN in any
+    of them is vacuum.
+    """
 
     kind: Literal["labelled"]
     materials: tuple[Id]
@@ -207,10 +235,17 @@ class LabelledSettings(SceneSettings):
     rotation: ArrayFile
     """Radians, positive from x towards y."""
     reference_A: Rectangle | None = None
-    """Reference region of the scan: x0, y0, x1, y1; none: the positions that share the commonest strain-free lattice."""
+    """Reference region of the scan: x0, y0, x1, y1; none: the positions that share the commonest
+    strain-free lattice.
+    """
 
 
 AnyScene = Annotated[
-    HeterostructureSettings | PolycrystalSettings | RotationSettings | RampSettings | UniformSettings | LabelledSettings,
+    HeterostructureSettings
+    | PolycrystalSettings
+    | RotationSettings
+    | RampSettings
+    | UniformSettings
+    | LabelledSettings,
     Field(discriminator="kind"),
 ]

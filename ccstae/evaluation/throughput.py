@@ -1,4 +1,6 @@
-"""How fast each method is, on one core and on all: the same counts, a fresh process each time, methods taking turns."""
+"""How fast each method is, on one core and on all: the same counts, a fresh process each time,
+methods taking turns.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,17 @@ from ccstae.errors import InputError
 from ccstae.io import atomic, store, tuned
 
 REPEATS = 3
-COLUMNS = ("scene", "background", "electrons", "method", "cores", "repeat", "seconds", "patterns_per_second", "peak_memory_bytes")
+COLUMNS = (
+    "scene",
+    "background",
+    "electrons",
+    "method",
+    "cores",
+    "repeat",
+    "seconds",
+    "patterns_per_second",
+    "peak_memory_bytes",
+)
 NONE = pd.DataFrame(columns=list(COLUMNS))
 
 
@@ -24,13 +36,19 @@ def path(run_dir: Path) -> Path:
 
 
 def measure(config: Config, run_dir: Path, cores: int, out: Path) -> None:
-    """Time every method of the config on the first scene at the level `throughput`; write one row a map (`COLUMNS`).
+    """Time every method of the config on the first scene at the level `throughput`; write one row a
+    map (`COLUMNS`).
 
-    Seconds are those of the mapping alone, as in map files. A method that fails by its own environment has no rows.
+    Seconds are those of the mapping alone, as in map files. A method that fails by its own
+    environment has no rows.
     """
     if config.throughput is None:
         raise InputError("throughput: not set; expected the name of a noise level")
-    level, scene, seed = config.level(config.throughput), next(iter(config.scored)), config.seeds.test[0]
+    level, scene, seed = (
+        config.level(config.throughput),
+        next(iter(config.scored)),
+        config.seeds.test[0],
+    )
     counts = Path(run_dir) / "counts" / scene / f"{level.name}.{seed}.h5"
     rows: list[tuple[Any, ...]] = []
     for repeat in range(REPEATS):
@@ -43,9 +61,14 @@ def measure(config: Config, run_dir: Path, cores: int, out: Path) -> None:
                 seconds, patterns = float(answer.attributes["seconds"]), answer.F[..., 0, 0].size
                 cost = (seconds, patterns / seconds, int(answer.attributes["peak_memory_bytes"]))
                 rows.append((scene, level.background, level.electrons, method, n, repeat, *cost))
-                print(f"{method} on {n} of {cores} cores: {patterns / seconds:.4g} patterns/s", file=sys.stderr)
+                print(
+                    f"{method} on {n} of {cores} cores: {patterns / seconds:.4g} patterns/s",
+                    file=sys.stderr,
+                )
     with atomic.atomic(out) as temporary:
-        pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+        pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(
+            temporary, index=False, float_format="%.6g", lineterminator="\n"
+        )
 
 
 def read(file: Path) -> pd.DataFrame:
@@ -54,19 +77,45 @@ def read(file: Path) -> pd.DataFrame:
         return NONE
     found = pd.read_csv(file, keep_default_na=False)
     if tuple(found.columns) != COLUMNS:
-        raise InputError(f"{file}: columns are {', '.join(map(str, found.columns))}; expected {', '.join(COLUMNS)}")
+        raise InputError(
+            f"{file}: columns are {', '.join(map(str, found.columns))}; expected "
+            f"{', '.join(COLUMNS)}"
+        )
     return found
 
 
 def _map(config: Config, method: str, counts: Path, chosen: Path | None, cores: int) -> store.Map:
     """A map made by `ccstae map` in a process of its own, told to use so many cores."""
     given = dump(
-        config.model_copy(update={"methods": {method: config.methods[method].model_copy(update={"tune": False})}, "throughput": None})
+        config.model_copy(
+            update={
+                "methods": {method: config.methods[method].model_copy(update={"tune": False})},
+                "throughput": None,
+            }
+        )
     )
     with tempfile.TemporaryDirectory(prefix="ccstae-") as folder:
         answer = Path(folder) / "map.h5"
-        words = ["ccstae", "--threads", str(cores), "map", "-", method, "--counts", str(counts), "--out", str(answer)]
-        done = subprocess.run([*words, *(["--tuned", str(chosen)] if chosen else [])], input=given, text=True, capture_output=True)
+        words = [
+            "ccstae",
+            "--threads",
+            str(cores),
+            "map",
+            "-",
+            method,
+            "--counts",
+            str(counts),
+            "--out",
+            str(answer),
+        ]
+        done = subprocess.run(
+            [*words, *(["--tuned", str(chosen)] if chosen else [])],
+            input=given,
+            text=True,
+            capture_output=True,
+        )
         if done.returncode:
-            raise InputError(done.stderr.strip().removeprefix("error: ") or f"{method}: `ccstae map` failed")
+            raise InputError(
+                done.stderr.strip().removeprefix("error: ") or f"{method}: `ccstae map` failed"
+            )
         return store.read_map(answer)

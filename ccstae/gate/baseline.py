@@ -27,7 +27,9 @@ class Entry(Settings):
 
 
 class Baseline(Settings):
-    """A baseline file: entries by `scene method level region quantity metric`, and where they were measured."""
+    """A baseline file: entries by `scene method level region quantity metric`, and where they were
+    measured.
+    """
 
     environment: dict[str, Any]
     seeds: int
@@ -43,19 +45,31 @@ def seed_of(key: str) -> str | None:
 def false_breaches(baseline: Baseline, seeds: int = 3) -> float:
     """Breaches to expect in a run of unchanged code with so many seeds of its own.
 
-    sum over the entries that gate and scatter of sides * P(t > tolerance / (spread sqrt(v(seeds) + v(seeds of the baseline)))), with the
-    t law of the baseline's seeds less one degrees of freedom: values are taken as normal, and their spread is as uncertain as few seeds
-    leave it (a floor is breached more seldom than that). v is the variance of a median over that of one value. Entries go together, so
-    fewer runs fail than this.
+    sum over the entries that gate and scatter of sides * P(t > tolerance / (spread sqrt(v(seeds) +
+    v(seeds of the baseline)))), with the t law of the baseline's seeds less one degrees of freedom:
+    values are taken as normal, and their spread is as uncertain as few seeds leave it (a floor is
+    breached more seldom than that). v is the variance of a median over that of one value. Entries
+    go together, so fewer runs fail than this.
     """
     off = math.sqrt(_median_variance(seeds) + _median_variance(baseline.seeds))
-    asked = [entry for key, entry in baseline.entries.items() if entry.gate and entry.spread > 0 and seed_of(key) is None]
+    asked = [
+        entry
+        for key, entry in baseline.entries.items()
+        if entry.gate and entry.spread > 0 and seed_of(key) is None
+    ]
     sides = {"lower": 1, "higher": 1, "same": 2}
-    return float(sum(sides[e.better] * t.sf(e.tolerance / (e.spread * off), baseline.seeds - 1) for e in asked))
+    return float(
+        sum(
+            sides[e.better] * t.sf(e.tolerance / (e.spread * off), baseline.seeds - 1)
+            for e in asked
+        )
+    )
 
 
 def _median_variance(n: int) -> float:
-    """Variance of the median of n normal values of variance 1: exact for 1 and 2, pi / 2n for many, within 15 % between."""
+    """Variance of the median of n normal values of variance 1: exact for 1 and 2, pi / 2n for many,
+    within 15 % between.
+    """
     return 1 / n if n < 3 else math.pi / (2 * n + math.pi - 2)
 
 
@@ -63,10 +77,16 @@ def dump(baseline: Baseline) -> str:
     """The baseline as YAML, one line an entry, sorted."""
 
     def line(value: object) -> str:
-        return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=math.inf).strip()
+        return yaml.safe_dump(
+            value, default_flow_style=True, sort_keys=False, width=math.inf
+        ).strip()
 
-    head = yaml.safe_dump({"environment": baseline.environment, "seeds": baseline.seeds}, sort_keys=False)
-    entries = "".join(f"  {key}: {line(entry.model_dump())}\n" for key, entry in sorted(baseline.entries.items()))
+    head = yaml.safe_dump(
+        {"environment": baseline.environment, "seeds": baseline.seeds}, sort_keys=False
+    )
+    entries = "".join(
+        f"  {key}: {line(entry.model_dump())}\n" for key, entry in sorted(baseline.entries.items())
+    )
     return f"# Written by `ccstae regress --update`.\n{head}entries:\n{entries}"
 
 
@@ -75,9 +95,15 @@ def load(path: Path) -> Baseline:
     try:
         return Baseline.model_validate(yaml.safe_load(path.read_text()))
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}; expected a baseline, which --update writes") from None
+        raise InputError(
+            f"{path}: cannot be read: {error.strerror}; expected a baseline, which --update writes"
+        ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not valid YAML: {getattr(error, 'problem', error)}; expected a baseline") from None
+        raise InputError(
+            f"{path}: not valid YAML: {getattr(error, 'problem', error)}; expected a baseline"
+        ) from None
     except ValidationError as error:
         problem = error.errors()[0]
-        raise InputError(f"{path}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}; expected a baseline") from None
+        raise InputError(
+            f"{path}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}; expected a baseline"
+        ) from None

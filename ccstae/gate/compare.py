@@ -1,27 +1,36 @@
-"""The gate: scores of a run against a baseline. Green says as accurate as before; red says what got worse and by how much.
+"""The gate: scores of a run against a baseline. Green says as accurate as before; red says what got
+worse and by how much.
 
-What is compared, and why it sees a change of 10 % without crying wolf. A root mean square error over a few dozen positions scatters by
-10 to 15 % from seed to seed, so most numbers of a small run say little by themselves. These say much:
+What is compared, and why it sees a change of 10 % without crying wolf. A root mean square error
+over a few dozen positions scatters by 10 to 15 % from seed to seed, so most numbers of a small run
+say little by themselves. These say much:
 
-* the controls (`zero` answers no strain, `silent` nothing at all) and the bound depend on no noise: fingerprints of scene, truth, gauge,
-  regions, scoring and noise model, in which any change beyond 0.5 % is a breach, to whichever side;
+* the controls (`zero` answers no strain, `silent` nothing at all) and the bound depend on no noise:
+  fingerprints of scene, truth, gauge, regions, scoring and noise model, in which any change beyond
+  0.5 % is a breach, to whichever side;
 * noise-free maps are the same in every seed: the methods' own errors, within 5 %;
-* the first seeds of the baseline are kept one by one (`seed=1`). A run with the same seed has the same counts, so its errors over the
-  bound (geometric mean over components) compare within 5 %, scatter or not. A run without that seed is not asked;
-* medians over seeds, of single noisy errors and pooled over components and noise levels, within three spreads: what other seeds see;
-* seeds whose pooled errors are the very same, where the baseline's are not, have shared their noise.
+* the first seeds of the baseline are kept one by one (`seed=1`). A run with the same seed has the
+  same counts, so its errors over the bound (geometric mean over components) compare within 5 %,
+  scatter or not. A run without that seed is not asked;
+* medians over seeds, of single noisy errors and pooled over components and noise levels, within
+  three spreads: what other seeds see;
+* seeds whose pooled errors are the very same, where the baseline's are not, have shared their
+  noise.
 
-An entry holds the median over seeds, the spread (standard deviation from seed to seed), the tolerance (the larger of a floor and three
-spreads), which way is better, and whether it gates or is only watched. The median over a run's seeds scatters less than one seed, so three
-spreads are more than four of its standard deviations. But a spread told by few seeds is often too small, and there are many entries: with
-twelve seeds 0.06 false breaches were to be expected in a run, and twenty runs had one. So a baseline is made with 36, which leave 0.003
-(`false_breaches`). And errors have outliers: `encoder` is wrong by a tenth in one pattern of some thousands, which doubled its error in a
-run of two seeds. So a run has three, whose median bears one seed with an outlier.
+An entry holds the median over seeds, the spread (standard deviation from seed to seed), the
+tolerance (the larger of a floor and three spreads), which way is better, and whether it gates or is
+only watched. The median over a run's seeds scatters less than one seed, so three spreads are more
+than four of its standard deviations. But a spread told by few seeds is often too small, and there
+are many entries: with twelve seeds 0.06 false breaches were to be expected in a run, and twenty
+runs had one. So a baseline is made with 36, which leave 0.003 (`false_breaches`). And errors have
+outliers: `encoder` is wrong by a tenth in one pattern of some thousands, which doubled its error in
+a run of two seeds. So a run has three, whose median bears one seed with an outlier.
 
-Time is watched: it depends on the machine; and so are the errors of `ccstae-2023`, whose training lets rounding grow until another
-processor's answer is another answer. That it gives one still gates. Of `encoder`, a net without the refinement that takes its slips
-back, the noise-free errors are watched: on an Intel Xeon its bias is up to 0.4 of its rmse from that on an AMD EPYC. Its noisy errors,
-and the errors of every method but `ccstae-2023`, agree to 0.5 % there.
+Time is watched: it depends on the machine; and so are the errors of `ccstae-2023`, whose training
+lets rounding grow until another processor's answer is another answer. That it gives one still
+gates. Of `encoder`, a net without the refinement that takes its slips back, the noise-free errors
+are watched: on an Intel Xeon its bias is up to 0.4 of its rmse from that on an AMD EPYC. Its noisy
+errors, and the errors of every method but `ccstae-2023`, agree to 0.5 % there.
 """
 
 from __future__ import annotations
@@ -57,13 +66,24 @@ HEAD = ("metric", "baseline", "now", "change", "allowed", "verdict")
 
 Array = NDArray[np.float64]
 Verdict = Literal[
-    "good", "better", "worse", "changed", "missing", "not a number", "not in the baseline", "seeds alike", "slower", "watched"
+    "good",
+    "better",
+    "worse",
+    "changed",
+    "missing",
+    "not a number",
+    "not in the baseline",
+    "seeds alike",
+    "slower",
+    "watched",
 ]
 
 
 @dataclass(frozen=True)
 class Rule:
-    """Which way is better, and the floor of the tolerance: the larger of a share of the value and a plain number."""
+    """Which way is better, and the floor of the tolerance: the larger of a share of the value and a
+    plain number.
+    """
 
     better: Better
     relative: float = 0.0
@@ -107,18 +127,31 @@ class Row:
         difference = self.now - self.baseline
         if not math.isfinite(difference):
             return "-"
-        size = f"{100 * difference / abs(self.baseline):+.1f} %" if self.baseline else f"{difference:+.2g}"
-        return f"{size}, {abs(difference) / self.spread:.1f} spreads" if self.spread and difference else size
+        size = (
+            f"{100 * difference / abs(self.baseline):+.1f} %"
+            if self.baseline
+            else f"{difference:+.2g}"
+        )
+        return (
+            f"{size}, {abs(difference) / self.spread:.1f} spreads"
+            if self.spread and difference
+            else size
+        )
 
     @property
     def cells(self) -> tuple[str, ...]:
-        baseline, now, allowed = (f"{v:.4g}" if math.isfinite(v) else "-" for v in (self.baseline, self.now, self.allowed))
+        baseline, now, allowed = (
+            f"{v:.4g}" if math.isfinite(v) else "-" for v in (self.baseline, self.now, self.allowed)
+        )
         return self.metric, baseline, now, self.change, allowed, self.verdict
 
 
 def measure(metrics: pd.DataFrame) -> dict[str, tuple[Rule, Array]]:
     """What is compared: by key, the rule and one value a seed."""
-    level = [Level(background=w, electrons=n).name for w, n in zip(metrics["background"], metrics["electrons"], strict=True)]
+    level = [
+        Level(background=w, electrons=n).name
+        for w, n in zip(metrics["background"], metrics["electrons"], strict=True)
+    ]
     frame = metrics.assign(level=level).sort_values("seed", kind="stable")
     columns = ["scene", "method", "level", "region", "quantity", "metric"]
     return {
@@ -134,10 +167,17 @@ def _rounds(_scene: str, method: str, level: str, *key: str) -> bool:
     )
 
 
-def _single(frame: pd.DataFrame, columns: list[str]) -> Iterator[tuple[tuple[str, ...], Rule, Array]]:
+def _single(
+    frame: pd.DataFrame, columns: list[str]
+) -> Iterator[tuple[tuple[str, ...], Rule, Array]]:
     """The entries that are rows of the scores."""
-    first = {scene: (rows["method"].iloc[0], rows["level"].iloc[0]) for scene, rows in frame.groupby("scene", sort=False)}
-    for key, rows in ((tuple(map(str, key)), rows) for key, rows in frame.groupby(columns, sort=False)):
+    first = {
+        scene: (rows["method"].iloc[0], rows["level"].iloc[0])
+        for scene, rows in frame.groupby("scene", sort=False)
+    }
+    for key, rows in (
+        (tuple(map(str, key)), rows) for key, rows in frame.groupby(columns, sort=False)
+    ):
         scene, method, level, region, _, metric = key
         values, inside, clean = rows["value"].to_numpy(float), region in REGIONS, level == "clean"
         if metric == "limit" and method == first[scene][0] and inside and not clean:
@@ -156,23 +196,50 @@ def _single(frame: pd.DataFrame, columns: list[str]) -> Iterator[tuple[tuple[str
 
 
 def _pooled(frame: pd.DataFrame) -> Iterator[tuple[tuple[str, ...], Rule, Array]]:
-    """Over components and noisy levels: geometric mean of ratios, root mean square of biases, mean of shares. Also the time."""
+    """Over components and noisy levels: geometric mean of ratios, root mean square of biases, mean
+    of shares. Also the time.
+    """
     frame = frame[~frame["method"].isin(CONTROLS)]
-    noisy = frame[(frame["level"] != "clean") & frame["region"].isin(REGIONS) & frame["quantity"].isin(COMPONENTS)]
+    noisy = frame[
+        (frame["level"] != "clean")
+        & frame["region"].isin(REGIONS)
+        & frame["quantity"].isin(COMPONENTS)
+    ]
     for group, rows in noisy.groupby(["scene", "method", "region"], sort=False):
         scene, method, region = map(str, group)
-        wide = {str(name): part.pivot(index=["level", "quantity"], columns="seed", values="value") for name, part in rows.groupby("metric")}
+        wide = {
+            str(name): part.pivot(index=["level", "quantity"], columns="seed", values="value")
+            for name, part in rows.groupby("metric")
+        }
         pooled = {name: _geometric_mean(wide[name]) for name in ("rmse_over_limit", "limit_ratio")}
-        pooled["bias_over_limit"] = np.sqrt(np.square((wide["bias"] / wide["limit"]).to_numpy(float)).mean(0))
+        pooled["bias_over_limit"] = np.sqrt(
+            np.square((wide["bias"] / wide["limit"]).to_numpy(float)).mean(0)
+        )
         if "coverage95" in wide:
             pooled["coverage95"] = wide["coverage95"].to_numpy(float).mean(0)
         for name, values in pooled.items():
             yield (scene, method, "noisy", region, "pooled", name), POOLED[name], values
         for level, errors in wide["rmse_over_limit"].groupby("level") if region == "all" else ():
             for seed, value in zip(errors.columns, _geometric_mean(errors), strict=True):
-                yield (scene, method, str(level), region, "pooled", "rmse_over_limit", f"seed={seed}"), PAIRED, np.array([value])
+                yield (
+                    (
+                        scene,
+                        method,
+                        str(level),
+                        region,
+                        "pooled",
+                        "rmse_over_limit",
+                        f"seed={seed}",
+                    ),
+                    PAIRED,
+                    np.array([value]),
+                )
     for group, rows in frame[frame["metric"] == "seconds"].groupby(["scene", "method"], sort=False):
-        yield (*map(str, group), "every", "all", "all", "seconds"), SECONDS, rows.groupby("seed")["value"].median().to_numpy()
+        yield (
+            (*map(str, group), "every", "all", "all", "seconds"),
+            SECONDS,
+            rows.groupby("seed")["value"].median().to_numpy(),
+        )
 
 
 def _geometric_mean(ratios: pd.DataFrame) -> Array:
@@ -196,13 +263,22 @@ def compare(metrics: pd.DataFrame, baseline: Baseline) -> list[Row]:
 
 def _compare(key: str, entry: Entry, values: Array | None) -> Row:
     now = math.nan if values is None else float(np.median(values))
-    worse = {"lower": now - entry.value, "higher": entry.value - now, "same": abs(now - entry.value)}[entry.better]
+    worse = {
+        "lower": now - entry.value,
+        "higher": entry.value - now,
+        "same": abs(now - entry.value),
+    }[entry.better]
     verdict: Verdict = "good"
     if values is None:
         verdict = "missing"
     elif not np.isfinite(values).all():
         verdict = "not a number"
-    elif len(values) > 1 and key.endswith("rmse_over_limit") and entry.spread > 0 and len(np.unique(values)) < len(values):
+    elif (
+        len(values) > 1
+        and key.endswith("rmse_over_limit")
+        and entry.spread > 0
+        and len(np.unique(values)) < len(values)
+    ):
         verdict = "seeds alike"
     elif worse > entry.tolerance:
         kind: Verdict = "slower" if key.endswith(" seconds") else "watched"
@@ -213,10 +289,15 @@ def _compare(key: str, entry: Entry, values: Array | None) -> Row:
 
 
 def make_baseline(metrics: pd.DataFrame, environment: dict[str, Any]) -> Baseline:
-    """A baseline from a run's scores. InputError where it has too few seeds or a value that is no number."""
+    """A baseline from a run's scores. InputError where it has too few seeds or a value that is no
+    number.
+    """
     seeds = sorted(metrics["seed"].unique())
     if len(seeds) < LEAST_SEEDS:
-        raise InputError(f"baseline: the run has {len(seeds)} seeds; expected at least {LEAST_SEEDS}, from which to tell the spread")
+        raise InputError(
+            f"baseline: the run has {len(seeds)} seeds; expected at least {LEAST_SEEDS}, from "
+            f"which to tell the spread"
+        )
     kept = {None, *(f"seed={seed}" for seed in seeds[:PAIRED_SEEDS])}
     entries = {}
     for key, (rule, values) in sorted(measure(metrics).items()):
@@ -227,16 +308,32 @@ def make_baseline(metrics: pd.DataFrame, environment: dict[str, Any]) -> Baselin
         value, spread = float(np.median(values)), 0.0
         if np.ptp(values) > 1e-9 * abs(value):  # less is rounding
             spread = float(np.std(values, ddof=1))
-        numbers = {"value": value, "spread": spread, "tolerance": max(rule.relative * abs(value), rule.absolute, 3 * spread)}
-        entries[key] = Entry(**{name: float(f"{number:.6g}") for name, number in numbers.items()}, better=rule.better, gate=rule.gate)
+        numbers = {
+            "value": value,
+            "spread": spread,
+            "tolerance": max(rule.relative * abs(value), rule.absolute, 3 * spread),
+        }
+        entries[key] = Entry(
+            **{name: float(f"{number:.6g}") for name, number in numbers.items()},
+            better=rule.better,
+            gate=rule.gate,
+        )
     return Baseline(environment=environment, seeds=len(seeds), entries=entries)
 
 
 def conclusion(rows: list[Row]) -> str:
     """One line: what it comes to, and what to do."""
     breaches, better = sum(row.breach for row in rows), sum(row.verdict == "better" for row in rows)
-    said = f"{breaches} of {len(rows)} entries breach the baseline" if breaches else f"as accurate as the baseline in {len(rows)} entries"
-    return said + (f"; {better} are better beyond tolerance: make a new baseline with --update" if better else "")
+    said = (
+        f"{breaches} of {len(rows)} entries breach the baseline"
+        if breaches
+        else f"as accurate as the baseline in {len(rows)} entries"
+    )
+    return said + (
+        f"; {better} are better beyond tolerance: make a new baseline with --update"
+        if better
+        else ""
+    )
 
 
 def shown(rows: list[Row]) -> list[Row]:
@@ -253,11 +350,29 @@ def markdown(rows: list[Row]) -> str:
 def as_json(rows: list[Row]) -> str:
     """Every entry, for programs; what is no number is null."""
     listed = [{**asdict(row), "change": row.change, "breach": row.breach} for row in rows]
-    finite = [{k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()} for row in listed]
-    return json.dumps({"passed": not any(row.breach for row in rows), "conclusion": conclusion(rows), "rows": finite}, indent=1) + "\n"
+    finite = [
+        {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+        for row in listed
+    ]
+    return (
+        json.dumps(
+            {
+                "passed": not any(row.breach for row in rows),
+                "conclusion": conclusion(rows),
+                "rows": finite,
+            },
+            indent=1,
+        )
+        + "\n"
+    )
 
 
-def regress(metrics_path: Path, baseline_path: Path, markdown_path: Path | None = None, json_path: Path | None = None) -> bool:
+def regress(
+    metrics_path: Path,
+    baseline_path: Path,
+    markdown_path: Path | None = None,
+    json_path: Path | None = None,
+) -> bool:
     """Compare, print the table, write it where asked; whether nothing breaches."""
     rows = compare(score.read(metrics_path), load(baseline_path))
     table = Table(*HEAD, box=None)
@@ -272,14 +387,18 @@ def regress(metrics_path: Path, baseline_path: Path, markdown_path: Path | None 
 
 
 def update(metrics_path: Path, baseline_path: Path) -> None:
-    """Write a new baseline from a run of several seeds and say how often it will cry wolf; where it was made is read from the provenance
-    beside its scores."""
+    """Write a new baseline from a run of several seeds and say how often it will cry wolf; where it
+    was made is read from the provenance beside its scores.
+    """
     provenance = metrics_path.parent / "provenance.json"
     try:
         made = json.loads(provenance.read_text())
         environment = {name: made[name] for name in ENVIRONMENT}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{provenance}: cannot be read: {error}; expected the provenance of the run that becomes the baseline") from None
+        raise InputError(
+            f"{provenance}: cannot be read: {error}; expected the provenance of the run that "
+            f"becomes the baseline"
+        ) from None
     baseline = make_baseline(score.read(metrics_path), environment)
     atomic.write_text(baseline_path, dump(baseline))
     told = f"{len(baseline.entries)} entries from {baseline.seeds} seeds"

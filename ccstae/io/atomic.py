@@ -1,4 +1,6 @@
-"""Files that are whole or not there: written under a temporary name beside the final one, flushed, and renamed."""
+"""Files that are whole or not there: written under a temporary name beside the final one, flushed,
+and renamed.
+"""
 
 from __future__ import annotations
 
@@ -18,19 +20,25 @@ _REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES,
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """InputError where the system takes no more of what is written inside the block: disk full, quota, read-only."""
+    """InputError where the system takes no more of what is written inside the block: disk full,
+    quota, read-only.
+    """
     try:
         yield
     except (OSError, RuntimeError) as error:
         reason = _refusal(error)
         if reason is None:
             raise
-        raise InputError(f"{path}: cannot be written: {reason}; expected room and the right to write there") from None
+        raise InputError(
+            f"{path}: cannot be written: {reason}; expected room and the right to write there"
+        ) from None
 
 
 @contextmanager
 def atomic(path: Path | str) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its name when the block ends well and goes when it does not; see `writing`."""
+    """A temporary path beside `path` that takes its name when the block ends well and goes when it
+    does not; see `writing`.
+    """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -51,9 +59,11 @@ def publish(temporary: Path, path: Path) -> None:
 
 
 def reserve(path: Path) -> None:
-    """Have the system set aside room for all of a sparse file: later writes inside it cannot meet a full disk.
+    """Have the system set aside room for all of a sparse file: later writes inside it cannot meet a
+    full disk.
 
-    HDF5 may crash where one does, or leave zeros. OSError where there is no room. Linux alone; other systems go without.
+    HDF5 may crash where one does, or leave zeros. OSError where there is no room. Linux alone;
+    other systems go without.
     """
     if sys.platform == "linux":
         with open(path, "r+b") as handle:
@@ -61,7 +71,9 @@ def reserve(path: Path) -> None:
 
 
 def _refusal(error: BaseException) -> str | None:
-    """The system's reason for taking no more, None for any other error. HDF5 gives the number in its text alone."""
+    """The system's reason for taking no more, None for any other error. HDF5 gives the number in
+    its text alone.
+    """
     told = re.search(r"errno = (\d+)", str(error))
     code = int(told[1]) if told else getattr(error, "errno", None)
     return os.strerror(code) if code in _REFUSALS else None

@@ -1,4 +1,6 @@
-"""Reading HDF5 files that may be damaged, wrong, or made to do harm: what does not fit is refused, and named."""
+"""Reading HDF5 files that may be damaged, wrong, or made to do harm: what does not fit is refused,
+and named.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +15,18 @@ from numpy.typing import NDArray
 
 from ccstae.errors import InputError
 
-# A file may not claim more than this many times the bytes it stores, past the first MB: HDF5's filters reach about 1000, so what
-# claims more was never written in full, or is a trap for memory. An attribute of a product is short.
+# A file may not claim more than this many times the bytes it stores, past the first MB: HDF5's
+# filters reach about 1000, so what claims more was never written in full, or is a trap for memory.
+# An attribute of a product is short.
 _MOST_EXPANSION = 4096
 _MOST_ATTRIBUTE_BYTES = 2**16
 
 
 @contextmanager
 def opened(path: Path | str) -> Iterator[h5py.File]:
-    """An HDF5 file for reading; InputError where it is missing, truncated or no HDF5 at all, or hides data in an attribute."""
+    """An HDF5 file for reading; InputError where it is missing, truncated or no HDF5 at all, or
+    hides data in an attribute.
+    """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected an HDF5 file")
@@ -31,19 +36,28 @@ def opened(path: Path | str) -> Iterator[h5py.File]:
                 _check_size(file, name)
             yield file
     except (OSError, RuntimeError, ValueError, KeyError, MemoryError) as error:
-        raise InputError(f"{path}: not a readable HDF5 file (truncated or damaged?): {' '.join(str(error).split())}") from None
+        raise InputError(
+            f"{path}: not a readable HDF5 file (truncated or damaged?): "
+            f"{' '.join(str(error).split())}"
+        ) from None
 
 
 def own(file: h5py.File, name: str) -> bool:
-    """Whether the file holds `name`; InputError where that is a link, which may lead out of the file."""
+    """Whether the file holds `name`; InputError where that is a link, which may lead out of the
+    file.
+    """
     link = file.get(name, getlink=True)
     if isinstance(link, h5py.ExternalLink | h5py.SoftLink):
         raise InputError(f"{file.filename}: /{name} is a link; expected it in the file itself")
     return link is not None
 
 
-def dataset(file: h5py.File, name: str, rank: int, kinds: str, shape: tuple[int, ...] | None = None) -> h5py.Dataset:
-    """A dataset of the file itself (no link that leaves it), of the given rank, dtype kinds and, where given, shape."""
+def dataset(
+    file: h5py.File, name: str, rank: int, kinds: str, shape: tuple[int, ...] | None = None
+) -> h5py.Dataset:
+    """A dataset of the file itself (no link that leaves it), of the given rank, dtype kinds and,
+    where given, shape.
+    """
     where = f"{file.filename}: /{name}"
     parts = name.split("/")
     for end in range(1, len(parts) + 1):
@@ -54,25 +68,36 @@ def dataset(file: h5py.File, name: str, rank: int, kinds: str, shape: tuple[int,
     if found.external or found.is_virtual:
         raise InputError(f"{where} keeps its data in another file; expected it in this one")
     if found.ndim != rank or found.dtype.kind not in kinds:
-        raise InputError(f"{where} is {found.dtype} of shape {found.shape}; expected rank {rank}, dtype kind {kinds!r}")
+        raise InputError(
+            f"{where} is {found.dtype} of shape {found.shape}; expected rank {rank}, dtype kind "
+            f"{kinds!r}"
+        )
     if shape is not None and found.shape != shape:
         raise InputError(f"{where} has shape {found.shape}; expected {shape}")
     stored = found.id.get_storage_size()
     if found.size == 0 or found.nbytes > _MOST_EXPANSION * stored + 2**20:
-        raise InputError(f"{where} of shape {found.shape} stores {stored} bytes; expected data, written in full")
+        raise InputError(
+            f"{where} of shape {found.shape} stores {stored} bytes; expected data, written in full"
+        )
     return found
 
 
-def values(file: h5py.File, name: str, rank: int, kinds: str, shape: tuple[int, ...] | None = None) -> NDArray[Any]:
+def values(
+    file: h5py.File, name: str, rank: int, kinds: str, shape: tuple[int, ...] | None = None
+) -> NDArray[Any]:
     """All of a dataset, as `dataset` checks it; InputError where a number is not finite."""
     found = dataset(file, name, rank, kinds, shape)[...]
     if not np.isfinite(found).all():
-        raise InputError(f"{file.filename}: /{name} holds NaN or infinities; expected finite numbers")
+        raise InputError(
+            f"{file.filename}: /{name} holds NaN or infinities; expected finite numbers"
+        )
     return found
 
 
 def attribute(owner: h5py.File | h5py.Dataset, name: str) -> Any:
-    """An attribute of a file or a dataset, no longer than products have it; KeyError where there is none."""
+    """An attribute of a file or a dataset, no longer than products have it; KeyError where there is
+    none.
+    """
     _check_size(owner, name)
     value = owner.attrs[name]
     return value.item() if isinstance(value, np.generic) else value
@@ -81,7 +106,10 @@ def attribute(owner: h5py.File | h5py.Dataset, name: str) -> Any:
 def _check_size(owner: h5py.File | h5py.Dataset, name: str) -> None:
     size = owner.attrs.get_id(name).get_storage_size()
     if size > _MOST_ATTRIBUTE_BYTES:
-        raise InputError(f"{owner.file.filename}: attribute {name} holds {size} bytes; expected at most {_MOST_ATTRIBUTE_BYTES}")
+        raise InputError(
+            f"{owner.file.filename}: attribute {name} holds {size} bytes; expected at most "
+            f"{_MOST_ATTRIBUTE_BYTES}"
+        )
 
 
 def short(value: object) -> str:

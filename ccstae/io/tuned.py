@@ -16,14 +16,17 @@ from ccstae.io.atomic import write_text
 
 
 class Tuned(Settings):
-    """The settings that a search chose for a method at a noise level, and what it saw on the tuning scenes."""
+    """The settings that a search chose for a method at a noise level, and what it saw on the tuning
+    scenes.
+    """
 
     method: str
     level: str
     settings: dict[str, Any]
     """The chosen ones, as they would stand in the config."""
     error: float = Field(ge=0)
-    """Of the chosen settings: root mean square, over components, scenes and seeds, of rmse / bound in the interior.
+    """Of the chosen settings: root mean square, over components, scenes and seeds, of rmse / bound
+    in the interior.
 
     Of rmse at the noise-free level.
     """
@@ -46,13 +49,19 @@ def read(file: Path) -> Tuned:
     try:
         return Tuned.model_validate(read_yaml(Path(file).read_text(), str(file)))
     except OSError as error:
-        raise InputError(f"{file}: cannot be read: {error.strerror}; expected settings chosen by `ccstae tune`") from None
+        raise InputError(
+            f"{file}: cannot be read: {error.strerror}; expected settings chosen by `ccstae tune`"
+        ) from None
     except (ValidationError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: {str(error).splitlines()[0]}; expected settings chosen by `ccstae tune`") from None
+        raise InputError(
+            f"{file}: {str(error).splitlines()[0]}; expected settings chosen by `ccstae tune`"
+        ) from None
 
 
 def apply(config: Config, method: str, file: Path) -> Config:
-    """The config with the settings chosen for a method; InputError where they are another method's or do not fit."""
+    """The config with the settings chosen for a method; InputError where they are another method's
+    or do not fit.
+    """
     chosen = read(file)
     if chosen.method != method:
         raise InputError(f"{file}: method is {chosen.method!r}; expected {method!r}")

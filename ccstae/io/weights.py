@@ -1,4 +1,6 @@
-"""Trained weights on disk: safetensors, with what made them as JSON beside the tensors. Reading a file runs no code."""
+"""Trained weights on disk: safetensors, with what made them as JSON beside the tensors. Reading a
+file runs no code.
+"""
 
 from __future__ import annotations
 
@@ -24,31 +26,51 @@ FORMAT = 1
 _KEY = "ccstae"
 
 
-def write(path: Path | str, method: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-    """Write a method's tensors, whole or not at all; `about` is what JSON can hold, settings and calibration among it."""
-    told = json.dumps({"format": FORMAT, "version": ccstae.__version__, "method": method, **about}, sort_keys=True)
+def write(
+    path: Path | str, method: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any]
+) -> None:
+    """Write a method's tensors, whole or not at all; `about` is what JSON can hold, settings and
+    calibration among it.
+    """
+    told = json.dumps(
+        {"format": FORMAT, "version": ccstae.__version__, "method": method, **about}, sort_keys=True
+    )
     with atomic.atomic(path) as temporary:
-        temporary.write_bytes(save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, {_KEY: told}))
+        temporary.write_bytes(
+            save(
+                {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
+                {_KEY: told},
+            )
+        )
 
 
 def read(path: Path | str, method: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and what is told about them.
 
-    InputError where the file is missing, damaged, of another format version, of another method, or not ours. Weights of the same format
-    by another version of the package are read, and that is said.
+    InputError where the file is missing, damaged, of another format version, of another method, or
+    not ours. Weights of the same format by another version of the package are read, and that is
+    said.
     """
     if not Path(path).is_file():
-        raise InputError(f"{path}: no such file; expected weights that `ccstae map --save-weights` wrote")
+        raise InputError(
+            f"{path}: no such file; expected weights that `ccstae map --save-weights` wrote"
+        )
     try:
         with safe_open(path, framework="pt") as file:
             told = (file.metadata() or {}).get(_KEY)
             if told is None:
-                raise InputError(f"{path}: not weights of ccstae; expected a file that `ccstae map --save-weights` wrote")
+                raise InputError(
+                    f"{path}: not weights of ccstae; expected a file that `ccstae map "
+                    f"--save-weights` wrote"
+                )
             about = json.loads(told)
             _check(path, about, method)
             return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, RecursionError, MemoryError) as error:
-        raise InputError(f"{path}: not a readable safetensors file (truncated or damaged?): {' '.join(str(error).split())}") from None
+        raise InputError(
+            f"{path}: not a readable safetensors file (truncated or damaged?): "
+            f"{' '.join(str(error).split())}"
+        ) from None
 
 
 def _check(path: Path | str, about: Any, method: str) -> None:
@@ -58,12 +80,19 @@ def _check(path: Path | str, about: Any, method: str) -> None:
     if about.get("format") != FORMAT:
         raise InputError(
             f"{path}: weights of format {short(about.get('format'))}, written by ccstae {version}; "
-            f"expected format {FORMAT}, that of ccstae {ccstae.__version__}: learn them anew, or use the version that wrote them"
+            f"expected format {FORMAT}, that of ccstae {ccstae.__version__}: learn them anew, or "
+            f"use the version that wrote them"
         )
     if about.get("method") != method:
-        raise InputError(f"{path}: weights of the method {short(about.get('method'))}; expected those of {method!r}")
+        raise InputError(
+            f"{path}: weights of the method {short(about.get('method'))}; expected those of "
+            f"{method!r}"
+        )
     if about.get("version") != ccstae.__version__:
-        print(f"{path}: weights learned by ccstae {version}; this is {ccstae.__version__}", file=sys.stderr)
+        print(
+            f"{path}: weights learned by ccstae {version}; this is {ccstae.__version__}",
+            file=sys.stderr,
+        )
 
 
 def tensor(
@@ -75,20 +104,35 @@ def tensor(
     low: float = -math.inf,
     high: float = math.inf,
 ) -> Tensor:
-    """One tensor of the file, finite and from `low` to `high`; a None in `shape` is any length from 1. InputError for any other."""
+    """One tensor of the file, finite and from `low` to `high`; a None in `shape` is any length from
+    1. InputError for any other.
+    """
     found = tensors.get(name)
-    words = f"finite {dtype} of shape ({', '.join('any' if n is None else str(n) for n in shape)}), from {low:g} to {high:g}"
+    sides = ", ".join("any" if n is None else str(n) for n in shape)
+    words = f"finite {dtype} of shape ({sides}), from {low:g} to {high:g}"
     if found is None:
         raise InputError(f"{path}: no tensor {name}; expected {words}")
-    fits = found.ndim == len(shape) and all(n in (None, m) and m > 0 for n, m in zip(shape, found.shape, strict=False))
-    if not fits or found.dtype != dtype or not bool((found.isfinite() & (found >= low) & (found <= high)).all()):
-        raise InputError(f"{path}: tensor {name} of shape {tuple(found.shape)}, {found.dtype}, does not fit; expected {words}")
+    fits = found.ndim == len(shape) and all(
+        n in (None, m) and m > 0 for n, m in zip(shape, found.shape, strict=False)
+    )
+    if (
+        not fits
+        or found.dtype != dtype
+        or not bool((found.isfinite() & (found >= low) & (found <= high)).all())
+    ):
+        raise InputError(
+            f"{path}: tensor {name} of shape {tuple(found.shape)}, {found.dtype}, does not fit; "
+            f"expected {words}"
+        )
     return found
 
 
 def number(path: Path | str, about: Mapping[str, Any], name: str, low: float = 0.0) -> float:
-    """A finite number, `low` or more, that is told about the weights; InputError for anything else."""
+    """A finite number, `low` or more, that is told about the weights; InputError for
+    anything else."""
     found = about.get(name)
     if isinstance(found, bool) or not isinstance(found, int | float) or not low <= found < math.inf:
-        raise InputError(f"{path}: {name} is {short(found)}; expected a finite number from {low:g} up")
+        raise InputError(
+            f"{path}: {name} is {short(found)}; expected a finite number from {low:g} up"
+        )
     return float(found)

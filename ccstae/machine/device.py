@@ -1,4 +1,6 @@
-"""Which device simulation and methods run on, how much at a time, and what happens where its memory ends."""
+"""Which device simulation and methods run on, how much at a time, and what happens where its memory
+ends.
+"""
 
 from __future__ import annotations
 
@@ -33,12 +35,16 @@ def resolve(device: Device) -> Literal["cpu", "cuda"]:
     if torch.cuda.is_available():
         return "cuda"
     if device == "gpu":
-        raise InputError(f"device: gpu was asked for, but torch {torch.__version__} sees none; expected a CUDA GPU, or device: auto or cpu")
+        raise InputError(
+            f"device: gpu was asked for, but torch {torch.__version__} sees none; expected a CUDA "
+            f"GPU, or device: auto or cpu"
+        )
     return "cpu"
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep what is freed: the memory of one batch's temporaries then serves the next, and the system clears no pages anew.
+    """Have glibc keep what is freed: the memory of one batch's temporaries then serves the next,
+    and the system clears no pages anew.
 
     Without it a tenth of the processor's time went there. Other C libraries are left as they are.
     """
@@ -51,12 +57,18 @@ def keep_freed_memory() -> None:
 
 
 def slots(device: str) -> int:
-    """How many jobs must wait for the GPU: 1 where one may be used and NVIDIA's driver shows one, else 0. Needs no torch."""
+    """How many jobs must wait for the GPU: 1 where one may be used and NVIDIA's driver shows one,
+    else 0. Needs no torch.
+    """
     return int(device != "cpu" and Path("/dev/nvidia0").exists())
 
 
-def side_by_side(task: Callable[[Part], Result], parts: Sequence[Part], device: str) -> list[Result]:
-    """What a task gives for each part, on a CPU as many at a time as torch has threads: small operations go better each on its own core."""
+def side_by_side(
+    task: Callable[[Part], Result], parts: Sequence[Part], device: str
+) -> list[Result]:
+    """What a task gives for each part, on a CPU as many at a time as torch has threads: small
+    operations go better each on its own core.
+    """
     import torch
 
     threads = torch.get_num_threads()
@@ -70,7 +82,9 @@ def side_by_side(task: Callable[[Part], Result], parts: Sequence[Part], device: 
 
 
 def batch(size: int) -> int:
-    """How many patterns to take at a time where `size` are wanted: all of them, but for a device that ran out of memory."""
+    """How many patterns to take at a time where `size` are wanted: all of them, but for a device
+    that ran out of memory.
+    """
     return max(1, size // _division)
 
 
@@ -88,7 +102,8 @@ def smaller_batches(division: int) -> Iterator[None]:
 def within_memory(what: str, task: Callable[[str], Result], device: str) -> tuple[Result, str]:
     """What task(device) gives, and the device that gave it.
 
-    A GPU that runs out of memory gets smaller batches, then the CPU takes over: said aloud, as of `what`.
+    A GPU that runs out of memory gets smaller batches, then the CPU takes over: said aloud, as of
+    `what`.
     """
     if device == "cuda":
         import torch
@@ -99,6 +114,8 @@ def within_memory(what: str, task: Callable[[str], Result], device: str) -> tupl
                     return task(device), device
             except torch.OutOfMemoryError:
                 torch.cuda.empty_cache()
-                following = "on the CPU" if division == 16 else f"with batches smaller by {4 * division}"
+                following = (
+                    "on the CPU" if division == 16 else f"with batches smaller by {4 * division}"
+                )
                 print(f"{what}: the GPU is out of memory; again {following}", file=sys.stderr)
     return task("cpu"), "cpu"

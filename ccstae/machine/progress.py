@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import TextIO, TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 Item = TypeVar("Item")
 
@@ -18,7 +25,9 @@ INTERVAL_S = 10.0
 
 
 class Copy(io.TextIOBase):
-    """Standard error with a log file beside it: messages go to both, progress as a bar to a terminal and as lines to the log."""
+    """Standard error with a log file beside it: messages go to both, progress as a bar to a
+    terminal and as lines to the log.
+    """
 
     def __init__(self, stderr: TextIO, log: TextIO) -> None:
         self.stderr, self.log = stderr, log
@@ -38,27 +47,43 @@ def copy_stderr(path: Path) -> None:
     sys.stderr = Copy(sys.stderr, open(path, "w", buffering=1))  # noqa: SIM115  (open until the process ends)
 
 
-def progress(iterable: Iterable[Item], total: int | None = None, label: str = "", interval_s: float = INTERVAL_S) -> Iterator[Item]:
+def progress(
+    iterable: Iterable[Item],
+    total: int | None = None,
+    label: str = "",
+    interval_s: float = INTERVAL_S,
+) -> Iterator[Item]:
     """Pass `iterable` on, showing on stderr how far it is.
 
-    `total` is the number of items (found with `len` where left out). A log gets one line every `interval_s`
-    seconds and one at the end, so that its size does not depend on the number of items.
+    `total` is the number of items (found with `len` where left out). A log gets one line every
+    `interval_s` seconds and one at the end, so that its size does not depend on the number of
+    items.
     """
     if total is None and isinstance(iterable, Sized):
         total = len(iterable)
-    stderr, log = (sys.stderr.stderr, sys.stderr.log) if isinstance(sys.stderr, Copy) else (sys.stderr, None)
+    stderr, log = (
+        (sys.stderr.stderr, sys.stderr.log) if isinstance(sys.stderr, Copy) else (sys.stderr, None)
+    )
     console = Console(file=stderr)
     if console.is_terminal:
         if log is not None:
             iterable = _lines(iterable, total, label, interval_s, log)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
         with Progress(*columns, console=console) as bar:
             yield from bar.track(iterable, total=total, description=label)
     else:
         yield from _lines(iterable, total, label, interval_s, sys.stderr)
 
 
-def _lines(iterable: Iterable[Item], total: int | None, label: str, interval_s: float, stream: TextIO) -> Iterator[Item]:
+def _lines(
+    iterable: Iterable[Item], total: int | None, label: str, interval_s: float, stream: TextIO
+) -> Iterator[Item]:
     begun = shown = time.monotonic()
     done = 0
     for item in iterable:
@@ -72,5 +97,13 @@ def _lines(iterable: Iterable[Item], total: int | None, label: str, interval_s: 
 
 
 def _say(stream: TextIO, label: str, done: int, total: int | None, seconds: float) -> None:
-    left = "" if not total or done == total else f", about {seconds * (total - done) / done:.0f} s left"
-    print(f"{label}: {done}{f'/{total}' if total else ''}, {seconds:.1f} s{left}", file=stream, flush=True)
+    left = (
+        ""
+        if not total or done == total
+        else f", about {seconds * (total - done) / done:.0f} s left"
+    )
+    print(
+        f"{label}: {done}{f'/{total}' if total else ''}, {seconds:.1f} s{left}",
+        file=stream,
+        flush=True,
+    )

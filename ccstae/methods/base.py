@@ -2,7 +2,8 @@
 
     def map_strain(counts: store.Counts, settings: <its settings model>, device: str) -> Answer
 
-A method gets counts, calibration, the vacuum probe and the nominal lattice, never truth. `device` is "cpu" or "cuda".
+A method gets counts, calibration, the vacuum probe and the nominal lattice, never truth. `device`
+is "cpu" or "cuda".
 """
 
 from __future__ import annotations
@@ -44,8 +45,11 @@ class Answer:
     covariance: NDArray[np.float64] | None = None  # (Ry, Rx, 4, 4) of exx, eyy, exy, theta
     label: NDArray[np.int8] | None = None  # (Ry, Rx), 0 background, 1.. materials
     centre_px: NDArray[np.float64] | None = None  # (Ry, Rx, 2), direct beam (x, y)
-    dictionary: NDArray[np.float32] | None = None  # (entries, Ky, Kx), averaged patterns over the whole detector, however fine
-    found: dict[str, Any] = field(default_factory=dict)  # what the method found by itself; kept beside its settings
+    # (entries, Ky, Kx), averaged patterns over the whole detector, however fine
+    dictionary: NDArray[np.float32] | None = None
+    found: dict[str, Any] = field(
+        default_factory=dict
+    )  # what the method found by itself; kept beside its settings
 
 
 def load(name: str) -> Callable[..., Answer]:

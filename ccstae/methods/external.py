@@ -1,9 +1,11 @@
 """A method from outside: any program that reads a counts file and writes a map file.
 
-It is started as `<command> --counts FILE --map FILE --settings JSON`, without a shell, in an empty working directory of its own.
-The command is trusted code: it runs with the rights of whoever runs the benchmark.
+It is started as `<command> --counts FILE --map FILE --settings JSON`, without a shell, in an empty
+working directory of its own. The command is trusted code: it runs with the rights of whoever runs
+the benchmark.
 
-A method with an `environment` of its own may fail: a run goes on without it, with a map that holds no answer and says why.
+A method with an `environment` of its own may fail: a run goes on without it, with a map that holds
+no answer and says why.
 """
 
 from __future__ import annotations
@@ -31,11 +33,14 @@ LAST_LINES = 5
 
 
 def run(method_id: str, entry: Method, counts_path: Path | str, map_path: Path | str) -> None:
-    """Run `entry.command` on `counts_path`, check the map it writes and give it its final name, with seconds and settings added.
+    """Run `entry.command` on `counts_path`, check the map it writes and give it its final name,
+    with seconds and settings added.
 
-    InputError, with the last lines the program printed, where it cannot start, fails, takes longer than `time_limit_s`, writes no
-    map, or writes one that breaks the contract; with an `environment`, that becomes the map's attribute `error` instead. `seconds` is
-    what the program says of its mapping alone (the map's own attribute `seconds`), else the time from its start to its end.
+    InputError, with the last lines the program printed, where it cannot start, fails, takes longer
+    than `time_limit_s`, writes no map, or writes one that breaks the contract; with an
+    `environment`, that becomes the map's attribute `error` instead. `seconds` is what the program
+    says of its mapping alone (the map's own attribute `seconds`), else the time from its start to
+    its end.
     """
     with store.opened(counts_path) as file:
         scan = store.dataset(file, "counts", 4, "u").shape[:2]
@@ -45,24 +50,51 @@ def run(method_id: str, entry: Method, counts_path: Path | str, map_path: Path |
         if entry.environment is None:
             raise
         print(f"{error}: the run goes on without it", file=sys.stderr)
-        answer = store.Map(np.full((*scan, 2, 2), np.nan), {"seconds": 0.0, "peak_memory_bytes": 0, "error": str(error)})
-    given = {name: str(answer.attributes.get(name, default)) for name, default in (("device", "cpu"), ("versions", "{}"))}
-    attributes = {"method": method_id, "settings": json.dumps(entry.settings), "command": entry.command or "", "threads": _threads()}
-    measured = {name: answer.attributes[name] for name in ("seconds", "peak_memory_bytes", "error") if name in answer.attributes}
+        answer = store.Map(
+            np.full((*scan, 2, 2), np.nan),
+            {"seconds": 0.0, "peak_memory_bytes": 0, "error": str(error)},
+        )
+    given = {
+        name: str(answer.attributes.get(name, default))
+        for name, default in (("device", "cpu"), ("versions", "{}"))
+    }
+    attributes = {
+        "method": method_id,
+        "settings": json.dumps(entry.settings),
+        "command": entry.command or "",
+        "threads": _threads(),
+    }
+    measured = {
+        name: answer.attributes[name]
+        for name in ("seconds", "peak_memory_bytes", "error")
+        if name in answer.attributes
+    }
     store.write_map(map_path, replace(answer, attributes=attributes | given | measured))
 
 
-def _answer(method_id: str, entry: Method, counts_path: Path | str, scan: tuple[int, ...]) -> store.Map:
+def _answer(
+    method_id: str, entry: Method, counts_path: Path | str, scan: tuple[int, ...]
+) -> store.Map:
     """The map that the command writes, with the attributes seconds and peak_memory_bytes."""
     with tempfile.TemporaryDirectory(prefix="ccstae-") as folder:
         written = Path(folder) / "map.h5"
         words = _words(method_id, entry.command or "", entry.environment)
-        arguments = ["--counts", str(Path(counts_path).resolve()), "--map", str(written), "--settings", json.dumps(entry.settings)]
+        arguments = [
+            "--counts",
+            str(Path(counts_path).resolve()),
+            "--map",
+            str(written),
+            "--settings",
+            json.dumps(entry.settings),
+        ]
         begun = time.perf_counter()
         said = _execute(method_id, words + arguments, folder, entry.time_limit_s)
         seconds = time.perf_counter() - begun
         if not written.exists():
-            raise InputError(f"methods.{method_id}: the command wrote no map file; expected one at the path after --map{said}")
+            raise InputError(
+                f"methods.{method_id}: the command wrote no map file; expected one at the path "
+                f"after --map{said}"
+            )
         try:
             answer = store.read_map(written, scan, complete=False)
         except InputError as error:
@@ -70,15 +102,25 @@ def _answer(method_id: str, entry: Method, counts_path: Path | str, scan: tuple[
     own = answer.attributes.get("seconds")
     if own is not None:
         if not isinstance(own, int | float) or not 0 < own <= seconds:
-            raise InputError(f"methods.{method_id}: attribute seconds is {own!r}; expected those of the mapping, of {seconds:.3g} s in all")
+            raise InputError(
+                f"methods.{method_id}: attribute seconds is {own!r}; expected those of the "
+                f"mapping, of {seconds:.3g} s in all"
+            )
         seconds = float(own)
-    # The largest of all children so far: exact where a process runs one method, as the workflow's rules do.
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return replace(answer, attributes={**answer.attributes, "seconds": seconds, "peak_memory_bytes": peak})
+    # The largest of all children so far: exact where a process runs one method, as the workflow's
+    # rules do.
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (
+        1 if sys.platform == "darwin" else 1024
+    )
+    return replace(
+        answer, attributes={**answer.attributes, "seconds": seconds, "peak_memory_bytes": peak}
+    )
 
 
 def interpreter(environment: str) -> Path:
-    """The file that says which Python an environment has, made by the workflow's rule `environment`."""
+    """The file that says which Python an environment has, made by the workflow's rule
+    `environment`.
+    """
     return Path(".environments", f"{environment}.python")
 
 
@@ -89,10 +131,14 @@ def _python(method_id: str, environment: str) -> str:
     except OSError:
         found = f"error: no {interpreter(environment)}; expected the workflow to have made it"
     if found.startswith("error: "):
-        raise InputError(f"methods.{method_id}: environment {environment} missing: {found.removeprefix('error: ')}")
+        raise InputError(
+            f"methods.{method_id}: environment {environment} missing: "
+            f"{found.removeprefix('error: ')}"
+        )
     if not Path(found).is_file():
         raise InputError(
-            f"methods.{method_id}: environment {environment} missing: no {found}; remove {interpreter(environment)} to make it anew"
+            f"methods.{method_id}: environment {environment} missing: no {found}; remove "
+            f"{interpreter(environment)} to make it anew"
         )
     return found
 
@@ -104,30 +150,44 @@ def _threads() -> int:
 
 
 def _words(method_id: str, command: str, environment: str | None = None) -> list[str]:
-    """The command's words; a program or script that exists here is given by its full path, since it runs elsewhere.
+    """The command's words; a program or script that exists here is given by its full path, since it
+    runs elsewhere.
 
     Links stay links: a virtual environment's python is one, and knows its packages by it.
     """
     try:
         words = shlex.split(command)
     except ValueError as error:
-        raise InputError(f"methods.{method_id}.command: {command!r} cannot be split into words: {error}") from None
+        raise InputError(
+            f"methods.{method_id}.command: {command!r} cannot be split into words: {error}"
+        ) from None
     if not words:
-        raise InputError(f"methods.{method_id}.command: is empty; expected a program and its arguments")
+        raise InputError(
+            f"methods.{method_id}.command: is empty; expected a program and its arguments"
+        )
     if environment is not None and words[0] == "python":
         words[0] = _python(method_id, environment)
     return [str(Path(word).absolute()) if Path(word).is_file() else word for word in words]
 
 
 def _execute(method_id: str, command: list[str], folder: str, time_limit_s: float) -> str:
-    """Run to the end; returns the last lines printed, for a message. A program out of time is killed with all its children."""
+    """Run to the end; returns the last lines printed, for a message. A program out of time is
+    killed with all its children.
+    """
     with tempfile.TemporaryFile() as output:
         try:
             process = subprocess.Popen(
-                command, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+                command,
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
         except OSError as error:
-            raise InputError(f"methods.{method_id}.command: {command[0]!r} cannot be started: {error.strerror}") from None
+            raise InputError(
+                f"methods.{method_id}.command: {command[0]!r} cannot be started: {error.strerror}"
+            ) from None
         try:
             code = process.wait(time_limit_s)
         except subprocess.TimeoutExpired:
@@ -147,5 +207,9 @@ def _execute(method_id: str, command: list[str], folder: str, time_limit_s: floa
 def _last_lines(output: IO[bytes]) -> str:
     end = output.seek(0, os.SEEK_END)
     output.seek(max(0, end - 4000))
-    lines = [line.strip() for line in output.read().decode(errors="replace").splitlines() if line.strip()]
-    return f"; it last printed: {' | '.join(lines[-LAST_LINES:])}" if lines else "; it printed nothing"
+    lines = [
+        line.strip() for line in output.read().decode(errors="replace").splitlines() if line.strip()
+    ]
+    return (
+        f"; it last printed: {' | '.join(lines[-LAST_LINES:])}" if lines else "; it printed nothing"
+    )

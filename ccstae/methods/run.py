@@ -32,11 +32,12 @@ def run(
 ) -> None:
     """Map strain in `counts_path` by the config's method `method_id` and write `map_path`.
 
-    With `weights`, a method that learns takes what it has learned from that file and trains nothing; with `save_weights` it leaves
-    it there.
+    With `weights`, a method that learns takes what it has learned from that file and trains
+    nothing; with `save_weights` it leaves it there.
 
-    The map's attributes say method, settings (defaults filled in), seconds of the mapping alone, device, threads, peak memory
-    and versions. InputError for an unknown method, unreadable counts, a missing device, or an answer that breaks the contract.
+    The map's attributes say method, settings (defaults filled in), seconds of the mapping alone,
+    device, threads, peak memory and versions. InputError for an unknown method, unreadable counts,
+    a missing device, or an answer that breaks the contract.
     """
     if method_id not in config.methods:
         raise InputError(unknown("method", method_id, config.methods))
@@ -44,16 +45,22 @@ def run(
     name = entry.method or method_id
     if entry.command is not None:
         if weights or save_weights:
-            raise InputError(f"method {method_id} is a program from outside; its weights are its own affair")
+            raise InputError(
+                f"method {method_id} is a program from outside; its weights are its own affair"
+            )
         external.run(method_id, entry, counts_path, map_path)
         return
-    map_strain = _with_weights(name, weights, save_weights) if weights or save_weights else base.load(name)
+    map_strain = (
+        _with_weights(name, weights, save_weights) if weights or save_weights else base.load(name)
+    )
     settings = config.method_settings(method_id)
     assert isinstance(settings, MethodSettings)
     device = resolve(settings.device or config.device)
     counts = store.read_counts(counts_path)
     begun = time.perf_counter()
-    answer, used = within_memory(f"method {name}", lambda on: map_strain(counts, settings, on), device)
+    answer, used = within_memory(
+        f"method {name}", lambda on: map_strain(counts, settings, on), device
+    )
     seconds = time.perf_counter() - begun
     _check(answer, counts.counts.shape[:2], name)
     attributes = {
@@ -68,22 +75,43 @@ def run(
     }
     if weights:
         attributes["weights"] = str(weights)
-    store.write_map(map_path, store.Map(answer.F, attributes, answer.covariance, answer.label, answer.centre_px, answer.dictionary))
+    store.write_map(
+        map_path,
+        store.Map(
+            answer.F,
+            attributes,
+            answer.covariance,
+            answer.label,
+            answer.centre_px,
+            answer.dictionary,
+        ),
+    )
 
 
-def _with_weights(name: str, weights: Path | str | None, save: Path | str | None) -> Callable[..., base.Answer]:
-    """`map_strain` of a method that takes what it has learned from the file `weights`, where given, and leaves it in `save`, where given.
+def _with_weights(
+    name: str, weights: Path | str | None, save: Path | str | None
+) -> Callable[..., base.Answer]:
+    """`map_strain` of a method that takes what it has learned from the file `weights`, where given,
+    and leaves it in `save`, where given.
 
     InputError for a method that keeps nothing, and where there is nothing to keep.
     """
     if name not in base.LEARNERS:
-        raise InputError(f"method {name} has no weights; expected one of {', '.join(base.LEARNERS)}")
+        raise InputError(
+            f"method {name} has no weights; expected one of {', '.join(base.LEARNERS)}"
+        )
     method = import_module(base.REGISTRY[name])
 
     def map_strain(counts: store.Counts, settings: MethodSettings, device: str) -> base.Answer:
-        model = method.load(weights, counts, settings, device) if weights else method.learn(counts, settings, device)
+        model = (
+            method.load(weights, counts, settings, device)
+            if weights
+            else method.learn(counts, settings, device)
+        )
         if model is None:
-            raise InputError(f"{counts.path}: no pattern holds a lattice; expected a scan to learn from")
+            raise InputError(
+                f"{counts.path}: no pattern holds a lattice; expected a scan to learn from"
+            )
         if save:
             method.save(save, model)
         answer: base.Answer = method.apply(model, counts, device)
@@ -102,8 +130,12 @@ def versions() -> dict[str, str]:
 
 
 def peak_memory_bytes(device: str) -> int:
-    """Largest resident memory of this process so far, with the largest that torch held on the GPU added to it."""
-    unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts kibibytes on Linux, bytes on macOS
+    """Largest resident memory of this process so far, with the largest that torch held on the GPU
+    added to it.
+    """
+    unit = (
+        1 if sys.platform == "darwin" else 1024
+    )  # getrusage counts kibibytes on Linux, bytes on macOS
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     if device == "cuda":
         import torch
@@ -119,14 +151,23 @@ def _threads() -> int:
 
 def _check(answer: base.Answer, scan: tuple[int, ...], name: str) -> None:
     """A method's answer has the shapes, the kinds and the finiteness of the contract."""
-    expected = {"F": ((2, 2), "f"), "covariance": ((4, 4), "f"), "label": ((), "i"), "centre_px": ((2,), "f")}
+    expected = {
+        "F": ((2, 2), "f"),
+        "covariance": ((4, 4), "f"),
+        "label": ((), "i"),
+        "centre_px": ((2,), "f"),
+    }
     for field, (trailing, kind) in expected.items():
         value = getattr(answer, field)
         if value is None:
             continue
         if value.shape != scan + trailing or value.dtype.kind != kind:
             raise InputError(
-                f"method {name}: {field} is {value.dtype} of shape {value.shape}; expected kind {kind!r} of shape {scan + trailing}"
+                f"method {name}: {field} is {value.dtype} of shape {value.shape}; expected kind "
+                f"{kind!r} of shape {scan + trailing}"
             )
         if kind == "f" and np.isinf(value).any():
-            raise InputError(f"method {name}: {field} holds infinities; expected finite numbers, or NaN where it gives up")
+            raise InputError(
+                f"method {name}: {field} holds infinities; expected finite numbers, or NaN where "
+                f"it gives up"
+            )

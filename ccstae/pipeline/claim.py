@@ -1,7 +1,8 @@
 """One run at a time in a results folder, and nothing in the way of the next one after a crash.
 
-A claim is a lock that the system keeps for the process and drops however that ends, so it is never stale. Snakemake's own locks are
-files that a killed run leaves behind; who holds the claim knows that nobody else is running, and clears them away.
+A claim is a lock that the system keeps for the process and drops however that ends, so it is never
+stale. Snakemake's own locks are files that a killed run leaves behind; who holds the claim knows
+that nobody else is running, and clears them away.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ SNAKEMAKE_LOCKS = Path(".snakemake", "locks")
 
 
 def claim(folder: Path) -> IO[str]:
-    """Claim the results folder of a run for as long as the returned file stays open; what a killed run left behind goes.
+    """Claim the results folder of a run for as long as the returned file stays open; what a killed
+    run left behind goes.
 
     InputError where another process holds the claim, or where nothing can be written.
     """
@@ -25,12 +27,18 @@ def claim(folder: Path) -> IO[str]:
         folder.mkdir(parents=True, exist_ok=True)
         handle = open(folder / LOCK, "w")  # noqa: SIM115 (open as long as the claim stands)
     except OSError as error:
-        raise InputError(f"{folder}: cannot be written: {error.strerror}; expected a folder for the run's results") from None
+        raise InputError(
+            f"{folder}: cannot be written: {error.strerror}; expected a folder for the run's "
+            f"results"
+        ) from None
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         handle.close()
-        raise InputError(f"{folder}: another run is writing there; wait for its end, or give this one another name") from None
+        raise InputError(
+            f"{folder}: another run is writing there; wait for its end, or give this one another "
+            f"name"
+        ) from None
     for lock in SNAKEMAKE_LOCKS.glob("*.lock"):
         if f"{folder}/" in lock.read_text():
             lock.unlink()

@@ -17,7 +17,18 @@ from ccstae import __version__
 from ccstae.config.run import Config
 from ccstae.io import atomic
 
-PACKAGES = ("abtem", "ase", "h5py", "matplotlib", "numpy", "pandas", "pydantic", "scipy", "snakemake", "torch")
+PACKAGES = (
+    "abtem",
+    "ase",
+    "h5py",
+    "matplotlib",
+    "numpy",
+    "pandas",
+    "pydantic",
+    "scipy",
+    "snakemake",
+    "torch",
+)
 
 
 def write(config: Config, run_dir: Path, path: Path) -> None:
@@ -26,7 +37,9 @@ def write(config: Config, run_dir: Path, path: Path) -> None:
 
 
 def collect(config: Config, run_dir: Path) -> dict[str, Any]:
-    """Versions, commit, machine, seeds, and the cost of every rule with benchmark files in `run_dir`."""
+    """Versions, commit, machine, seeds, and the cost of every rule with benchmark files in
+    `run_dir`.
+    """
     return {
         "run": config.name,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -44,14 +57,21 @@ def collect(config: Config, run_dir: Path) -> dict[str, Any]:
 
 
 def commit() -> dict[str, Any]:
-    """The commit of the package's checkout and whether it was edited; None for both outside of a checkout."""
+    """The commit of the package's checkout and whether it was edited; None for both outside of a
+    checkout.
+    """
     here = Path(__file__).parent
 
     def git(*words: str) -> str:
-        return subprocess.run(["git", "-C", str(here), *words], capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            ["git", "-C", str(here), *words], capture_output=True, text=True, check=True
+        ).stdout.strip()
 
     try:
-        return {"commit": git("rev-parse", "HEAD"), "edited": bool(git("status", "--porcelain", "--untracked-files=no"))}
+        return {
+            "commit": git("rev-parse", "HEAD"),
+            "edited": bool(git("status", "--porcelain", "--untracked-files=no")),
+        }
     except (OSError, subprocess.CalledProcessError):
         return {"commit": None, "edited": None}
 
@@ -79,10 +99,11 @@ def gpus() -> list[str]:
 
 
 def costs(benchmarks: Path) -> dict[str, dict[str, Any]]:
-    """For every rule its jobs, their wall time in seconds (sum), and the largest peak of resident memory in bytes.
+    """For every rule its jobs, their wall time in seconds (sum), and the largest peak of resident
+    memory in bytes.
 
-    Snakemake writes `<rule>/<job>.tsv`, or `<rule>.tsv` for a rule of one job. It samples memory every few seconds, so a job
-    too short to be sampled has none.
+    Snakemake writes `<rule>/<job>.tsv`, or `<rule>.tsv` for a rule of one job. It samples memory
+    every few seconds, so a job too short to be sampled has none.
     """
     rules: dict[str, dict[str, Any]] = {}
     for path in sorted(benchmarks.rglob("*.tsv")):

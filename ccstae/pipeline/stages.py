@@ -1,7 +1,7 @@
 """What each stage of a run depends on: the settings it uses, and the source files behind it.
 
-The workflow runs a job anew when either changes and leaves it alone otherwise. A job gets its narrowed config and nothing
-else, so it cannot use a setting that the workflow does not watch.
+The workflow runs a job anew when either changes and leaves it alone otherwise. A job gets its
+narrowed config and nothing else, so it cannot use a setting that the workflow does not watch.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from ccstae.config.run import Config, Method, Noise, Seeds, dump
 from ccstae.methods.base import REGISTRY
 
 _PACKAGE = Path(__file__).parents[1]
-# How settings are read and messages shown does not change what a stage computes: the values of its settings are watched instead.
+# How settings are read and messages shown does not change what a stage computes: the values of its
+# settings are watched instead.
 _PLUMBING = {
     "ccstae",
     "ccstae.cli",
@@ -61,26 +62,42 @@ _UNUSED = {
 
 
 def narrow(
-    config: Config, stage: str, scene: str | None = None, level: str | None = None, seed: int | None = None, method: str | None = None
+    config: Config,
+    stage: str,
+    scene: str | None = None,
+    level: str | None = None,
+    seed: int | None = None,
+    method: str | None = None,
 ) -> Config:
     """The config of one job, with only the settings that the job uses.
 
-    `simulate` and `limit` are for one scene (the limit for every level), `noise` for one scene, level and seed, `map` for one
-    method as well; `tune` is for one level and method on the tuning scenes. The stages after them see the whole config.
+    `simulate` and `limit` are for one scene (the limit for every level), `noise` for one scene,
+    level and seed, `map` for one method as well; `tune` is for one level and method on the tuning
+    scenes. The stages after them see the whole config.
     """
     entries: dict[str, object] = {"keep_counts": False}
     if scene is not None or stage == "tune":
         # Whether a scene is for tuning is nothing to the jobs that make it.
-        scenes = config.tuning if scene is None else {scene: config.scenes[scene].model_copy(update={"tune": False})}
+        scenes = (
+            config.tuning
+            if scene is None
+            else {scene: config.scenes[scene].model_copy(update={"tune": False})}
+        )
         # Where a material's numbers come from is for people.
         used = {name for settings in scenes.values() for name in settings.materials}
-        materials = {name: m.model_copy(update={"source": ""}) for name, m in config.materials.items() if name in used}
+        materials = {
+            name: m.model_copy(update={"source": ""})
+            for name, m in config.materials.items()
+            if name in used
+        }
         entries |= _UNUSED | {"scenes": scenes, "materials": materials}
     if stage == "limit":
         entries["noise"] = config.noise
     if level is not None:
         found = config.level(level)
-        entries["noise"] = {"level": Noise(background=(found.background,), electrons=(found.electrons,))}
+        entries["noise"] = {
+            "level": Noise(background=(found.background,), electrons=(found.electrons,))
+        }
     if seed is not None:
         entries["seeds"] = Seeds(test=(seed,), tune=())
     if method is not None:
@@ -96,30 +113,48 @@ def narrow(
 
 def one_line(config: Config) -> str:
     """A config as one line of YAML, every default filled in."""
-    return yaml.safe_dump(yaml.safe_load(dump(config)), default_flow_style=True, sort_keys=False, width=math.inf).strip()
+    return yaml.safe_dump(
+        yaml.safe_load(dump(config)), default_flow_style=True, sort_keys=False, width=math.inf
+    ).strip()
 
 
 def sources(config: Config, stage: str, method: str | None = None) -> list[str]:
     """The source files behind a stage: its module, what that imports from this package, and so on.
 
-    For `simulate` the structure files of the materials too; for `map` and `tune` the files behind `method`; for a method from outside,
-    the files that its command names and the modules beside them that they import.
+    For `simulate` the structure files of the materials too; for `map` and `tune` the files behind
+    `method`; for a method from outside, the files that its command names and the modules beside
+    them that they import.
     """
     if method is None:
         templates = (_PACKAGE / "reporting" / "templates").iterdir() if stage == "report" else ()
-        structures = {str(m.structure) for m in config.materials.values() if m.structure is not None} if stage == "simulate" else ()
-        return files(_STARTS_IN[stage]) + sorted(map(os.path.relpath, templates)) + sorted(structures)
+        structures = (
+            {str(m.structure) for m in config.materials.values() if m.structure is not None}
+            if stage == "simulate"
+            else ()
+        )
+        return (
+            files(_STARTS_IN[stage]) + sorted(map(os.path.relpath, templates)) + sorted(structures)
+        )
     entry = config.methods[method]
     runs = _STARTS_IN[stage]
     if entry.command is None:
         return files(runs, REGISTRY[entry.method or method])
     named = [Path(word) for word in entry.command.split() if Path(word).is_file()]
-    beside = {path.with_name(f"{name}.py") for path in named if path.suffix == ".py" for name in _names(path)}
-    return files(runs) + [str(path) for path in named + sorted(path for path in beside if path.is_file())]
+    beside = {
+        path.with_name(f"{name}.py")
+        for path in named
+        if path.suffix == ".py"
+        for name in _names(path)
+    }
+    return files(runs) + [
+        str(path) for path in named + sorted(path for path in beside if path.is_file())
+    ]
 
 
 def files(*modules: str) -> list[str]:
-    """Paths of modules of this package and of everything of it that they import, from here, in a fixed order."""
+    """Paths of modules of this package and of everything of it that they import, from here, in a
+    fixed order.
+    """
     found: set[str] = set()
     ahead = list(modules)
     while ahead:
@@ -132,12 +167,22 @@ def files(*modules: str) -> list[str]:
 
 @cache
 def imports(module: str) -> tuple[str, ...]:
-    """The modules of this package that a module imports, wherever in its text, with the packages they lie in."""
-    return tuple(sorted(name for name in _names(path(module)) if name.split(".")[0] == "ccstae" and path(name).is_file()))
+    """The modules of this package that a module imports, wherever in its text, with the packages
+    they lie in.
+    """
+    return tuple(
+        sorted(
+            name
+            for name in _names(path(module))
+            if name.split(".")[0] == "ccstae" and path(name).is_file()
+        )
+    )
 
 
 def _names(source: Path) -> set[str]:
-    """Every module that a source file may import, wherever in its text, and the packages they lie in; none of a file that is no Python."""
+    """Every module that a source file may import, wherever in its text, and the packages they lie
+    in; none of a file that is no Python.
+    """
     try:
         tree = ast.parse(source.read_text())
     except (SyntaxError, ValueError):

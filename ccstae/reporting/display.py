@@ -1,4 +1,6 @@
-"""How levels, quantities and numbers are written for people: one wording in tables, figures and report."""
+"""How levels, quantities and numbers are written for people: one wording in tables, figures and
+report.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +9,18 @@ from collections.abc import Iterable
 
 STRAIN_UNIT = 1e-4  # errors are shown in units of 1e-4 (strain) and 1e-4 rad (rotation)
 
-SYMBOLS = {"exx": r"$\varepsilon_{xx}$", "eyy": r"$\varepsilon_{yy}$", "exy": r"$\varepsilon_{xy}$", "theta": r"$\theta$"}
-NAMES = {"exx": "strain exx", "eyy": "strain eyy", "exy": "shear exy", "theta": "rotation theta (rad)"}
+SYMBOLS = {
+    "exx": r"$\varepsilon_{xx}$",
+    "eyy": r"$\varepsilon_{yy}$",
+    "exy": r"$\varepsilon_{xy}$",
+    "theta": r"$\theta$",
+}
+NAMES = {
+    "exx": "strain exx",
+    "eyy": "strain eyy",
+    "exy": "shear exy",
+    "theta": "rotation theta (rad)",
+}
 
 
 def power(value: float) -> str:
@@ -26,24 +38,34 @@ def power_math(value: float) -> str:
 
 
 def level(background: float, electrons: float) -> str:
-    """`clean`, or for example `w 0.25, 1e5 e`: the background's share and the electrons per pattern."""
+    """`clean`, or for example `w 0.25, 1e5 e`: the background's share and the electrons per
+    pattern.
+    """
     return "clean" if math.isinf(electrons) else f"w {background:.2f}, {power(electrons)} e"
 
 
 def level_math(background: float, electrons: float) -> str:
     """As `level`, for figures."""
-    return "noise-free" if math.isinf(electrons) else f"$w = {background:g}$, ${power_math(electrons)}$ e"
+    return (
+        "noise-free"
+        if math.isinf(electrons)
+        else f"$w = {background:g}$, ${power_math(electrons)}$ e"
+    )
 
 
 def number(value: float) -> str:
-    """Three digits that count: 0.123, 1.23, 12.3, 123; `0` for nothing at all; `-` where there is no value."""
+    """Three digits that count: 0.123, 1.23, 12.3, 123; `0` for nothing at all; `-` where there is
+    no value.
+    """
     if not math.isfinite(value):
         return "-"
     return "0" if value == 0 else f"{value:z.{_decimals(value)}f}"
 
 
 def spread(values: Iterable[float]) -> str:
-    """Median and half the range of the values, `1.23 ± 0.04`; the median alone where all values are one."""
+    """Median and half the range of the values, `1.23 ± 0.04`; the median alone where all values are
+    one.
+    """
     finite = sorted(v for v in values if math.isfinite(v))
     if not finite:
         return "-"

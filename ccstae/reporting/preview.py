@@ -1,4 +1,6 @@
-"""One picture of a scene before it is paid for: truth at the point, atoms near a position, patterns of a few positions."""
+"""One picture of a scene before it is paid for: truth at the point, atoms near a position, patterns
+of a few positions.
+"""
 
 from __future__ import annotations
 
@@ -29,14 +31,20 @@ _MARKS = ("#009e73", "#d55e00", "#cc79a7")
 
 
 def write(config: Config, id: str, out: Path, at: tuple[int, int] | None = None) -> None:
-    """Draw a scene to one PNG. `at` is the (row, column) whose atoms are shown; none: the middle of the scan."""
+    """Draw a scene to one PNG. `at` is the (row, column) whose atoms are shown; none: the middle of
+    the scan.
+    """
     scene = scenes.build(config, id)
-    coarse = config.simulation.model_copy(update={"potential_sampling_A": max(config.simulation.potential_sampling_A, _SAMPLING_A)})
+    coarse = config.simulation.model_copy(
+        update={"potential_sampling_A": max(config.simulation.potential_sampling_A, _SAMPLING_A)}
+    )
     config = config.model_copy(update={"simulation": coarse})
     ry, rx = scene.scan.shape
     row, column = at or (ry // 2, rx // 2)
     if not (0 <= row < ry and 0 <= column < rx):
-        raise InputError(f"--at: got row {row}, column {column}; expected a position of the {ry} x {rx} scan")
+        raise InputError(
+            f"--at: got row {row}, column {column}; expected a position of the {ry} x {rx} scan"
+        )
     places = [(row, column), (ry // 2, rx // 6), (ry // 6, rx - 1 - rx // 6)]
     with style.styled():
         drawn = draw(config, scene, id, places)
@@ -52,18 +60,39 @@ def draw(config: Config, scene: Scene, title: str, places: list[tuple[int, int]]
     every = [max(1, -(-n // _SHOWN)) for n in scene.scan.shape]
     positions = scene.positions[:: every[0], :: every[1]]
     material = scene.material(positions)
-    parts = np.where((material > 0)[..., None], geometry.components(scene.deformation(positions)), np.nan)
+    parts = np.where(
+        (material > 0)[..., None], geometry.components(scene.deformation(positions)), np.nan
+    )
     extent = _extent(scene)
-    for panel, name, values in zip(panels[0], geometry.COMPONENTS, np.moveaxis(parts, -1, 0), strict=False):
+    for panel, name, values in zip(
+        panels[0], geometry.COMPONENTS, np.moveaxis(parts, -1, 0), strict=False
+    ):
         factor, unit = (1e2, "%") if name != "theta" else (np.rad2deg(1), "degrees")
         top = max(factor * float(np.nanmax(np.abs(values))), 1e-3)
-        shown = panel.imshow(factor * values, extent=extent, cmap="RdBu_r", vmin=-top, vmax=top, interpolation="nearest")
+        shown = panel.imshow(
+            factor * values,
+            extent=extent,
+            cmap="RdBu_r",
+            vmin=-top,
+            vmax=top,
+            interpolation="nearest",
+        )
         panel.set(title=f"{display.SYMBOLS[name]} ({unit})")
         drawn.colorbar(shown, ax=panel, shrink=0.7)
     kinds = np.where(scene.core(positions), len(scene.crystals) + 1, material)
-    panels[0, 4].imshow(kinds + 0.0, extent=extent, cmap="Set2", vmin=0, vmax=7, interpolation="nearest")
+    panels[0, 4].imshow(
+        kinds + 0.0, extent=extent, cmap="Set2", vmin=0, vmax=7, interpolation="nearest"
+    )
     reference = scene.reference(positions).astype(float)
-    panels[0, 4].contour(reference, levels=[0.5], colors="black", linewidths=1, linestyles="--", extent=extent, origin="upper")
+    panels[0, 4].contour(
+        reference,
+        levels=[0.5],
+        colors="black",
+        linewidths=1,
+        linestyles="--",
+        extent=extent,
+        origin="upper",
+    )
     panels[0, 4].set(title="material, core")
     for panel in panels[0]:
         for place, colour in zip(places, _MARKS, strict=False):
@@ -71,12 +100,19 @@ def draw(config: Config, scene: Scene, title: str, places: list[tuple[int, int]]
     panels[0, 0].set(xlabel="x (nm)", ylabel=f"{title}\ny (nm)")
     _atoms(panels[1, 0], scene, scene.positions[places[0]])
     for panel, place, colour in zip(panels[1, 1:4], places, _MARKS, strict=True):
-        _pattern(panel, config, pattern(config, scene, place), f"row {place[0]}, column {place[1]}", colour)
+        _pattern(
+            panel,
+            config,
+            pattern(config, scene, place),
+            f"row {place[0]}, column {place[1]}",
+            colour,
+        )
     m, win = config.microscope, optics.window(config.microscope, config.simulation)
     points, weights = optics.probe_shells(m, win)
     text = [
         f"{scene.scan.shape[0]} x {scene.scan.shape[1]} positions, step {scene.scan.step_A:g} Å",
-        f"field {np.ptp(scene.positions[..., 0]) / 10:.1f} x {np.ptp(scene.positions[..., 1]) / 10:.1f} nm",
+        f"field {np.ptp(scene.positions[..., 0]) / 10:.1f} x "
+        f"{np.ptp(scene.positions[..., 1]) / 10:.1f} nm",
         f"{m.energy_keV:g} keV, {m.semiangle_mrad:g} mrad",
         f"probe radius (rms) {np.sqrt((weights * (points**2).sum(-1)).sum()):.1f} Å",
         f"disk radius {optics.aperture_radius_inv_A(m) / m.pixel_size_inv_A:.2f} px",
@@ -89,7 +125,15 @@ def draw(config: Config, scene: Scene, title: str, places: list[tuple[int, int]]
     if not scene.tilt.none:
         text.append("tilt {:g}, {:g} mrad".format(*scene.settings.tilt_mrad))
     panels[1, 4].set_axis_off()
-    panels[1, 4].text(0, 0.95, "\n".join(text), va="top", transform=panels[1, 4].transAxes, linespacing=1.6, fontsize=8)
+    panels[1, 4].text(
+        0,
+        0.95,
+        "\n".join(text),
+        va="top",
+        transform=panels[1, 4].transAxes,
+        linespacing=1.6,
+        fontsize=8,
+    )
     return drawn
 
 
@@ -115,17 +159,32 @@ def _atoms(panel: Axes, scene: Scene, centre: Array) -> None:
     for number in np.unique(numbers):
         chosen = order[numbers[order] == number]
         x, y = xyz[chosen, :2].T / 10
-        panel.scatter(x, y, s=14, color=jmol_colors[number], edgecolors="black", linewidths=0.3, label=chemical_symbols[number])
+        panel.scatter(
+            x,
+            y,
+            s=14,
+            color=jmol_colors[number],
+            edgecolors="black",
+            linewidths=0.3,
+            label=chemical_symbols[number],
+        )
     low, high = (centre - _ATOMS_A) / 10, (centre + _ATOMS_A) / 10
     panel.set(xlim=(low[0], high[0]), ylim=(high[1], low[1]), aspect="equal", title="atoms (nm)")
     if len(numbers):
         panel.legend(loc="lower right", fontsize=6, frameon=True, framealpha=0.9)
 
 
-def _pattern(panel: Axes, config: Config, values: NDArray[np.float32], title: str, colour: str) -> None:
+def _pattern(
+    panel: Axes, config: Config, values: NDArray[np.float32], title: str, colour: str
+) -> None:
     half = 0.5 * len(values) * config.microscope.pixel_size_inv_A
     top = float(values.max())
-    panel.imshow(np.maximum(values, 1e-12), extent=(-half, half, half, -half), norm=LogNorm(1e-5 * top, top), cmap=style.PATTERN_CMAP)
+    panel.imshow(
+        np.maximum(values, 1e-12),
+        extent=(-half, half, half, -half),
+        norm=LogNorm(1e-5 * top, top),
+        cmap=style.PATTERN_CMAP,
+    )
     panel.set(title=title, xlabel="1/Å")
     for side in panel.spines.values():
         side.set(color=colour, linewidth=2)

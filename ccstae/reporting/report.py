@@ -54,12 +54,18 @@ class Chosen:
 
 
 def write(config: Config, run_dir: Path, report_path: Path) -> None:
-    """Write the report from a run's scores, maps, figures and benchmarks. InputError names what is missing."""
+    """Write the report from a run's scores, maps, figures and benchmarks. InputError names what is
+    missing.
+    """
     run_dir = Path(run_dir)
     metrics = score.read(run_dir / "metrics.csv")
     made = {table.name: table for table in tables.load(config, run_dir / "metrics.csv")}
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
     )
     environment.filters["prose"] = prose
     made_by = provenance.collect(config, run_dir)
@@ -69,7 +75,11 @@ def write(config: Config, run_dir: Path, report_path: Path) -> None:
         tables=made,
         pictures=pictures(config, run_dir / "figures"),
         shown=display.level(*score.shown_level(metrics)),
-        chosen=[_chosen(config, run_dir, method) for method, entry in config.methods.items() if entry.tune],
+        chosen=[
+            _chosen(config, run_dir, method)
+            for method, entry in config.methods.items()
+            if entry.tune
+        ],
         used=[_used(config, run_dir, method) for method in config.methods],
         resolved=dump(config),
         provenance={key: value for key, value in made_by.items() if key != "rules"},
@@ -81,7 +91,9 @@ def write(config: Config, run_dir: Path, report_path: Path) -> None:
 def prose(text: str) -> markupsafe.Markup:
     """Text with what stands between backticks set as code, all of it escaped."""
     parts = [markupsafe.escape(part) for part in text.split("`")]
-    return markupsafe.Markup("").join(markupsafe.Markup("<code>{}</code>").format(p) if i % 2 else p for i, p in enumerate(parts))
+    return markupsafe.Markup("").join(
+        markupsafe.Markup("<code>{}</code>").format(p) if i % 2 else p for i, p in enumerate(parts)
+    )
 
 
 def facts(config: Config) -> dict[str, str]:
@@ -89,14 +101,24 @@ def facts(config: Config) -> dict[str, str]:
     m = config.microscope
     pixels = f"{m.detector_px} x {m.detector_px}"
     backgrounds = sorted({one.background for one in config.levels})
-    doses = sorted({one.electrons for one in config.levels if math.isfinite(one.electrons)}, reverse=True)
-    scenes = (f"{name}: {' and '.join(s.materials)}, {s.scan.shape[0]} x {s.scan.shape[1]} positions" for name, s in config.scored.items())
-    noise = [f"w from {backgrounds[0]:g} to {backgrounds[-1]:g}"] if len(backgrounds) > 1 else [f"w = {backgrounds[0]:g}"]
+    doses = sorted(
+        {one.electrons for one in config.levels if math.isfinite(one.electrons)}, reverse=True
+    )
+    scenes = (
+        f"{name}: {' and '.join(s.materials)}, {s.scan.shape[0]} x {s.scan.shape[1]} positions"
+        for name, s in config.scored.items()
+    )
+    noise = (
+        [f"w from {backgrounds[0]:g} to {backgrounds[-1]:g}"]
+        if len(backgrounds) > 1
+        else [f"w = {backgrounds[0]:g}"]
+    )
     noise += [f"{', '.join(map(display.power, doses))} electrons per pattern"] if doses else []
     noise += ["noise-free"] if any(math.isinf(one.electrons) for one in config.levels) else []
     return {
         "Scenes": "; ".join(scenes),
-        "Microscope": f"{m.energy_keV:g} kV, {m.semiangle_mrad:g} mrad, {pixels} pixels of {m.pixel_size_inv_A:g} 1/Å",
+        "Microscope": f"{m.energy_keV:g} kV, {m.semiangle_mrad:g} mrad, "
+        f"{pixels} pixels of {m.pixel_size_inv_A:g} 1/Å",
         "Noise levels": f"{len(config.levels)}: {', '.join(noise)}",
         "Seeds": ", ".join(map(str, config.seeds.test)),
         "Methods": ", ".join(config.methods),
@@ -104,7 +126,9 @@ def facts(config: Config) -> dict[str, str]:
 
 
 def pictures(config: Config, folder: Path) -> dict[str, list[Picture]]:
-    """The figures that a run has, by scene, in the order to be read. InputError where there is none at all."""
+    """The figures that a run has, by scene, in the order to be read. InputError where there is none
+    at all.
+    """
     found: dict[str, list[Picture]] = {scene: [] for scene in config.scored}
     for entry in figures.catalogue(config):
         path = folder / f"{entry.name}.png"
@@ -112,13 +136,21 @@ def pictures(config: Config, folder: Path) -> dict[str, list[Picture]]:
             found[entry.scene].append(Picture(entry, base64.b64encode(path.read_bytes()).decode()))
     for scene, shown in found.items():
         if not shown:
-            raise InputError(f"{folder}: no figure of scene {scene!r}; expected PNG files named {scene}_<kind>.png")
+            raise InputError(
+                f"{folder}: no figure of scene {scene!r}; expected PNG files named "
+                f"{scene}_<kind>.png"
+            )
     return found
 
 
 def _chosen(config: Config, run_dir: Path, method: str) -> Chosen:
     """The settings chosen for a method, level by level. InputError where a file is missing."""
-    levels = {display.level(level.background, level.electrons): tuned.read(tuned.path(run_dir, method, level)) for level in config.levels}
+    levels = {
+        display.level(level.background, level.electrons): tuned.read(
+            tuned.path(run_dir, method, level)
+        )
+        for level in config.levels
+    }
     return Chosen(method, levels, list(config.tried(method)))
 
 
@@ -130,7 +162,9 @@ def _used(config: Config, run_dir: Path, method: str) -> Used:
     for scene in config.scored:
         for level in config.levels:
             for seed in config.seeds.test:
-                attributes = store.read_map(score.map_path(run_dir, scene, level, seed, method)).attributes
+                attributes = store.read_map(
+                    score.map_path(run_dir, scene, level, seed, method)
+                ).attributes
                 text = json.dumps(json.loads(attributes["settings"]), indent=1)
                 name = display.level(level.background, level.electrons)
                 levels = by_settings.setdefault(text, [])
@@ -140,4 +174,9 @@ def _used(config: Config, run_dir: Path, method: str) -> Used:
                 versions = str(attributes.get("versions", versions))
     same = len(by_settings) == 1
     settings = {"" if same else "; ".join(levels): text for text, levels in by_settings.items()}
-    return Used(method, settings, sorted(devices), ", ".join(f"{k} {v}" for k, v in sorted(json.loads(versions).items())))
+    return Used(
+        method,
+        settings,
+        sorted(devices),
+        ", ".join(f"{k} {v}" for k, v in sorted(json.loads(versions).items())),
+    )

@@ -1,4 +1,6 @@
-"""Methods side by side, one row each: accuracy and cost; what a program's own strain formula costs; and which did not run, and why."""
+"""Methods side by side, one row each: accuracy and cost; what a program's own strain formula costs;
+and which did not run, and why.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +11,31 @@ from ccstae.geometry import COMPONENTS
 from ccstae.reporting import display
 from ccstae.reporting.table import MAP, Table, pivot
 
-_ERROR, _BIAS, _FAILURES, _SPEED, _MEMORY = "error / bound", "bias / bound", "failures (%)", "patterns/s", "peak memory (MB)"
+_ERROR, _BIAS, _FAILURES, _SPEED, _MEMORY = (
+    "error / bound",
+    "bias / bound",
+    "failures (%)",
+    "patterns/s",
+    "peak memory (MB)",
+)
 
 
-def make(config: Config, metrics: pd.DataFrame, not_run: pd.DataFrame | None, speeds: pd.DataFrame | None) -> list[Table]:
-    """The tables; `metrics` is a run's scores with the column `not_run`, `speeds` what `throughput` measured."""
+def make(
+    config: Config, metrics: pd.DataFrame, not_run: pd.DataFrame | None, speeds: pd.DataFrame | None
+) -> list[Table]:
+    """The tables; `metrics` is a run's scores with the column `not_run`, `speeds` what `throughput`
+    measured.
+    """
     own = metrics[(metrics["region"] == "interior") & (metrics["metric"] == "own_rmse")]
     columns = [_ERROR, _BIAS, _FAILURES, _SPEED, _MEMORY]
     tables = [
         pivot(
             "comparison",
             "Methods side by side",
-            "Interior. Error and bias over the bound: root mean square over the components of rmse / bound and of bias / bound (none at "
-            "the noise-free level). Failures: positions without an answer. Patterns per second and peak memory are those of the maps, each "
+            "Interior. Error and bias over the bound: root mean square over the components of rmse "
+            "/ bound and of bias / bound (none at "
+            "the noise-free level). Failures: positions without an answer. Patterns per second and "
+            "peak memory are those of the maps, each "
             "made on one core with others beside it; median over the seeds with half their range.",
             side_by_side(metrics),
             ["scene", "level", "method"],
@@ -31,8 +45,10 @@ def make(config: Config, metrics: pd.DataFrame, not_run: pd.DataFrame | None, sp
         pivot(
             "own_strain",
             "Error of the program's own strain formula",
-            "Root mean square error in the interior, in units of 1e-4 (theta: 1e-4 rad), of the strain that a program from outside tells "
-            "itself. Everywhere else its strain is taken from the lattice vectors that it fitted, as for every method.",
+            "Root mean square error in the interior, in units of 1e-4 (theta: 1e-4 rad), of the "
+            "strain that a program from outside tells "
+            "itself. Everywhere else its strain is taken from the lattice vectors that it fitted, "
+            "as for every method.",
             own,
             ["scene", "quantity", "level"],
             list(config.methods),
@@ -47,14 +63,19 @@ def make(config: Config, metrics: pd.DataFrame, not_run: pd.DataFrame | None, sp
 
 
 def error_over_bound(metrics: pd.DataFrame, metric: str = "rmse") -> pd.Series:
-    """Root mean square over the components of `metric` / bound in the interior, one value a map, indexed by method; nan without noise."""
+    """Root mean square over the components of `metric` / bound in the interior, one value a map,
+    indexed by method; nan without noise.
+    """
     frame = _over_bound(metrics, metric)
     return pd.Series(frame["value"].to_numpy(), frame["method"])
 
 
 def _over_bound(metrics: pd.DataFrame, metric: str) -> pd.DataFrame:
     inside = metrics[(metrics["region"] == "interior") & metrics["quantity"].isin(COMPONENTS)]
-    of = [inside[inside["metric"] == name].set_index([*MAP, "quantity"])["value"] for name in (metric, "limit")]
+    of = [
+        inside[inside["metric"] == name].set_index([*MAP, "quantity"])["value"]
+        for name in (metric, "limit")
+    ]
     squares = (of[0] / of[1].where(of[1] > 0)) ** 2
     return (squares.groupby(level=MAP, sort=False).mean() ** 0.5).rename("value").reset_index()
 
@@ -62,7 +83,10 @@ def _over_bound(metrics: pd.DataFrame, metric: str) -> pd.DataFrame:
 def side_by_side(metrics: pd.DataFrame) -> pd.DataFrame:
     """Long table of one value a map and `column`: accuracy in the interior and cost."""
     not_run = metrics[[*MAP, "not_run"]].drop_duplicates()
-    frames = [_over_bound(metrics, metric).assign(column=name) for name, metric in ((_ERROR, "rmse"), (_BIAS, "bias"))]
+    frames = [
+        _over_bound(metrics, metric).assign(column=name)
+        for name, metric in ((_ERROR, "rmse"), (_BIAS, "bias"))
+    ]
     whole = metrics[metrics["quantity"] == "all"]
     for name, metric, region, unit in (
         (_FAILURES, "failure_rate", "interior", 0.01),
@@ -80,13 +104,16 @@ def _throughput(config: Config, speeds: pd.DataFrame) -> Table:
     for cores, found in speeds.groupby("cores"):
         on = "1 core" if cores == 1 else f"{cores} cores"
         frames.append(found.assign(value=found["patterns_per_second"], column=f"patterns/s, {on}"))
-        frames.append(found.assign(value=found["peak_memory_bytes"] / 1e6, column=f"peak memory (MB), {on}"))
+        frames.append(
+            found.assign(value=found["peak_memory_bytes"] / 1e6, column=f"peak memory (MB), {on}")
+        )
     frame = pd.concat(frames, ignore_index=True)
     frame["method"] = pd.Categorical(frame["method"], list(config.methods), ordered=True)
     return pivot(
         "throughput",
         f"Speed at {level}",
-        "Mapping alone, training included, without imports and files. The methods take turns, with the machine to themselves; median of "
+        "Mapping alone, training included, without imports and files. The methods take turns, with "
+        "the machine to themselves; median of "
         f"{speeds['repeat'].nunique()} rounds with half the range.",
         frame.sort_values("method").astype({"method": str}),
         ["scene", "method"],
@@ -98,6 +125,14 @@ def _throughput(config: Config, speeds: pd.DataFrame) -> Table:
 def _not_run(not_run: pd.DataFrame) -> Table:
     """Which methods did not run, on how many maps, and why."""
     counted = not_run.groupby(["method", "error"], sort=False).size().rename("maps").reset_index()
-    rows = [[str(method), str(maps), str(error)] for method, error, maps in counted.itertuples(index=False, name=None)]
-    caption = "Methods whose own environment is missing or whose program failed. Their maps hold no answer, and no score of theirs counts."
-    return Table("not_run", "Not run", caption, ["method", "maps", "why"], rows, 3, frozenset(), counted)
+    rows = [
+        [str(method), str(maps), str(error)]
+        for method, error, maps in counted.itertuples(index=False, name=None)
+    ]
+    caption = (
+        "Methods whose own environment is missing or whose program failed. "
+        "Their maps hold no answer, and no score of theirs counts."
+    )
+    return Table(
+        "not_run", "Not run", caption, ["method", "maps", "why"], rows, 3, frozenset(), counted
+    )

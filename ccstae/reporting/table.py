@@ -1,4 +1,6 @@
-"""A table of scores, and the forms it is written in: CSV for programs, Markdown and LaTeX for people."""
+"""A table of scores, and the forms it is written in: CSV for programs, Markdown and LaTeX for
+people.
+"""
 
 from __future__ import annotations
 
@@ -42,47 +44,103 @@ def pivot(
     best: str = "",
     across: str = "method",
 ) -> Table:
-    """One row an entry of `keys`, one column an entry of `across` that has any value; `best` marks the `low`est or `high`est of each row.
+    """One row an entry of `keys`, one column an entry of `across` that has any value; `best` marks
+    the `low`est or `high`est of each row.
 
     Values whose `not_run` is set are left out; a cell that has no others reads `not run`.
     """
     if "not_run" in frame:
         frame = frame.assign(value=frame["value"].mask(frame["not_run"].astype(bool)))
     columns = [name for name in columns if name in set(frame[across])]
-    frame = frame.assign(level=[display.level(w, n) for w, n in zip(frame["background"], frame["electrons"], strict=True)])
-    cells = {key: values.to_numpy() for key, values in frame.groupby([*keys, across], sort=False)["value"]}
-    silent = {key for key, flags in frame.groupby([*keys, across], sort=False)["not_run"] if flags.all()} if "not_run" in frame else set()
+    frame = frame.assign(
+        level=[
+            display.level(w, n)
+            for w, n in zip(frame["background"], frame["electrons"], strict=True)
+        ]
+    )
+    cells = {
+        key: values.to_numpy()
+        for key, values in frame.groupby([*keys, across], sort=False)["value"]
+    }
+    silent = (
+        {key for key, flags in frame.groupby([*keys, across], sort=False)["not_run"] if flags.all()}
+        if "not_run" in frame
+        else set()
+    )
     rank = [{value: i for i, value in enumerate(frame[key].unique())} for key in keys]
     shown = [key != "scene" or frame[key].nunique() > 1 for key in keys]
-    order = sorted({key[:-1] for key in cells}, key=lambda key: [r[k] for r, k in zip(rank, key, strict=True)])
+    order = sorted(
+        {key[:-1] for key in cells}, key=lambda key: [r[k] for r, k in zip(rank, key, strict=True)]
+    )
     rows: list[list[str]] = []
     marked: set[tuple[int, int]] = set()
     for key in order:
         found = {method: cells.get((*key, method), np.empty(0)) for method in columns}
-        medians = {method: float(np.median(v)) for method, v in found.items() if np.isfinite(v).any() and method != BOUND}
+        medians = {
+            method: float(np.median(v))
+            for method, v in found.items()
+            if np.isfinite(v).any() and method != BOUND
+        }
         if best and len(set(medians.values())) > 1:
             winner = (min if best == "low" else max)(medians, key=lambda method: medians[method])
             marked.add((len(rows), sum(shown) + columns.index(winner)))
         rows.append(
-            [*map(str, compress(key, shown)), *("not run" if (*key, m) in silent else display.spread(v / unit) for m, v in found.items())]
+            [
+                *map(str, compress(key, shown)),
+                *(
+                    "not run" if (*key, m) in silent else display.spread(v / unit)
+                    for m, v in found.items()
+                ),
+            ]
         )
     columns_kept = [part for key in keys for part in (LEVEL if key == "level" else [key])]
-    numbers = frame.groupby([*columns_kept, across], sort=False)["value"].agg(median="median", low="min", high="max").reset_index()
-    return Table(name, title, caption, [*compress(keys, shown), *columns], rows, sum(shown), frozenset(marked), numbers)
+    numbers = (
+        frame.groupby([*columns_kept, across], sort=False)["value"]
+        .agg(median="median", low="min", high="max")
+        .reset_index()
+    )
+    return Table(
+        name,
+        title,
+        caption,
+        [*compress(keys, shown), *columns],
+        rows,
+        sum(shown),
+        frozenset(marked),
+        numbers,
+    )
 
 
 def markdown(table: Table) -> str:
     """The table as GitHub Markdown, best entries bold, with title and caption."""
-    rows = [[f"**{cell}**" if (r, c) in table.best else cell for c, cell in enumerate(row)] for r, row in enumerate(table.rows)]
+    rows = [
+        [f"**{cell}**" if (r, c) in table.best else cell for c, cell in enumerate(row)]
+        for r, row in enumerate(table.rows)
+    ]
     widths = [max(map(len, column)) for column in zip(table.head, *rows, strict=True)]
     left = [c < table.keys for c in range(len(widths))]
 
     def line(cells: list[str]) -> str:
-        padded = (cell.ljust(w) if flush else cell.rjust(w) for cell, w, flush in zip(cells, widths, left, strict=True))
+        padded = (
+            cell.ljust(w) if flush else cell.rjust(w)
+            for cell, w, flush in zip(cells, widths, left, strict=True)
+        )
         return "| " + " | ".join(padded) + " |"
 
-    rule = "|" + "|".join("-" * (w + 2) if flush else "-" * (w + 1) + ":" for w, flush in zip(widths, left, strict=True)) + "|"
-    return "\n".join([f"**{table.title}.** {table.caption}", "", line(table.head), rule, *map(line, rows)]) + "\n"
+    rule = (
+        "|"
+        + "|".join(
+            "-" * (w + 2) if flush else "-" * (w + 1) + ":"
+            for w, flush in zip(widths, left, strict=True)
+        )
+        + "|"
+    )
+    return (
+        "\n".join(
+            [f"**{table.title}.** {table.caption}", "", line(table.head), rule, *map(line, rows)]
+        )
+        + "\n"
+    )
 
 
 def latex(table: Table) -> str:
@@ -96,7 +154,12 @@ def latex(table: Table) -> str:
         return " & ".join(cells) + r" \\"
 
     body = [
-        line([rf"\textbf{{{text(cell)}}}" if (r, c) in table.best else text(cell) for c, cell in enumerate(row)])
+        line(
+            [
+                rf"\textbf{{{text(cell)}}}" if (r, c) in table.best else text(cell)
+                for c, cell in enumerate(row)
+            ]
+        )
         for r, row in enumerate(table.rows)
     ]
     columns = "l" * table.keys + "r" * (len(table.head) - table.keys)

@@ -1,13 +1,17 @@
-"""Diffraction by one deformed cell of a uniform lattice: how much of the beam goes into each of its disks.
+"""Diffraction by one deformed cell of a uniform lattice: how much of the beam goes into each of its
+disks.
 
-A phase object that repeats with the lattice sends |T_hk|^2 of the electrons into the disk at g = F^-T G0 (h, k), with T_hk the Fourier
-coefficients of the transmission function of one cell,
+A phase object that repeats with the lattice sends |T_hk|^2 of the electrons into the disk at g =
+F^-T G0 (h, k), with T_hk the Fourier coefficients of the transmission function of one cell,
 
-    V_hk = sum_j f_j(g) exp(-2 pi i (h, k) . x_j) / area,    t = exp(i sigma V),    T = FFT(t) / samples.
+    V_hk = sum_j f_j(g) exp(-2 pi i (h, k) . x_j) / area,
+    t = exp(i sigma V),
+    T = FFT(t) / samples.
 
-f_j are abTEM's projected scattering factors. Several layers are slices of a multislice (multislice.py) that is done for one cell and each
-direction q of the beam's cone by itself: the wave is exp(2 pi i q . x) times what repeats with the lattice, and spreads with
-P(g) = exp(-i pi lambda d |g + q|^2).
+f_j are abTEM's projected scattering factors. Several layers are slices of a multislice
+(multislice.py) that is done for one cell and each direction q of the beam's cone by itself: the
+wave is exp(2 pi i q . x) times what repeats with the lattice, and spreads with P(g) = exp(-i pi
+lambda d |g + q|^2).
 """
 
 from __future__ import annotations
@@ -29,16 +33,25 @@ from ccstae.specimen.scene import Array, Scene
 _FINER = 5  # a cell is so small that it is sampled this much more finely than a specimen
 
 
-def intensities(config: Config, scene: Scene, F: Array, directions: Array, reach_inv_A: float) -> tuple[NDArray[np.int64], Array]:
-    """(h, k), shape (n, 2), of the disks that may lie within reach along x and y, and their shares of the electrons (B, n, m).
+def intensities(
+    config: Config, scene: Scene, F: Array, directions: Array, reach_inv_A: float
+) -> tuple[NDArray[np.int64], Array]:
+    """(h, k), shape (n, 2), of the disks that may lie within reach along x and y, and their shares
+    of the electrons (B, n, m).
 
-    For lattices deformed by F (B, 2, 2) and m directions of the incident beam (m, 2) in 1/Angstrom; one layer has one for them all.
+    For lattices deformed by F (B, 2, 2) and m directions of the incident beam (m, 2) in 1/Angstrom;
+    one layer has one for them all.
     """
     cell = scene.crystals[0].cell
     G = geometry.inverse_transpose(F) @ scene.nominal
     fine = _shape(cell, config.simulation.potential_sampling_A / _FINER)
-    layers = np.floor(scene.crystals[0].height_A / (scene.layer_distance_A or np.inf) + scene.layers / 2)
-    slices = [np.fft.fft2(_transmission(config, scene, F, fine, layers == n)) / np.prod(fine) for n in range(scene.layers)]
+    layers = np.floor(
+        scene.crystals[0].height_A / (scene.layer_distance_A or np.inf) + scene.layers / 2
+    )
+    slices = [
+        np.fft.fft2(_transmission(config, scene, F, fine, layers == n)) / np.prod(fine)
+        for n in range(scene.layers)
+    ]
     if len(slices) == 1:
         hk, amplitude = _indices(fine), slices[0][..., None]
     else:
@@ -47,8 +60,15 @@ def intensities(config: Config, scene: Scene, F: Array, directions: Array, reach
         kept = np.outer(*(np.abs(np.fft.fftfreq(n)) < multislice.KEPT / 2 for n in shape))
         row, column = (np.rint(np.fft.fftfreq(n) * n).astype(int) for n in shape)
         objects = [np.fft.ifft2(T[:, row][:, :, column] * kept) * np.prod(shape) for T in slices]
-        q = np.einsum("bij,hkj->bhki", G, hk)[:, None] + directions[:, None, None]  # (B, m, h, k, 2)
-        phase = -np.pi * geometry.wavelength_A(config.microscope.energy_keV) * scene.layer_distance_A * (q**2).sum(-1)
+        q = (
+            np.einsum("bij,hkj->bhki", G, hk)[:, None] + directions[:, None, None]
+        )  # (B, m, h, k, 2)
+        phase = (
+            -np.pi
+            * geometry.wavelength_A(config.microscope.energy_keV)
+            * scene.layer_distance_A
+            * (q**2).sum(-1)
+        )
         P = np.where(kept, np.exp(1j * phase), 0.0)
         wave = objects[0][:, None]
         for t in objects[1:]:
@@ -60,21 +80,33 @@ def intensities(config: Config, scene: Scene, F: Array, directions: Array, reach
 
 def _shape(cell: Array, sampling_A: float) -> tuple[int, ...]:
     """Samples along the lattice vectors (columns) of a cell."""
-    return tuple(int(next_fast_len(int(np.ceil(n)))) for n in np.linalg.norm(cell, axis=0) / sampling_A)
+    return tuple(
+        int(next_fast_len(int(np.ceil(n)))) for n in np.linalg.norm(cell, axis=0) / sampling_A
+    )
 
 
 def _indices(shape: tuple[int, ...]) -> Array:
     """(h, k) of the samples of a Fourier transform, (*shape, 2)."""
-    return np.stack(np.meshgrid(*(np.rint(np.fft.fftfreq(n) * n) for n in shape), indexing="ij"), -1)
+    return np.stack(
+        np.meshgrid(*(np.rint(np.fft.fftfreq(n) * n) for n in shape), indexing="ij"), -1
+    )
 
 
-def _transmission(config: Config, scene: Scene, F: Array, shape: tuple[int, ...], own: NDArray[np.bool_]) -> NDArray[np.complex128]:
-    """Transmission functions (B, *shape) of the cell's atoms that are chosen, in cells deformed by F (B, 2, 2)."""
+def _transmission(
+    config: Config, scene: Scene, F: Array, shape: tuple[int, ...], own: NDArray[np.bool_]
+) -> NDArray[np.complex128]:
+    """Transmission functions (B, *shape) of the cell's atoms that are chosen, in cells deformed by
+    F (B, 2, 2).
+    """
     crystal, hk = scene.crystals[0], _indices(shape)
     G = geometry.inverse_transpose(F) @ scene.nominal
     metric = np.swapaxes(G, 1, 2) @ G
-    quadratic = np.stack([hk[..., 0] ** 2, 2 * hk[..., 0] * hk[..., 1], hk[..., 1] ** 2]).reshape(3, -1)
-    g2 = (np.stack([metric[:, 0, 0], metric[:, 0, 1], metric[:, 1, 1]], -1) @ quadratic).reshape(-1, *shape)
+    quadratic = np.stack([hk[..., 0] ** 2, 2 * hk[..., 0] * hk[..., 1], hk[..., 1] ** 2]).reshape(
+        3, -1
+    )
+    g2 = (np.stack([metric[:, 0, 0], metric[:, 0, 1], metric[:, 1, 1]], -1) @ quadratic).reshape(
+        -1, *shape
+    )
     # A tilt shifts an atom at height z by z times the lean: by g . lean of a period.
     lean = scene.tilt.lean
     leaning = np.einsum("i,bij,hkj->bhk", lean, G, hk) if lean.any() else 0.0
@@ -83,10 +115,18 @@ def _transmission(config: Config, scene: Scene, F: Array, shape: tuple[int, ...]
     for number in np.unique(crystal.numbers[own]):
         symbol = chemical_symbols[number]
         same = own & (crystal.numbers == number)
-        phases = (hk @ x + z * leaning for x, z in zip(crystal.basis[same], crystal.height_A[same], strict=True))
+        phases = (
+            hk @ x + z * leaning
+            for x, z in zip(crystal.basis[same], crystal.height_A[same], strict=True)
+        )
         structure = sum(np.exp(-2j * np.pi * phase) for phase in phases)
         damping = np.exp(-2 * np.pi**2 * scene.thermal_A.get(symbol, 0.0) ** 2 * g2)
         scattering: Any = factors.projected_scattering_factor(symbol)
         V += scattering(g2) * damping * structure
     V /= np.abs(np.linalg.det(F @ crystal.cell))[:, None, None]
-    return np.exp(1j * energy2sigma(config.microscope.energy_keV * 1e3) * np.fft.ifft2(V).real * np.prod(shape))
+    return np.exp(
+        1j
+        * energy2sigma(config.microscope.energy_keV * 1e3)
+        * np.fft.ifft2(V).real
+        * np.prod(shape)
+    )

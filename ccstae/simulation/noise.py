@@ -1,7 +1,8 @@
 """Controlled noise: counts of a pattern under a diffuse background and a finite dose.
 
-counts = Poisson(N ((1 - w) I + w B)), with I the clean pattern normalised to sum 1, N the electrons per pattern and B a
-Lorentzian round the direct beam, the noise model of the published CC-ST-AE work.
+counts = Poisson(N ((1 - w) I + w B)), with I the clean pattern normalised to sum 1, N the electrons
+per pattern and B a Lorentzian round the direct beam, the noise model of the published CC-ST-AE
+work.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ _HALF_WIDTH = 0.01  # cycles per pixel, half width of the published background
 
 @lru_cache(maxsize=4)
 def background(shape: tuple[int, int]) -> NDArray[np.float64]:
-    """B(q) = 1 / (1 + |q|^2 / 0.01^2), normalised to sum 1, (Qy, Qx); q in cycles per pixel of the FFT grid, zero at n // 2.
+    """B(q) = 1 / (1 + |q|^2 / 0.01^2), normalised to sum 1, (Qy, Qx); q in cycles per pixel of the
+    FFT grid, zero at n // 2.
 
     Source: the public code of the CC-ST-AE authors (Auto4DSTEM).
     """
@@ -36,18 +38,26 @@ def background(shape: tuple[int, int]) -> NDArray[np.float64]:
 
 
 def expectation(pattern: NDArray[np.floating], level: Level) -> NDArray[np.float64]:
-    """Expected counts of clean patterns (..., Qy, Qx); at the noise-free level, the expectation for CLEAN_ELECTRONS."""
+    """Expected counts of clean patterns (..., Qy, Qx); at the noise-free level, the expectation for
+    CLEAN_ELECTRONS.
+    """
     electrons = min(level.electrons, CLEAN_ELECTRONS)
     clean = np.asarray(pattern, np.float64)
     clean = clean / clean.sum((-1, -2), keepdims=True)
-    return np.asarray(electrons * ((1 - level.background) * clean + level.background * background(clean.shape[-2:])))
+    return np.asarray(
+        electrons
+        * ((1 - level.background) * clean + level.background * background(clean.shape[-2:]))
+    )
 
 
-def pattern_counts(pattern: NDArray[np.floating], level: Level, seed: int, scene: str, index: int) -> NDArray[np.unsignedinteger]:
+def pattern_counts(
+    pattern: NDArray[np.floating], level: Level, seed: int, scene: str, index: int
+) -> NDArray[np.unsignedinteger]:
     """Counts (Qy, Qx) of one clean pattern.
 
-    The generator is counter-based (Philox), keyed by seed, scene and level, its counter started at the pattern's index in
-    the scan: the counts are the same bytes whatever the order, chunk size or number of processes.
+    The generator is counter-based (Philox), keyed by seed, scene and level, its counter started at
+    the pattern's index in the scan: the counts are the same bytes whatever the order, chunk size or
+    number of processes.
     """
     expected = expectation(pattern, level)
     if level.name == "clean":
@@ -57,16 +67,36 @@ def pattern_counts(pattern: NDArray[np.floating], level: Level, seed: int, scene
     return np.random.Generator(philox).poisson(expected).astype(np.uint32)
 
 
-def draw(config: Config, scene: str, level_name: str, seed: int, scene_path: Path, counts_path: Path) -> None:
-    """Write the counts of a whole scene at one level and seed, with the calibration and no truth."""
+def draw(
+    config: Config, scene: str, level_name: str, seed: int, scene_path: Path, counts_path: Path
+) -> None:
+    """Write the counts of a whole scene at one level and seed, with the calibration and no
+    truth."""
     level = config.level(level_name)
     with store.opened(scene_path) as file:
         patterns = store.dataset(file, "patterns", 4, "f")
-        calibration, probe = store.read_calibration(file), store.read_probe(file, patterns.shape[2:])
+        calibration, probe = (
+            store.read_calibration(file),
+            store.read_probe(file, patterns.shape[2:]),
+        )
         with atomic.atomic(counts_path) as temporary, h5py.File(temporary, "w") as out:
-            counts = out.create_dataset("counts", patterns.shape, "u4", chunks=patterns.chunks, compression="lzf", shuffle=True)
+            counts = out.create_dataset(
+                "counts",
+                patterns.shape,
+                "u4",
+                chunks=patterns.chunks,
+                compression="lzf",
+                shuffle=True,
+            )
             store.write_calibration(out, calibration, probe)
             width = patterns.shape[1]
-            for row in progress(range(patterns.shape[0]), label=f"noise {scene} {level_name} seed {seed} (rows)"):
+            for row in progress(
+                range(patterns.shape[0]), label=f"noise {scene} {level_name} seed {seed} (rows)"
+            ):
                 clean = store.clean_patterns(patterns, row)
-                counts[row] = np.stack([pattern_counts(clean[j], level, seed, scene, row * width + j) for j in range(width)])
+                counts[row] = np.stack(
+                    [
+                        pattern_counts(clean[j], level, seed, scene, row * width + j)
+                        for j in range(width)
+                    ]
+                )

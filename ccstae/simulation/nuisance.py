@@ -1,7 +1,8 @@
-"""What a real instrument adds to the patterns: drift of the beam, distortion, source size, bad pixels.
+"""What a real instrument adds to the patterns: drift of the beam, distortion, source size, bad
+pixels.
 
-All are exact in the patterns and in their gradients, so that the limit holds with them on: a gradient is the change with a shift
-on an undistorted detector, in which the lattice is known.
+All are exact in the patterns and in their gradients, so that the limit holds with them on: a
+gradient is the change with a shift on an undistorted detector, in which the lattice is known.
 """
 
 from __future__ import annotations
@@ -20,18 +21,23 @@ from ccstae.specimen.scene import Scene
 
 Array = NDArray[np.float64]
 
-_TAIL = 5.0  # standard deviations of the point spread that are kept: a pixel then lacks 3e-7 of what is near it
+# standard deviations of the point spread that are kept: a pixel then lacks 3e-7 of what is near it
+_TAIL = 5.0
 
 
 def drift_px(microscope: Microscope, scan: Scan, positions: Array) -> Array:
-    """How far the direct beam (x, y) has drifted at positions (..., 2) in Angstrom: linear, none at the middle of the scan."""
+    """How far the direct beam (x, y) has drifted at positions (..., 2) in Angstrom: linear, none at
+    the middle of the scan.
+    """
     ry, rx = scan.shape
     share = positions / (np.array([rx - 1, ry - 1]) * scan.step_A)
     return np.asarray(share @ np.array(microscope.nuisances.descan_px))
 
 
 def source(microscope: Microscope) -> tuple[Array, Array]:
-    """Points (n, 2) in Angstrom and weights that sum to 1 of the source: Gauss-Hermite, exact to the fifth power of the distance."""
+    """Points (n, 2) in Angstrom and weights that sum to 1 of the source: Gauss-Hermite, exact to
+    the fifth power of the distance.
+    """
     size = microscope.nuisances.source_size_A
     if size == 0:
         return np.zeros((1, 2)), np.ones(1)
@@ -50,7 +56,9 @@ def bad_pixels(microscope: Microscope) -> tuple[NDArray[np.bool_], NDArray[np.bo
     return (rank < dead).reshape(n, n), ((rank >= dead) & (rank < dead + hot)).reshape(n, n)
 
 
-def spoil(microscope: Microscope, patterns: NDArray[np.float32], gradient: NDArray[np.float32]) -> None:
+def spoil(
+    microscope: Microscope, patterns: NDArray[np.float32], gradient: NDArray[np.float32]
+) -> None:
     """Apply dead and hot pixels to patterns (..., Qy, Qx) and their gradients, in place."""
     dead, hot = bad_pixels(microscope)
     patterns[..., dead] = 0
@@ -58,11 +66,15 @@ def spoil(microscope: Microscope, patterns: NDArray[np.float32], gradient: NDArr
     patterns[..., hot] += microscope.nuisances.hot_level
 
 
-def distorted_response(microscope: Microscope, win: optics.Window) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Response of the pixels to the window's samples on a distorted detector, and its slopes: sparse (detector_px^2, samples^2).
+def distorted_response(
+    microscope: Microscope, win: optics.Window
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Response of the pixels to the window's samples on a distorted detector, and its slopes:
+    sparse (detector_px^2, samples^2).
 
-    A sample at u pixels from the direct beam lands at A u and counts in the pixel at j with R((A u - j)_x) R((A u - j)_y). The
-    slopes are those with a shift of the sample along x and y before the distortion.
+    A sample at u pixels from the direct beam lands at A u and counts in the pixel at j with R((A u
+    - j)_x) R((A u - j)_y). The slopes are those with a shift of the sample along x and y before the
+    distortion.
     """
     n, half = microscope.detector_px, microscope.detector_px // 2
     A = np.array(microscope.nuisances.distortion)
@@ -70,7 +82,9 @@ def distorted_response(microscope: Microscope, win: optics.Window) -> tuple[torc
     at = np.stack(np.meshgrid(u, u), -1).reshape(-1, 2) @ A.T
     reach = int(np.ceil(0.5 + _TAIL * microscope.point_spread_px))
     on = np.flatnonzero((np.abs(at) < half + reach).all(-1))
-    pixel = np.rint(at[on]).astype(int)[:, None, :] + np.arange(-reach, reach + 1)[:, None]  # (m, w, 2)
+    pixel = (
+        np.rint(at[on]).astype(int)[:, None, :] + np.arange(-reach, reach + 1)[:, None]
+    )  # (m, w, 2)
     value, slope = optics.response(microscope, at[on][:, None, :] - pixel)
     (vx, vy), (sx, sy) = np.moveaxis(value, 2, 0), np.moveaxis(slope, 2, 0)
     column, row = pixel[:, None, :, 0] + half, pixel[:, :, None, 1] + half
@@ -88,9 +102,15 @@ def distorted_response(microscope: Microscope, win: optics.Window) -> tuple[torc
 
 
 def _csr(index: torch.Tensor, values: Array, shape: tuple[int, int]) -> torch.Tensor:
-    with warnings.catch_warnings():  # torch says at its first sparse matrix that they are new, and unchecked
+    with (
+        warnings.catch_warnings()
+    ):  # torch says at its first sparse matrix that they are new, and unchecked
         warnings.simplefilter("ignore", UserWarning)
-        return torch.sparse_coo_tensor(index, torch.from_numpy(values).float(), shape).coalesce().to_sparse_csr()
+        return (
+            torch.sparse_coo_tensor(index, torch.from_numpy(values).float(), shape)
+            .coalesce()
+            .to_sparse_csr()
+        )
 
 
 def stored(microscope: Microscope, scene: Scene, positions: Array) -> dict[str, Any]:
@@ -109,7 +129,11 @@ def stored(microscope: Microscope, scene: Scene, positions: Array) -> dict[str, 
     if own.hot_px > 0:
         out["hot"], out["hot_level"] = hot, own.hot_level
     if scene.layers > 1:
-        out["layers"], out["stacking"], out["layer_distance_A"] = scene.layers, scene.stacking, scene.layer_distance_A
+        out["layers"], out["stacking"], out["layer_distance_A"] = (
+            scene.layers,
+            scene.stacking,
+            scene.layer_distance_A,
+        )
     if not scene.tilt.none:
         out["tilt_mrad"] = np.array(scene.settings.tilt_mrad)
     return out

@@ -15,15 +15,18 @@ from ccstae.config.microscope import Microscope, Simulation
 Array = NDArray[np.float64]
 
 _GUARD_PX = 3.0  # the point spread brings in what falls this far outside the detector
-SLICED_A = 0.07  # coarsest sampling of several layers: what one scatters beyond the detector, the next may bring back
+# coarsest sampling of several layers: what one scatters beyond the detector, the next may bring
+# back
+SLICED_A = 0.07
 
 
 @dataclass(frozen=True)
 class Window:
     """The real-space window that one pattern is simulated in, and its reciprocal grid.
 
-    The window is `per_px` / pixel_size wide, so `per_px` reciprocal samples span a detector pixel. The grid is just fine
-    enough that no frequency of probe x transmission function that reaches the detector is aliased.
+    The window is `per_px` / pixel_size wide, so `per_px` reciprocal samples span a detector pixel.
+    The grid is just fine enough that no frequency of probe x transmission function that reaches the
+    detector is aliased.
     """
 
     width_A: float
@@ -64,26 +67,32 @@ def aperture_radius_inv_A(microscope: Microscope) -> float:
 def aperture(microscope: Microscope, q: Array) -> Array:
     """Amplitude of the aperture at |q| (1/Angstrom): erfc((|q| - alpha / lambda) / (sqrt 2 s)) / 2.
 
-    The edge s keeps the probe's tail finite: with a perfectly sharp edge the tail falls as r^-3/2 and no window holds it.
+    The edge s keeps the probe's tail finite: with a perfectly sharp edge the tail falls as r^-3/2
+    and no window holds it.
     """
     edge = microscope.aperture_edge_mrad * 1e-3 / geometry.wavelength_A(microscope.energy_keV)
     return np.asarray(0.5 * erfc((q - aperture_radius_inv_A(microscope)) / (np.sqrt(2) * edge)))
 
 
 def probe_fourier(microscope: Microscope, win: Window) -> Array:
-    """Aperture on the window's reciprocal grid (n, n), rows y, normalised to unit total intensity."""
+    """Aperture on the window's reciprocal grid (n, n), rows y, normalised to unit total
+    intensity."""
     q = win.frequencies
     amplitude = aperture(microscope, np.hypot(q[:, None], q[None, :]))
     return np.asarray(amplitude / np.sqrt((amplitude**2).sum()))
 
 
-def probe_terms(microscope: Microscope, win: Window) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Factors (2, terms, q) and cosines and sines (2 q, n) that a probe anywhere in the window is made of.
+def probe_terms(
+    microscope: Microscope, win: Window
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Factors (2, terms, q) and cosines and sines (2 q, n) that a probe anywhere in the window is
+    made of.
 
-    The singular vectors of the aperture are its factors along y and x. One that covers few samples has few (13 by default, 308 samples),
-    all even in q, and a probe at x0 in real space is a sum of as few products of a function of y and one of
-    x, sum_q factor(q) cos(2 pi q (x - x0)) over q >= 0: two small products of matrices and no Fourier transform.
-    Every other sample has the other sign, which puts q = 0 in the middle of a wave's Fourier transform.
+    The singular vectors of the aperture are its factors along y and x. One that covers few samples
+    has few (13 by default, 308 samples), all even in q, and a probe at x0 in real space is a sum of
+    as few products of a function of y and one of x, sum_q factor(q) cos(2 pi q (x - x0)) over q >=
+    0: two small products of matrices and no Fourier transform. Every other sample has the other
+    sign, which puts q = 0 in the middle of a wave's Fourier transform.
     """
     probe = probe_fourier(microscope, win)
     q = np.arange(np.flatnonzero(probe[0, : win.samples // 2] > 1e-12 * probe.max())[-1] + 1)
@@ -93,17 +102,24 @@ def probe_terms(microscope: Microscope, win: Window) -> tuple[NDArray[np.float32
     factors = np.stack([(y * size).T[terms], x[terms]]) * twice / win.samples
     phase = 2 * np.pi / win.samples * np.outer(q, np.arange(win.samples))
     signs = (-1.0) ** np.arange(win.samples)
-    return factors.astype(np.float32), (np.concatenate([np.cos(phase), np.sin(phase)]) * signs).astype(np.float32)
+    return factors.astype(np.float32), (
+        np.concatenate([np.cos(phase), np.sin(phase)]) * signs
+    ).astype(np.float32)
 
 
 def pixel_response(microscope: Microscope, win: Window) -> tuple[Array, Array]:
-    """Response of the detector's pixels to the window's reciprocal samples, and its slope, both (detector_px, n), FFT order.
+    """Response of the detector's pixels to the window's reciprocal samples, and its slope, both
+    (detector_px, n), FFT order.
 
-    A sample at u (pixels) counts in the pixel at j with R(u - j), the Gaussian point spread s integrated over the pixel:
-    R(v) = [erf((v + 1/2) / (sqrt 2 s)) - erf((v - 1/2) / (sqrt 2 s))] / 2. The slope dR/du is what a shift of the sample changes.
+    A sample at u (pixels) counts in the pixel at j with R(u - j), the Gaussian point spread s
+    integrated over the pixel: R(v) = [erf((v + 1/2) / (sqrt 2 s)) - erf((v - 1/2) / (sqrt 2 s))] /
+    2. The slope dR/du is what a shift of the sample changes.
     """
     u = win.frequencies / microscope.pixel_size_inv_A
-    return response(microscope, u[None, :] - (np.arange(microscope.detector_px) - microscope.detector_px // 2)[:, None])
+    return response(
+        microscope,
+        u[None, :] - (np.arange(microscope.detector_px) - microscope.detector_px // 2)[:, None],
+    )
 
 
 def response(microscope: Microscope, v: Array) -> tuple[Array, Array]:
@@ -113,15 +129,20 @@ def response(microscope: Microscope, v: Array) -> tuple[Array, Array]:
         inside = (np.abs(v) < 0.5 - 1e-9) + 0.5 * (np.abs(np.abs(v) - 0.5) <= 1e-9)
         return inside.astype(float), np.zeros_like(v)
     value = 0.5 * (erf((v + 0.5) / (np.sqrt(2) * s)) - erf((v - 0.5) / (np.sqrt(2) * s)))
-    slope = (np.exp(-((v + 0.5) ** 2) / (2 * s**2)) - np.exp(-((v - 0.5) ** 2) / (2 * s**2))) / (np.sqrt(2 * np.pi) * s)
+    slope = (np.exp(-((v + 0.5) ** 2) / (2 * s**2)) - np.exp(-((v - 0.5) ** 2) / (2 * s**2))) / (
+        np.sqrt(2 * np.pi) * s
+    )
     return value, slope
 
 
-def probe_shells(microscope: Microscope, win: Window, shells: int = 14, angles: int = 16) -> tuple[Array, Array]:
-    """Quadrature of the probe's intensity: points (shells * angles, 2) in Angstrom and weights that sum to 1.
+def probe_shells(
+    microscope: Microscope, win: Window, shells: int = 14, angles: int = 16
+) -> tuple[Array, Array]:
+    """Quadrature of the probe's intensity: points (shells * angles, 2) in Angstrom and weights that
+    sum to 1.
 
-    The probe is round, so shells of equal intensity at their root mean square radius, with equally spaced angles, integrate
-    exactly any field that is quadratic across the probe.
+    The probe is round, so shells of equal intensity at their root mean square radius, with equally
+    spaced angles, integrate exactly any field that is quadratic across the probe.
     """
     amplitude = np.fft.fftshift(np.fft.ifft2(probe_fourier(microscope, win)))
     x = (np.arange(win.samples) - win.samples // 2) * win.sampling_A
@@ -133,6 +154,10 @@ def probe_shells(microscope: Microscope, win: Window, shells: int = 14, angles: 
     shell = np.minimum((np.cumsum(intensity) * shells).astype(int), shells - 1)
     weight = np.bincount(shell, intensity, shells)
     radius = np.sqrt(np.bincount(shell, intensity * r2, shells) / weight)
-    turn = 2 * np.pi * (np.arange(angles)[None, :] / angles + (np.arange(shells)[:, None] % 2) / (2 * angles))
+    turn = (
+        2
+        * np.pi
+        * (np.arange(angles)[None, :] / angles + (np.arange(shells)[:, None] % 2) / (2 * angles))
+    )
     points = radius[:, None, None] * np.stack([np.cos(turn), np.sin(turn)], -1)
     return points.reshape(-1, 2), np.repeat(weight / angles, angles)

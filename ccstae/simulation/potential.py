@@ -2,13 +2,15 @@
 
     V(k) = sum_j f_j(k) exp(-2 pi i k . x_j),    t(x) = exp(i sigma V(x)),
 
-with abTEM's projected scattering factors f_j and interaction constant sigma. The sum over atoms is a non-uniform Fourier
-transform: atoms are spread with a short kernel whose transform is divided out (A. H. Barnett, J. F. Magland and L. af Klinteberg,
-SIAM J. Sci. Comput. 41, C479 (2019)). abTEM itself shares an atom among four samples in proportion to their distance, which at
-0.1 Angstrom changes disk intensities by 1 % and recovered strain by 1e-4.
+with abTEM's projected scattering factors f_j and interaction constant sigma. The sum over atoms is
+a non-uniform Fourier transform: atoms are spread with a short kernel whose transform is divided out
+(A. H. Barnett, J. F. Magland and L. af Klinteberg, SIAM J. Sci. Comput. 41, C479 (2019)). abTEM
+itself shares an atom among four samples in proportion to their distance, which at 0.1 Angstrom
+changes disk intensities by 1 % and recovered strain by 1e-4.
 
-t is needed at low frequencies only. The same kernel, wider, takes it from the fine grid to one with two samples per sample wanted;
-there its transform is divided out too. All of this is local, so a large grid is built block by block.
+t is needed at low frequencies only. The same kernel, wider, takes it from the fine grid to one with
+two samples per sample wanted; there its transform is divided out too. All of this is local, so a
+large grid is built block by block.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ from ccstae.machine.device import side_by_side
 Array = NDArray[np.float64]
 
 REACH_A = 8.0  # farther from an atom its potential is not felt
-# Highest frequency of V, per sample: what V^2 holds beyond the grid's reach then falls back onto frequencies that are cropped.
+# Highest frequency of V, per sample: what V^2 holds beyond the grid's reach then falls back onto
+# frequencies that are cropped.
 _BAND = 0.41
 _BLOCK = 5120  # most samples of the fine grid along a side of a block; bounds memory, not results
 _LINES = 64  # about so many lines of the fine grid at a time: they stay in a processor's cache
@@ -42,7 +45,9 @@ _GROUP = 8  # samples of the coarse grid that share one dense product
 
 @dataclass(frozen=True)
 class Kernel:
-    """exp(beta (sqrt(1 - z^2) - 1)), z = 2 x / width, of x in samples, for spectra up to `band` per sample."""
+    """exp(beta (sqrt(1 - z^2) - 1)), z = 2 x / width, of x in samples, for spectra up to `band` per
+    sample.
+    """
 
     width: int
     band: float
@@ -53,7 +58,9 @@ class Kernel:
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         z2 = (x * (2 / self.width)) ** 2
-        return torch.where(z2 <= 1, torch.exp(self.beta * (torch.sqrt((1 - z2).clamp_min(0)) - 1)), 0.0)
+        return torch.where(
+            z2 <= 1, torch.exp(self.beta * (torch.sqrt((1 - z2).clamp_min(0)) - 1)), 0.0
+        )
 
     def transform(self, k: Array) -> Array:
         """Its Fourier transform at k, per sample, by Gauss-Legendre quadrature."""
@@ -76,7 +83,8 @@ def transmission(
     thermal_A: dict[str, float],
     device: str = "cpu",
 ) -> torch.Tensor:
-    """Transmission function (ny, nx), complex64, of atoms at `positions` (n, 2) in Angstrom from the first sample, periodic.
+    """Transmission function (ny, nx), complex64, of atoms at `positions` (n, 2) in Angstrom from
+    the first sample, periodic.
 
     `shape` is (ny, nx). It is built `refine` times finer and Fourier-cropped.
     """
@@ -89,7 +97,10 @@ def transmission(
     fine = rows[0].size * refine, columns[0].size * refine
     scale = energy2sigma(energy_keV * 1e3) / step_A**2
     symbols = {int(n): chemical_symbols[n] for n in np.unique(numbers)}
-    factors = {n: _factor(symbol, fine, step_A, thermal_A.get(symbol, 0.0), scale, device) for n, symbol in symbols.items()}
+    factors = {
+        n: _factor(symbol, fine, step_A, thermal_A.get(symbol, 0.0), scale, device)
+        for n, symbol in symbols.items()
+    }
     coarse = torch.empty(2, over * shape[0], over * shape[1], device=device)
     extent = np.array(shape[::-1]) * refine
 
@@ -133,7 +144,9 @@ class _Block:
 
 
 def _blocks(n: int, most: int, margin: int, over: int) -> list[_Block]:
-    """Blocks of one size along an axis of n samples; one that holds all has no margin and is periodic as the whole."""
+    """Blocks of one size along an axis of n samples; one that holds all has no margin and is
+    periodic as the whole.
+    """
     if n <= most:
         return [_Block(0, n, n, 0, over)]
     count = -(-n // (most - 2 * margin))
@@ -143,7 +156,9 @@ def _blocks(n: int, most: int, margin: int, over: int) -> list[_Block]:
 
 
 def fast_length(n: int) -> int:
-    """The next length whose transforms and products are fast: a multiple of 8 with no prime factor above 5."""
+    """The next length whose transforms and products are fast: a multiple of 8 with no prime factor
+    above 5.
+    """
     return 8 * int(next_fast_len(-(-int(n) // 8), real=True))
 
 
@@ -154,17 +169,26 @@ def _parts(n: int, lines: int) -> Iterator[slice]:
 class _Builder:
     """Transmission functions of blocks of one shape (ny, nx), on the fine grid and periodic."""
 
-    def __init__(self, shape: tuple[int, int], refine: int, factors: dict[int, torch.Tensor], device: str):
+    def __init__(
+        self, shape: tuple[int, int], refine: int, factors: dict[int, torch.Tensor], device: str
+    ):
         self.shape, self.refine, self.factors, self.device = shape, refine, factors, device
         self.kx, self.ky = (int((np.fft.rfftfreq(n) < _BAND).sum()) for n in shape[::-1])
-        # Rows a little longer than needed: lines of a power of two would fall on one another in a processor's cache.
-        self.spectra = torch.empty(len(factors), self.kx, shape[0] + 8, dtype=torch.complex64, device=device)[:, :, : shape[0]]
+        # Rows a little longer than needed: lines of a power of two would fall on one another in a
+        # processor's cache.
+        self.spectra = torch.empty(
+            len(factors), self.kx, shape[0] + 8, dtype=torch.complex64, device=device
+        )[:, :, : shape[0]]
         self.coarse = tuple(_OVER * n // refine for n in shape)
         groups = (gcd(n, _GROUP) for n in self.coarse)
-        self.to_y, self.to_x = (_to_coarse(group, group * refine // _OVER, _OVER / refine, device) for group in groups)
+        self.to_y, self.to_x = (
+            _to_coarse(group, group * refine // _OVER, _OVER / refine, device) for group in groups
+        )
 
     def __call__(self, at: Array, numbers: NDArray[np.int64]) -> torch.Tensor:
-        """Real and imaginary part (2, coarse ny, coarse nx) of the transmission function of atoms at (n, 2) samples (x, y)."""
+        """Real and imaginary part (2, coarse ny, coarse nx) of the transmission function of atoms
+        at (n, 2) samples (x, y).
+        """
         waves = self._waves(self._spectrum(at, numbers))
         if self.refine <= _OVER:  # the fine grid is the coarse one
             return torch.cat([wave.clone() for _, wave in waves], 1)
@@ -179,7 +203,9 @@ class _Builder:
         return out[:, : self.coarse[0]].roll(-(width // 2), 1)
 
     def _waves(self, spectrum: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
-        """cos and sin of sigma V (2, rows, nx) some rows at a time, whole groups of them; the next ones overwrite them."""
+        """cos and sin of sigma V (2, rows, nx) some rows at a time, whole groups of them; the next
+        ones overwrite them.
+        """
         ny, nx = self.shape
         lines = max(1, _LINES // self.to_y.shape[1]) * self.to_y.shape[1]
         padded = torch.zeros(lines, nx // 2 + 1, dtype=torch.complex64, device=self.device)
@@ -217,15 +243,20 @@ class _Builder:
             V = torch.zeros_like(self.spectra[0][part])
             for own, factor in spectra:
                 spectrum = torch.view_as_real(torch.fft.fft(own[part])).flatten(1)
-                for to, value in zip(signs, factor.split([2 * self.ky, 2 * self.ky - 2], 1), strict=True):
+                for to, value in zip(
+                    signs, factor.split([2 * self.ky, 2 * self.ky - 2], 1), strict=True
+                ):
                     torch.view_as_real(V).flatten(1)[:, to].addcmul_(spectrum[:, to], value[part])
             self.spectra[0][part] = torch.fft.ifft(V)
         return self.spectra[0]
 
 
 @lru_cache(maxsize=4)
-def _factor(symbol: str, shape: tuple[int, int], step_A: float, thermal_A: float, scale: float, device: str) -> torch.Tensor:
-    """f(k) over the kernel, times `scale`, on a grid (ny, nx) at kx in [0, `_BAND`) and at ky >= 0, then < 0, in FFT order.
+def _factor(
+    symbol: str, shape: tuple[int, int], step_A: float, thermal_A: float, scale: float, device: str
+) -> torch.Tensor:
+    """f(k) over the kernel, times `scale`, on a grid (ny, nx) at kx in [0, `_BAND`) and at ky >= 0,
+    then < 0, in FFT order.
 
     (kx, 2 (2 ky - 1)) float32, each twice, for real and imaginary parts.
     """
@@ -241,13 +272,19 @@ def _factor(symbol: str, shape: tuple[int, int], step_A: float, thermal_A: float
     for part in _parts(len(kx), _LINES):
         index = kx2[part, None] + ky2
         low = index.long()
-        factor = torch.lerp(values[low], values[low + 1], (index - low).float()) * inverse_x[part, None] * inverse_y
+        factor = (
+            torch.lerp(values[low], values[low + 1], (index - low).float())
+            * inverse_x[part, None]
+            * inverse_y
+        )
         out[part] = torch.cat([factor, factor[:, 1:].flip(1)], 1)[..., None]
     return out.flatten(1).to(device)
 
 
 def _to_coarse(group: int, fine: int, step: float, device: str) -> torch.Tensor:
-    """Kernels (group + width, fine) from `fine` samples, `step` coarse ones apart, to the coarse ones from half a width before them."""
+    """Kernels (group + width, fine) from `fine` samples, `step` coarse ones apart, to the coarse
+    ones from half a width before them.
+    """
     width = _COARSE.width
     coarse = torch.arange(group + width).double() - width // 2
     return _COARSE(coarse[:, None] - torch.arange(fine).double() * step).float().to(device)
@@ -260,13 +297,17 @@ def _cropped(coarse: torch.Tensor, shape: tuple[int, int], refine: int) -> torch
         k = np.rint(np.fft.fftfreq(n) * n).astype(np.int64)
         kernel = _COARSE.transform(k / (_OVER * n)) if refine > _OVER else np.ones(n)
         inverse = (1 / (refine * kernel)).astype(np.float32)
-        keep, factor = (torch.from_numpy(a).to(coarse.device) for a in (k % coarse.shape[axis], inverse))
+        keep, factor = (
+            torch.from_numpy(a).to(coarse.device) for a in (k % coarse.shape[axis], inverse)
+        )
         spectrum = spectrum.index_select(axis, keep) * (factor[:, None] if axis == 0 else factor)
     return torch.fft.ifft2(spectrum)
 
 
 def _spread(at: torch.Tensor, shape: tuple[int, int]) -> Iterator[tuple[slice, torch.Tensor]]:
-    """Sum of kernels at (n, 2) samples (x, y) on a periodic grid (ny, nx), float32, some rows at a time."""
+    """Sum of kernels at (n, 2) samples (x, y) on a periodic grid (ny, nx), float32, some rows at a
+    time.
+    """
     width = _ATOMS.width
     first = torch.ceil(at - width / 2)
     reach = torch.arange(width, device=at.device)
@@ -277,12 +318,15 @@ def _spread(at: torch.Tensor, shape: tuple[int, int]) -> Iterator[tuple[slice, t
     out = torch.empty(lines + 2 * width, shape[1], device=at.device)
     for rows in _parts(shape[0], lines):
         count = rows.stop - rows.start
-        # Of each kernel the first row, counted from so far before `rows` that every kernel that touches them lies behind.
+        # Of each kernel the first row, counted from so far before `rows` that every kernel that
+        # touches them lies behind.
         start = (top - rows.start + width) % shape[0]
         near = torch.nonzero(start < count + width).squeeze(1)
         row = start[near, None] + reach
         # The rows before and behind take what falls outside.
         out.zero_()
         flat = row[:, :, None] * shape[1] + column[near, None, :]
-        out.view(-1).index_add_(0, flat.reshape(-1), (weight[near, 1, :, None] * weight[near, 0, None, :]).reshape(-1))
+        out.view(-1).index_add_(
+            0, flat.reshape(-1), (weight[near, 1, :, None] * weight[near, 0, None, :]).reshape(-1)
+        )
         yield rows, out[width : width + count]

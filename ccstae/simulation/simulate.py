@@ -1,9 +1,10 @@
 """Clean patterns of a scene, with exact truth beside them.
 
 The transmission function of the specimen is built tile by tile (potential.py). Each pattern is then
-|FFT(probe x transmission)|^2 over a window around the beam, integrated over the detector's pixels with their point
-spread. A layer is thin enough to be a phase object, so one layer is the multislice of one slice, and cropping its transmission
-function to the frequencies that reach the detector changes nothing. Several layers are several slices (multislice.py).
+|FFT(probe x transmission)|^2 over a window around the beam, integrated over the detector's pixels
+with their point spread. A layer is thin enough to be a phase object, so one layer is the multislice
+of one slice, and cropping its transmission function to the frequencies that reach the detector
+changes nothing. Several layers are several slices (multislice.py).
 """
 
 from __future__ import annotations
@@ -34,14 +35,19 @@ from ccstae.specimen import build as scenes
 from ccstae.specimen.local import LocalScene
 from ccstae.specimen.scene import Array, Scene
 
-_BATCH_SAMPLES = {"cpu": 2**19, "cuda": 2**25}  # of all windows of a batch: few enough to stay in a processor's cache
+_BATCH_SAMPLES = {
+    "cpu": 2**19,
+    "cuda": 2**25,
+}  # of all windows of a batch: few enough to stay in a processor's cache
 _TILE_BYTES = 2**29
 
 
 def simulate(config: Config, id: str, scene_path: Path, optics_path: Path) -> None:
-    """Write the scene's patterns, and beside them truth and the patterns' gradients (for the limit).
+    """Write the scene's patterns, and beside them truth and the patterns' gradients (for the
+    limit).
 
-    InputError where the config asks for a GPU and there is none. From a tile on for which a GPU has too little memory the CPU draws.
+    InputError where the config asks for a GPU and there is none. From a tile on for which a GPU has
+    too little memory the CPU draws.
     """
     on: str = device.resolve(config.device)
     scene = scenes.build(config, id)
@@ -56,12 +62,18 @@ def simulate(config: Config, id: str, scene_path: Path, optics_path: Path) -> No
             _create(config, scene, drawers(on).vacuum(), temporary, beside)
             atomic.reserve(temporary)
             atomic.reserve(beside)
-    with atomic.writing(scene_path), h5py.File(scene_part, "r+") as file, h5py.File(optics_part, "r+") as extra:
+    with (
+        atomic.writing(scene_path),
+        h5py.File(scene_part, "r+") as file,
+        h5py.File(optics_part, "r+") as extra,
+    ):
         for number, (rows, columns) in enumerate(progress(tiles, label=f"simulate {id} (tiles)")):
             done = parts / f"{number}.done"
             if not done.exists():
 
-                def draw(on: str, positions: Array = scene.positions[rows, columns]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+                def draw(
+                    on: str, positions: Array = scene.positions[rows, columns]
+                ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
                     return drawers(on).tile(scene, positions)
 
                 (drawn, slopes), on = device.within_memory(f"scene {id}", draw, on)
@@ -81,10 +93,13 @@ def _publish(part: Path, path: Path) -> None:
         atomic.publish(part, path)
 
 
-def _create(config: Config, scene: Scene, vacuum: NDArray[np.float32], scene_path: Path, optics_path: Path) -> None:
+def _create(
+    config: Config, scene: Scene, vacuum: NDArray[np.float32], scene_path: Path, optics_path: Path
+) -> None:
     """Both files with all but the patterns and their gradients, for which there is room.
 
-    What comes later is written over that room and changes nothing else, so that a file stays whole whenever a run is killed.
+    What comes later is written over that room and changes nothing else, so that a file stays whole
+    whenever a run is killed.
     """
     (ry, rx), n = scene.positions.shape[:2], config.microscope.detector_px
     room = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
@@ -92,7 +107,9 @@ def _create(config: Config, scene: Scene, vacuum: NDArray[np.float32], scene_pat
     with h5py.File(scene_path, "w") as file, h5py.File(optics_path, "w") as extra:
         for where, name, shape in ((file, "patterns", (n, n)), (extra, "gradient", (2, n, n))):
             chunks = (1, min(rx, 32), *shape)
-            where.create_dataset(name, (ry, rx, *shape), "f4", chunks=chunks, dcpl=room.copy(), fill_time="never")
+            where.create_dataset(
+                name, (ry, rx, *shape), "f4", chunks=chunks, dcpl=room.copy(), fill_time="never"
+            )
         store.write_calibration(file, calibration(config, scene), vacuum)
         for name, value in exact_truth(config, scene, scene.positions).items():
             extra[name] = value
@@ -100,7 +117,12 @@ def _create(config: Config, scene: Scene, vacuum: NDArray[np.float32], scene_pat
         lines = scene.lines()
         if lines is not None:
             position, burgers = (lines[0] - scene.positions[0, 0]) / scene.scan.step_A, lines[1]
-            store.write_dislocations(extra, store.Dislocations(position, burgers, geometry.reciprocal(scene.nominal), scene.scan.step_A))
+            store.write_dislocations(
+                extra,
+                store.Dislocations(
+                    position, burgers, geometry.reciprocal(scene.nominal), scene.scan.step_A
+                ),
+            )
         for name, value in nuisance.stored(config.microscope, scene, scene.positions).items():
             extra[f"nuisance/{name}"] = value
 
@@ -114,7 +136,12 @@ def _parts(config: Config, id: str, scene: Scene, scene_path: Path) -> Path:
     for part in (config.microscope, config.simulation, config.scenes[id]):
         seen.update(part.model_dump_json().encode())
     for crystal in scene.crystals:
-        seen.update(b"".join(np.ascontiguousarray(a).tobytes() for a in (crystal.cell, crystal.basis, crystal.height_A, crystal.numbers)))
+        seen.update(
+            b"".join(
+                np.ascontiguousarray(a).tobytes()
+                for a in (crystal.cell, crystal.basis, crystal.height_A, crystal.numbers)
+            )
+        )
     seen.update(json.dumps(scene.thermal_A, sort_keys=True).encode())
     for source in sorted(Path(__file__).parent.rglob("*.py")):
         seen.update(source.read_bytes())
@@ -131,34 +158,56 @@ def calibration(config: Config, scene: Scene) -> store.Calibration:
     m = config.microscope
     centre = float(m.detector_px // 2)
     return store.Calibration(
-        m.energy_keV, m.semiangle_mrad, m.pixel_size_inv_A, scene.scan.step_A, (centre, centre), scene.nominal, scene.symmetry
+        m.energy_keV,
+        m.semiangle_mrad,
+        m.pixel_size_inv_A,
+        scene.scan.step_A,
+        (centre, centre),
+        scene.nominal,
+        scene.symmetry,
     )
 
 
 def tiles_of(positions: Array, tile_A: float, detector_px: int) -> Iterator[tuple[slice, slice]]:
-    """Blocks of the scan of nearly one size, at most `tile_A` wide, with no more patterns of `detector_px` than memory should hold."""
+    """Blocks of the scan of nearly one size, at most `tile_A` wide, with no more patterns of
+    `detector_px` than memory should hold.
+    """
     step = positions[0, 1, 0] - positions[0, 0, 0]
     most = int(np.sqrt(_TILE_BYTES / (12 * detector_px**2)))  # a pattern and two gradients
     block = max(1, min(int(tile_A // step), most))
-    rows, columns = ([n * i // -(-n // block) for i in range(-(-n // block) + 1)] for n in positions.shape[:2])
+    rows, columns = (
+        [n * i // -(-n // block) for i in range(-(-n // block) + 1)] for n in positions.shape[:2]
+    )
     for i in pairwise(rows):
         for j in pairwise(columns):
             yield slice(*i), slice(*j)
 
 
-def renderer(config: Config, scene: Scene, device: str = "cpu") -> Renderer | uniform.UniformRenderer:
-    """What renders this scene: a sum of disks where each position has a lattice of its own and the disks are apart, else windows.
+def renderer(
+    config: Config, scene: Scene, device: str = "cpu"
+) -> Renderer | uniform.UniformRenderer:
+    """What renders this scene: a sum of disks where each position has a lattice of its own and the
+    disks are apart, else windows.
 
     Windows run on the torch `device`; the sum of disks needs no GPU.
     """
     own = config.microscope.nuisances
-    if isinstance(scene, LocalScene) and uniform.applies(config, scene) and not (own.drifts or own.distorts):
+    if (
+        isinstance(scene, LocalScene)
+        and uniform.applies(config, scene)
+        and not (own.drifts or own.distorts)
+    ):
         return uniform.UniformRenderer(config, scene)
-    windows = Renderer(config, optics.window(config.microscope, config.simulation, scene.layers), device)
+    windows = Renderer(
+        config, optics.window(config.microscope, config.simulation, scene.layers), device
+    )
     windows.tile_A /= np.sqrt(scene.layers)  # as many samples in a tile
     if isinstance(scene, LocalScene):
         windows.tile_A = 0.0  # one position a tile: its neighbours' lattices are others
-        windows.source = (np.zeros((1, 2)), np.ones(1))  # wherever the source is, it meets the same lattice
+        windows.source = (
+            np.zeros((1, 2)),
+            np.ones(1),
+        )  # wherever the source is, it meets the same lattice
     return windows
 
 
@@ -170,30 +219,54 @@ class Renderer:
         self.tile_A = config.simulation.tile_A
         m = config.microscope
         self.source = nuisance.source(m)
-        self.factors, self.cosines = (torch.from_numpy(part).to(device) for part in optics.probe_terms(m, win))
+        self.factors, self.cosines = (
+            torch.from_numpy(part).to(device) for part in optics.probe_terms(m, win)
+        )
         self.detect = Detector(m, win, device)
-        # Whole number of potential samples per window sample, so that cropping keeps the grids aligned.
-        self.refine = next_fast_len(int(np.ceil(win.sampling_A / config.simulation.potential_sampling_A)), real=True)
+        # Whole number of potential samples per window sample, so that cropping keeps the grids
+        # aligned.
+        self.refine = next_fast_len(
+            int(np.ceil(win.sampling_A / config.simulation.potential_sampling_A)), real=True
+        )
 
     def vacuum(self) -> NDArray[np.float32]:
         """The vacuum probe on the detector, (Qy, Qx), sums to 1."""
-        probe = np.fft.fftshift(optics.probe_fourier(self.config.microscope, self.win)).astype(np.complex64)
-        return np.asarray(self.detect(torch.from_numpy(probe).to(self.device)[None])[0][0].cpu().numpy())
+        probe = np.fft.fftshift(optics.probe_fourier(self.config.microscope, self.win)).astype(
+            np.complex64
+        )
+        return np.asarray(
+            self.detect(torch.from_numpy(probe).to(self.device)[None])[0][0].cpu().numpy()
+        )
 
-    def tile(self, scene: Scene, positions: Array) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Patterns (Ry, Rx, Qy, Qx) of a block of positions and their gradients (Ry, Rx, 2, Qy, Qx) with a shift in x, y (1/px)."""
+    def tile(
+        self, scene: Scene, positions: Array
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Patterns (Ry, Rx, Qy, Qx) of a block of positions and their gradients (Ry, Rx, 2, Qy, Qx)
+        with a shift in x, y (1/px).
+        """
         sampling = self.win.sampling_A
         half = self.win.samples // 2
         points, weights = self.source
         margin = potential.REACH_A + np.abs(points).max()
-        # The tile's grid starts on a multiple of the sampling, whatever the tile: the atoms meet the same grid in every tiling.
-        origin = np.floor(positions.min((0, 1)) / sampling).astype(int) - half - int(np.ceil(margin / sampling))
-        end = np.ceil(positions.max((0, 1)) / sampling).astype(int) + half + int(np.ceil(margin / sampling))
+        # The tile's grid starts on a multiple of the sampling, whatever the tile: the atoms meet
+        # the same grid in every tiling.
+        origin = (
+            np.floor(positions.min((0, 1)) / sampling).astype(int)
+            - half
+            - int(np.ceil(margin / sampling))
+        )
+        end = (
+            np.ceil(positions.max((0, 1)) / sampling).astype(int)
+            + half
+            + int(np.ceil(margin / sampling))
+        )
         shape = [potential.fast_length(n) for n in end - origin]
         slices = self.slices(scene, origin * sampling, (shape[0], shape[1]))
         between = None
         if len(slices) > 1:
-            between = multislice.propagator(self.config.microscope, self.win, scene.layer_distance_A).to(self.device)
+            between = multislice.propagator(
+                self.config.microscope, self.win, scene.layer_distance_A
+            ).to(self.device)
         flat = positions.reshape(-1, 2)
         drift = None
         if self.config.microscope.nuisances.drifts:
@@ -207,18 +280,34 @@ class Renderer:
             offset = torch.from_numpy(flat + point - index * sampling)
             corner = index - half - origin
 
-            def draw(part: slice, index: Array = corner, offset: torch.Tensor = offset, weight: float = weight) -> None:
-                cut = [slices[:, y : y + self.win.samples, x : x + self.win.samples] for x, y in index[part]]
-                pattern, slopes = self.patterns(cut, offset[part], None if drift is None else drift[part], between)
+            def draw(
+                part: slice,
+                index: Array = corner,
+                offset: torch.Tensor = offset,
+                weight: float = weight,
+            ) -> None:
+                cut = [
+                    slices[:, y : y + self.win.samples, x : x + self.win.samples]
+                    for x, y in index[part]
+                ]
+                pattern, slopes = self.patterns(
+                    cut, offset[part], None if drift is None else drift[part], between
+                )
                 out[part].add_(pattern, alpha=weight)
                 gradient[part].add_(slopes, alpha=weight)
 
-            device.side_by_side(draw, [slice(start, start + size) for start in range(0, len(flat), size)], self.device)
+            device.side_by_side(
+                draw,
+                [slice(start, start + size) for start in range(0, len(flat), size)],
+                self.device,
+            )
         lead = positions.shape[:2]
         return out.numpy().reshape(*lead, n, n), gradient.numpy().reshape(*lead, 2, n, n)
 
     def slices(self, scene: Scene, origin_A: Array, shape: tuple[int, int]) -> torch.Tensor:
-        """Transmission functions (layer, y, x) on the window's sampling, `shape` samples in (x, y) from `origin_A`."""
+        """Transmission functions (layer, y, x) on the window's sampling, `shape` samples in (x, y)
+        from `origin_A`.
+        """
         extent = np.array(shape) * self.win.sampling_A
         layers = [
             potential.transmission(
@@ -233,7 +322,9 @@ class Renderer:
             )
             for positions, numbers in scene.slices((*origin_A, *(origin_A + extent)))
         ]
-        return torch.stack([multislice.band_limited(layer) for layer in layers] if len(layers) > 1 else layers)
+        return torch.stack(
+            [multislice.band_limited(layer) for layer in layers] if len(layers) > 1 else layers
+        )
 
     def patterns(
         self,
@@ -242,7 +333,9 @@ class Renderer:
         drift_px: torch.Tensor | None = None,
         propagator: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Patterns of B windows (layers, n, n) with the probe `offset_A` (B, 2) from their centre, moved by `drift_px` (B, 2)."""
+        """Patterns of B windows (layers, n, n) with the probe `offset_A` (B, 2) from their centre,
+        moved by `drift_px` (B, 2).
+        """
         exit_wave = multislice.exit_wave(self.waves(offset_A), slices, propagator)
         if drift_px is not None:
             x = torch.arange(self.win.samples, dtype=torch.float64) * self.win.sampling_A
@@ -252,15 +345,22 @@ class Renderer:
         return pattern.cpu(), slopes.cpu()
 
     def waves(self, offset_A: torch.Tensor) -> torch.Tensor:
-        """Probes (B, n, n, 2) in real space, `offset_A` (B, 2) from the centre sample: sums of the terms of `optics.probe_terms`.
+        """Probes (B, n, n, 2) in real space, `offset_A` (B, 2) from the centre sample: sums of the
+        terms of `optics.probe_terms`.
 
-        The probe of a round aperture is real. Each value is there twice, to multiply real and imaginary parts.
+        The probe of a round aperture is real. Each value is there twice, to multiply real and
+        imaginary parts.
         """
         terms = self.factors.shape[-1]
         q = torch.from_numpy(self.win.frequencies[:terms])
-        phase = 2 * np.pi * (offset_A + self.win.samples // 2 * self.win.sampling_A)[..., None] * q  # (B, 2, q)
+        phase = (
+            2 * np.pi * (offset_A + self.win.samples // 2 * self.win.sampling_A)[..., None] * q
+        )  # (B, 2, q)
         turn = torch.cat([phase.cos(), phase.sin()], -1).float().to(self.device)[:, :, None]
-        y, x = ((factor.tile(2) * turn[:, axis]) @ self.cosines for factor, axis in zip(self.factors, (1, 0), strict=True))
+        y, x = (
+            (factor.tile(2) * turn[:, axis]) @ self.cosines
+            for factor, axis in zip(self.factors, (1, 0), strict=True)
+        )
         return (y.transpose(1, 2) @ x.repeat_interleave(2, -1)).unflatten(-1, (-1, 2))
 
 
@@ -270,5 +370,9 @@ def batch(win: optics.Window, on: str) -> int:
 
 
 def _ramp(points: torch.Tensor, rate: torch.Tensor) -> torch.Tensor:
-    """exp(2 pi i points rate), (B, n, 2) complex64, of points (n) and rates (B, 2) in double precision."""
-    return torch.polar(torch.ones(()).double(), 2 * np.pi * points[None, :, None] * rate[:, None, :]).to(torch.complex64)
+    """exp(2 pi i points rate), (B, n, 2) complex64, of points (n) and rates (B, 2) in double
+    precision.
+    """
+    return torch.polar(
+        torch.ones(()).double(), 2 * np.pi * points[None, :, None] * rate[:, None, :]
+    ).to(torch.complex64)

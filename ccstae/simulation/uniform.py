@@ -1,8 +1,9 @@
 """Patterns of uniform lattices, one lattice a position, without a window: a sum of disks.
 
-Under a probe whose disks stay apart, each direction of its cone is diffracted by itself, and a pattern is the sum of the disks at
-g = F^-T G0 (h, k) with the shares of the electrons that one deformed cell sends into each (cell.py). With one layer a disk is the
-aperture; with several the share changes across it, and is interpolated between Chebyshev nodes of the direction. This is what
+Under a probe whose disks stay apart, each direction of its cone is diffracted by itself, and a
+pattern is the sum of the disks at g = F^-T G0 (h, k) with the shares of the electrons that one
+deformed cell sends into each (cell.py). With one layer a disk is the aperture; with several the
+share changes across it, and is interpolated between Chebyshev nodes of the direction. This is what
 `simulate.Renderer` tends to on a uniform crystal; a test holds the two against each other.
 """
 
@@ -25,7 +26,9 @@ _SAMPLES = 4  # per pixel, of the integral over a pixel
 _NODES = 7  # of the interpolation between offsets of a disk; its error is 1e-6 of the disk
 _TAIL = 5.0  # standard deviations of aperture edge and point spread beyond which a disk is cut
 _ERROR = 1e-4  # of the interpolation between directions, of a disk
-_APART = 8.0  # least gap of two disks in standard deviations of the aperture's edge: their amplitudes then multiply to 1e-9
+# least gap of two disks in standard deviations of the aperture's edge: their amplitudes then
+# multiply to 1e-9
+_APART = 8.0
 
 
 def applies(config: Config, scene: LocalScene) -> bool:
@@ -33,7 +36,9 @@ def applies(config: Config, scene: LocalScene) -> bool:
     radius = optics.aperture_radius_inv_A(config.microscope)
     edge = radius * config.microscope.aperture_edge_mrad / config.microscope.semiangle_mrad
     G = geometry.inverse_transpose(scene.F) @ scene.nominal
-    nearest = min(float(np.linalg.norm(G @ hk, axis=-1).min()) for hk in ((1, 0), (0, 1), (1, 1), (1, -1)))
+    nearest = min(
+        float(np.linalg.norm(G @ hk, axis=-1).min()) for hk in ((1, 0), (0, 1), (1, 1), (1, -1))
+    )
     return nearest > 2 * radius + _APART * edge
 
 
@@ -44,11 +49,16 @@ class UniformRenderer:
         self.config, self.scene = config, scene
         self.tile_A = config.simulation.tile_A
         m = config.microscope
-        edge_px = optics.aperture_radius_inv_A(m) * m.aperture_edge_mrad / m.semiangle_mrad / m.pixel_size_inv_A
+        edge_px = (
+            optics.aperture_radius_inv_A(m)
+            * m.aperture_edge_mrad
+            / m.semiangle_mrad
+            / m.pixel_size_inv_A
+        )
         reach = optics.aperture_radius_inv_A(m) / m.pixel_size_inv_A + _TAIL * edge_px
         self.half = int(np.ceil(reach + 1 + _TAIL * m.point_spread_px))
-        # The parts of a disk, one for each node of the direction, on the pixels round it, and their gradients, at Chebyshev nodes of
-        # the disk's offset from the middle of a pixel.
+        # The parts of a disk, one for each node of the direction, on the pixels round it, and their
+        # gradients, at Chebyshev nodes of the disk's offset from the middle of a pixel.
         samples = np.arange(-np.ceil(reach * _SAMPLES), np.ceil(reach * _SAMPLES) + 1) / _SAMPLES
         q = samples * m.pixel_size_inv_A
         intensity = optics.aperture(m, np.hypot(q[:, None], q)) ** 2
@@ -57,11 +67,21 @@ class UniformRenderer:
         self.nodes = _chebyshev(_NODES)
         within = _chebyshev(_directions(config, scene, samples[-1] * m.pixel_size_inv_A))
         part = _interpolation(within, samples / (2 * samples[-1])).T
-        parts = (part[:, None, :, None] * part[:, None, :] * intensity).reshape(-1, len(samples), len(samples))
+        parts = (part[:, None, :, None] * part[:, None, :] * intensity).reshape(
+            -1, len(samples), len(samples)
+        )
         self.directions = np.stack(np.meshgrid(within, within), -1).reshape(-1, 2) * 2 * q[-1]
-        R, S = np.moveaxis(np.array([optics.response(m, samples + node - pixels[:, None]) for node in self.nodes]), 1, 0)
+        R, S = np.moveaxis(
+            np.array([optics.response(m, samples + node - pixels[:, None]) for node in self.nodes]),
+            1,
+            0,
+        )
         images = np.stack(
-            [np.einsum("aik,tkl,bjl->tabij", left, parts, right, optimize=True) for left, right in ((R, R), (R, S), (S, R))], 3
+            [
+                np.einsum("aik,tkl,bjl->tabij", left, parts, right, optimize=True)
+                for left, right in ((R, R), (R, S), (S, R))
+            ],
+            3,
         )
         images[np.abs(images) < 1e-15] = 0.0  # what has no meaning, and would be slow to multiply
         self.table = torch.from_numpy(images.reshape(len(parts) * _NODES**2, -1).astype(np.float32))
@@ -72,29 +92,43 @@ class UniformRenderer:
         return self._disks(np.zeros((1, 1, 2)), np.ones((1, 1, len(self.directions))))[0][0]
 
     def tile(self, _: Scene, positions: Array) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Patterns (Ry, Rx, Qy, Qx) of a block of positions and their gradients (Ry, Rx, 2, Qy, Qx) with a shift in x, y (1/px)."""
+        """Patterns (Ry, Rx, Qy, Qx) of a block of positions and their gradients (Ry, Rx, 2, Qy, Qx)
+        with a shift in x, y (1/px).
+        """
         lead, n = positions.shape[:2], self.config.microscope.detector_px
         at = self.scene.nearest(positions)
         F = self.scene.F[at].reshape(-1, 4)
         # Many positions may share a lattice; each lattice is rendered once.
-        kinds, which = np.unique(np.column_stack([F, self.scene.label[at].ravel()]), axis=0, return_inverse=True)
+        kinds, which = np.unique(
+            np.column_stack([F, self.scene.label[at].ravel()]), axis=0, return_inverse=True
+        )
         out = np.empty((len(kinds), n, n), np.float32)
         gradient = np.empty((len(kinds), 2, n, n), np.float32)
         for start in range(0, len(kinds), _BATCH):
             part = slice(start, start + _BATCH)
-            out[part], gradient[part] = self.patterns(kinds[part, :4].reshape(-1, 2, 2), kinds[part, 4])
+            out[part], gradient[part] = self.patterns(
+                kinds[part, :4].reshape(-1, 2, 2), kinds[part, 4]
+            )
         which = which.ravel()
         return out[which].reshape(*lead, n, n), gradient[which].reshape(*lead, 2, n, n)
 
     def patterns(self, F: Array, label: Array) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Patterns (B, Qy, Qx) and gradients (B, 2, Qy, Qx) of the lattices F (B, 2, 2); label 0 is vacuum."""
+        """Patterns (B, Qy, Qx) and gradients (B, 2, Qy, Qx) of the lattices F (B, 2, 2); label 0 is
+        vacuum.
+        """
         hk, weight = cell.intensities(self.config, self.scene, F, self.directions, self.reach)
         weight[label == 0] = (hk == 0).all(-1)[:, None]
         G = geometry.inverse_transpose(F) @ self.scene.nominal
-        return self._disks(np.einsum("bij,nj->bni", G, hk) / self.config.microscope.pixel_size_inv_A, weight)
+        return self._disks(
+            np.einsum("bij,nj->bni", G, hk) / self.config.microscope.pixel_size_inv_A, weight
+        )
 
-    def _disks(self, centre_px: Array, weight: Array) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Disks at (B, n, 2) pixels (x, y) from the detector's centre, weights (B, n, directions), with their gradients."""
+    def _disks(
+        self, centre_px: Array, weight: Array
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Disks at (B, n, 2) pixels (x, y) from the detector's centre, weights (B, n, directions),
+        with their gradients.
+        """
         size, half, count = self.config.microscope.detector_px, self.half, len(centre_px)
         pixel = np.rint(centre_px)
         at = torch.from_numpy(pixel.astype(np.int64)) + size // 2
@@ -107,7 +141,10 @@ class UniformRenderer:
         wide = size + 4 * half
         patch = torch.arange(half, 3 * half + 1)
         index = (
-            ((torch.arange(count)[:, None] * wide + at[..., 1])[..., None, None] + patch[:, None]) * wide + at[..., 0, None, None] + patch
+            ((torch.arange(count)[:, None] * wide + at[..., 1])[..., None, None] + patch[:, None])
+            * wide
+            + at[..., 0, None, None]
+            + patch
         )
         index = index[keep].reshape(len(images), -1)
         parts = images.reshape(len(images), 3, -1)
@@ -123,12 +160,21 @@ class UniformRenderer:
 def _directions(config: Config, scene: Scene, radius_inv_A: float) -> int:
     """How many nodes the interpolation across a disk needs, each way.
 
-    Between the first and the last layer the phase changes by 2 pi lambda g d (layers - 1) times the distance k from the middle of the disk
-    at g. Interpolation of exp(i p k) at n Chebyshev nodes of |k| <= 1 is wrong by at most p^n / (2^(n - 1) n!).
+    Between the first and the last layer the phase changes by 2 pi lambda g d (layers - 1) times the
+    distance k from the middle of the disk at g. Interpolation of exp(i p k) at n Chebyshev nodes of
+    |k| <= 1 is wrong by at most p^n / (2^(n - 1) n!).
     """
     m = config.microscope
     g = m.detector_px / 2 * m.pixel_size_inv_A
-    p = 2 * np.pi * geometry.wavelength_A(m.energy_keV) * g * scene.layer_distance_A * (scene.layers - 1) * radius_inv_A
+    p = (
+        2
+        * np.pi
+        * geometry.wavelength_A(m.energy_keV)
+        * g
+        * scene.layer_distance_A
+        * (scene.layers - 1)
+        * radius_inv_A
+    )
     n = 1
     while p**n / (2 ** (n - 1) * factorial(n)) > _ERROR:
         n += 1
@@ -141,9 +187,13 @@ def _chebyshev(n: int) -> Array:
 
 
 def _interpolation(nodes: Array, x: Array) -> Array:
-    """Values at x (...) of the polynomials that are 1 at one node and 0 at the others, (..., nodes)."""
+    """Values at x (...) of the polynomials that are 1 at one node and 0 at the others, (...,
+    nodes).
+    """
     degree = len(nodes)
-    basis = [np.cos(k * np.arccos(np.clip(2 * t, -1, 1))) for t in (nodes, x) for k in range(degree)]
+    basis = [
+        np.cos(k * np.arccos(np.clip(2 * t, -1, 1))) for t in (nodes, x) for k in range(degree)
+    ]
     at_nodes, at_x = np.stack(basis[:degree]), np.stack(basis[degree:], -1)
     scale = np.where(np.arange(degree) == 0, 1.0, 2.0) / degree
     return np.asarray((at_x * scale) @ at_nodes)

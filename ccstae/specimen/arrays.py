@@ -1,4 +1,6 @@
-"""Arrays from files, checked by their sum: npy or HDF5, here or on the web. Nothing in them is ever run."""
+"""Arrays from files, checked by their sum: npy or HDF5, here or on the web. Nothing in them is ever
+run.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ _PATIENCE_S = 60
 
 
 def load(name: str, source: ArrayFile, shape: tuple[int, int]) -> NDArray[np.float64]:
-    """The array of a file, float64. InputError where it cannot be had, is not the one expected or has another shape."""
+    """The array of a file, float64. InputError where it cannot be had, is not the one expected or
+    has another shape.
+    """
     path = _local(name, source)
     if path.suffix in (".h5", ".hdf5"):
         with store.opened(path) as file:
@@ -28,9 +32,14 @@ def load(name: str, source: ArrayFile, shape: tuple[int, int]) -> NDArray[np.flo
         try:
             array = np.load(path, allow_pickle=False)
         except (OSError, ValueError) as error:
-            raise InputError(f"{name}: {path} is not an npy file: {error}; expected npy, or HDF5 ending in .h5") from None
+            raise InputError(
+                f"{name}: {path} is not an npy file: {error}; expected npy, or HDF5 ending in .h5"
+            ) from None
     if array.shape != shape or array.dtype.kind not in "fiu":
-        raise InputError(f"{name}: {path} holds {array.dtype} of shape {array.shape}; expected numbers of the scan's shape {shape}")
+        raise InputError(
+            f"{name}: {path} holds {array.dtype} of shape {array.shape}; expected numbers of the "
+            f"scan's shape {shape}"
+        )
     return array.astype(np.float64)
 
 
@@ -49,7 +58,9 @@ def _local(name: str, source: ArrayFile) -> Path:
     """Path of the file on this machine, after its sum is checked."""
     if source.path is not None:
         if not source.path.is_file():
-            raise InputError(f"{name}.path: {source.path}: no such file; expected an npy or HDF5 file")
+            raise InputError(
+                f"{name}.path: {source.path}: no such file; expected an npy or HDF5 file"
+            )
         _check(name, source.path.read_bytes(), source, str(source.path))
         return source.path
     assert source.url is not None  # checked by the settings model
@@ -60,7 +71,9 @@ def _local(name: str, source: ArrayFile) -> Path:
                 data = answer.read(_LIMIT_BYTES)
         except OSError as error:
             advice = "expected it to be reachable; or download it elsewhere and give its path"
-            raise InputError(f"{name}.url: {source.url} cannot be downloaded: {error}; {advice}") from None
+            raise InputError(
+                f"{name}.url: {source.url} cannot be downloaded: {error}; {advice}"
+            ) from None
         _check(name, data, source, source.url)
         with atomic.atomic(path) as temporary:
             temporary.write_bytes(data)

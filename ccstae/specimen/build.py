@@ -30,7 +30,10 @@ def build(config: Config, id: str) -> Scene:
     if id not in config.scenes:
         raise InputError(unknown("scene", id, config.scenes))
     settings = config.scenes[id]
-    crystals = [crystal(name, config.materials[name]).turned(settings.lattice_deg) for name in settings.materials]
+    crystals = [
+        crystal(name, config.materials[name]).turned(settings.lattice_deg)
+        for name in settings.materials
+    ]
     try:
         scene = KINDS[settings.kind](settings, crystals)
         check_disks(config, scene)
@@ -40,17 +43,27 @@ def build(config: Config, id: str) -> Scene:
 
 
 def check_disks(config: Config, scene: Scene) -> None:
-    """InputError where the disks of any material overlap at this convergence, or too few fall on the detector."""
+    """InputError where the disks of any material overlap at this convergence, or too few fall on
+    the detector.
+    """
     radius = optics.aperture_radius_inv_A(config.microscope)
     half = config.microscope.detector_px / 2 * config.microscope.pixel_size_inv_A
     for each in scene.crystals:
         g = each.reciprocal
-        nearest = float(np.linalg.norm(geometry.lattice_nodes(g, 10 * float(np.linalg.norm(g[:, 0])), 3)[1] @ g.T))
+        nearest = float(
+            np.linalg.norm(
+                geometry.lattice_nodes(g, 10 * float(np.linalg.norm(g[:, 0])), 3)[1] @ g.T
+            )
+        )
         if 2 * radius >= nearest:
             limit = nearest / 2 * geometry.wavelength_A(config.microscope.energy_keV) * 1e3
             raise InputError(
-                f"microscope.semiangle_mrad: the disks overlap at {config.microscope.semiangle_mrad:g} mrad; "
+                f"microscope.semiangle_mrad: the disks overlap at "
+                f"{config.microscope.semiangle_mrad:g} mrad; "
                 f"expected less than {limit:.2f} mrad for these materials"
             )
         if nearest + radius > half:
-            raise InputError(f"microscope: the first ring ({nearest:.3f} 1/A) leaves the detector ({half:.3f} 1/A); expected it inside")
+            raise InputError(
+                f"microscope: the first ring ({nearest:.3f} 1/A) leaves the detector ({half:.3f} "
+                f"1/A); expected it inside"
+            )

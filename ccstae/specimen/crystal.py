@@ -22,10 +22,13 @@ from ccstae.errors import InputError, unknown
 
 Array = NDArray[np.float64]
 
-# Of the formats that ASE reads, those that are plain text: some others hold pickles, which can run code.
+# Of the formats that ASE reads, those that are plain text: some others hold pickles, which can run
+# code.
 _FORMATS = ("cif", "vasp", "extxyz", "xyz", "proteindatabank", "xsf", "res", "aims", "espresso-in")
 _SAME_A = 0.02  # atoms nearer than this in projection lie on one another
-_THIRD = np.array([1.0, 2.0]) / 3  # of the long diagonal of a hexagonal cell: from one site of the honeycomb to the next
+_THIRD = (
+    np.array([1.0, 2.0]) / 3
+)  # of the long diagonal of a hexagonal cell: from one site of the honeycomb to the next
 # Of layer n in a stack: the sign of its coordinates, and its shift in thirds.
 _STACKINGS: dict[Stacking, Callable[[int], tuple[int, int]]] = {
     "AA": lambda n: (1, 0),
@@ -37,13 +40,17 @@ _STACKINGS: dict[Stacking, Callable[[int], tuple[int, int]]] = {
 
 @dataclass(frozen=True)
 class Crystal:
-    """One layer of a crystal (of a bulk one: one repeat along the beam), periodic in the plane, the beam along z."""
+    """One layer of a crystal (of a bulk one: one repeat along the beam), periodic in the plane, the
+    beam along z.
+    """
 
     cell: Array  # (2, 2), columns are the lattice vectors a1 and a2 in Angstrom
     basis: Array  # (n, 2), fractional coordinates
     height_A: Array  # (n,)
     numbers: NDArray[np.int64]  # (n,), atomic numbers
-    thermal_A: dict[str, float] = field(default_factory=dict)  # root mean square displacement along one axis, by symbol
+    thermal_A: dict[str, float] = field(
+        default_factory=dict
+    )  # root mean square displacement along one axis, by symbol
     layer_distance_A: float | None = None  # to the next layer, where known
     stacking: Stacking = "AA"  # of the bulk crystal
 
@@ -56,7 +63,8 @@ class Crystal:
     def lattice_symmetry(self) -> int:
         """Order of the rotation that maps the lattice (not the basis) onto itself: 6, 4 or 2.
 
-        Found from the cell: turned by 2 pi / n, its vectors must be whole-number combinations of themselves.
+        Found from the cell: turned by 2 pi / n, its vectors must be whole-number combinations of
+        themselves.
         """
         for n in (6, 4):
             turned = np.linalg.inv(self.cell) @ geometry.rotation_matrix(2 * np.pi / n) @ self.cell
@@ -69,7 +77,8 @@ class Crystal:
         return replace(self, cell=geometry.rotation_matrix(np.deg2rad(degrees)) @ self.cell)
 
     def stacked(self, layers: int, stacking: Stacking, distance_A: float) -> Crystal:
-        """Layers of it, the middle of the stack at height 0: layer n is what lies between (n - layers / 2) distance_A and the next.
+        """Layers of it, the middle of the stack at height 0: layer n is what lies between (n -
+        layers / 2) distance_A and the next.
 
         InputError for a stacking that the lattice does not have.
         """
@@ -81,12 +90,23 @@ class Crystal:
             sign, thirds = _STACKINGS[stacking](n)
             bases.append((sign * self.basis + thirds * _THIRD) % 1)
             heights.append(height + (n - (layers - 1) / 2) * distance_A)
-        return replace(self, basis=np.concatenate(bases), height_A=np.concatenate(heights), numbers=np.tile(self.numbers, layers))
+        return replace(
+            self,
+            basis=np.concatenate(bases),
+            height_A=np.concatenate(heights),
+            numbers=np.tile(self.numbers, layers),
+        )
 
 
 def crystal(id: str, material: Material) -> Crystal:
-    """The crystal of a `materials:` entry, a1 along x. InputError for an unknown element or a structure that cannot be read."""
-    thermal = {symbol: value for symbol, value in material.thermal_A.items() if _number(id, "thermal_A", symbol)}
+    """The crystal of a `materials:` entry, a1 along x. InputError for an unknown element or a
+    structure that cannot be read.
+    """
+    thermal = {
+        symbol: value
+        for symbol, value in material.thermal_A.items()
+        if _number(id, "thermal_A", symbol)
+    }
     if material.structure is not None:
         try:
             path = str(material.structure)
@@ -96,7 +116,8 @@ def crystal(id: str, material: Material) -> Crystal:
             atoms = read(path, index=-1, format=kind, do_not_split_by_at_sign=True)
             assert isinstance(atoms, ase.Atoms)
         except Exception as error:  # ASE raises whatever its reader does
-            message = f"{material.structure} cannot be read: {error}; expected a structure file: {', '.join(_FORMATS)}"
+            message = f"{material.structure} cannot be read: {error}; "
+            message += f"expected a structure file: {', '.join(_FORMATS)}"
             raise InputError(f"materials.{id}.structure: {message}") from None
         try:
             return replace(along_zone_axis(atoms, material.zone_axis), thermal_A=thermal)
@@ -110,32 +131,50 @@ def crystal(id: str, material: Material) -> Crystal:
     if material.prototype == "mx2-2h":
         # The two X planes of a 2H layer lie above one another, on the other site of the honeycomb.
         sites = np.array([_THIRD, 2 * _THIRD, 2 * _THIRD]) % 1
-        return Crystal(hexagonal, sites, np.array([0.0, h, -h]), np.array(numbers + numbers[1:]), stacking="AA'", **stack)
+        return Crystal(
+            hexagonal,
+            sites,
+            np.array([0.0, h, -h]),
+            np.array(numbers + numbers[1:]),
+            stacking="AA'",
+            **stack,
+        )
     if material.prototype in ("graphene", "hbn"):
         stack["stacking"] = "AB" if material.prototype == "graphene" else "AA'"
-        return Crystal(hexagonal, np.array([_THIRD, 2 * _THIRD]) % 1, np.zeros(2), np.array((numbers * 2)[:2]), **stack)
+        return Crystal(
+            hexagonal,
+            np.array([_THIRD, 2 * _THIRD]) % 1,
+            np.zeros(2),
+            np.array((numbers * 2)[:2]),
+            **stack,
+        )
     return Crystal(a * np.eye(2), np.zeros((1, 2)), np.zeros(1), np.array(numbers), **stack)
 
 
 def _number(id: str, where: str, symbol: str) -> int:
     if symbol not in ase.data.atomic_numbers or symbol == "X":
         known = [s for s in ase.data.chemical_symbols if s != "X"]
-        near = unknown("element", symbol, known)
-        raise InputError(
-            f"materials.{id}.{where}: {near if 'did you mean' in near else f'unknown element {symbol!r}; expected a chemical symbol'}"
-        )
+        problem = unknown("element", symbol, known)
+        if "did you mean" not in problem:  # all of the elements are too many to name
+            problem = f"unknown element {symbol!r}; expected a chemical symbol"
+        raise InputError(f"materials.{id}.{where}: {problem}")
     return int(ase.data.atomic_numbers[symbol])
 
 
 def along_zone_axis(atoms: ase.Atoms, zone_axis: tuple[int, int, int]) -> Crystal:
-    """A structure one lattice vector [uvw] thick, seen along it, with the smallest cell that the projection has, a1 along x.
+    """A structure one lattice vector [uvw] thick, seen along it, with the smallest cell that the
+    projection has, a1 along x.
 
-    The projection of a crystal repeats with the projected lattice vectors, and more finely where atoms of one species that
-    lie at different heights fall on one another. InputError for a structure without a cell or a zone axis of zeros.
+    The projection of a crystal repeats with the projected lattice vectors, and more finely where
+    atoms of one species that lie at different heights fall on one another. InputError for a
+    structure without a cell or a zone axis of zeros.
     """
     cell = np.asarray(atoms.cell)
     if abs(np.linalg.det(cell)) < 1e-6:
-        raise InputError("structure: it has no three-dimensional cell; expected a periodic structure (pad a single layer with vacuum)")
+        raise InputError(
+            "structure: it has no three-dimensional cell; expected a periodic structure (pad a "
+            "single layer with vacuum)"
+        )
     if not any(zone_axis):
         raise InputError("zone_axis: got (0, 0, 0); expected a direction")
     axis = (np.array(zone_axis) // gcd(*zone_axis)) @ cell
@@ -143,12 +182,17 @@ def along_zone_axis(atoms: ase.Atoms, zone_axis: tuple[int, int, int]) -> Crysta
     frame = _frame(axis / repeat)
     xyz = atoms.positions @ frame.T
     plane, z = xyz[:, :2], _heights(xyz[:, 2], repeat)
-    # Translations of the projection: those of the cell's own vectors, then those between equal atoms.
-    coarse = _shortest_pair(np.array([n @ cell @ frame.T for n in product(range(-4, 5), repeat=3)])[:, :2])
+    # Translations of the projection: those of the cell's own vectors, then those between equal
+    # atoms.
+    coarse = _shortest_pair(
+        np.array([n @ cell @ frame.T for n in product(range(-4, 5), repeat=3)])[:, :2]
+    )
     shifts = _translations(plane, atoms.numbers, coarse)
     steps = np.array([coarse @ n for n in product(range(-2, 3), repeat=2)])
     fine = _shortest_pair((steps[:, None] + shifts).reshape(-1, 2))
-    count = atoms.cell.volume / (repeat * abs(np.linalg.det(fine)))  # fine cells' worth of atoms in one `atoms`
+    count = atoms.cell.volume / (
+        repeat * abs(np.linalg.det(fine))
+    )  # fine cells' worth of atoms in one `atoms`
     if abs(count - round(count)) > 1e-3 * count:
         raise InputError(f"zone_axis: no cell found along {zone_axis}; expected smaller indices")
     turn = geometry.rotation_matrix(-np.arctan2(fine[1, 0], fine[0, 0]))
@@ -156,7 +200,9 @@ def along_zone_axis(atoms: ase.Atoms, zone_axis: tuple[int, int, int]) -> Crysta
     fraction = (fraction - fraction[0] + 1e-6) % 1 - 1e-6
     kept = _one_of_each(fraction @ fine.T, fine, atoms.numbers, z, round(count))
     numbers = atoms.numbers[kept].astype(np.int64)
-    return Crystal(turn @ fine, fraction[kept], z[kept] - z[kept].mean(), numbers, layer_distance_A=repeat)
+    return Crystal(
+        turn @ fine, fraction[kept], z[kept] - z[kept].mean(), numbers, layer_distance_A=repeat
+    )
 
 
 def _frame(w: Array) -> Array:
@@ -176,23 +222,33 @@ def _heights(z: Array, repeat: float) -> Array:
 
 
 def _shortest_pair(vectors: Array) -> Array:
-    """The two shortest independent vectors of a plane lattice, as columns, at 90 to 120 degrees: they span it."""
+    """The two shortest independent vectors of a plane lattice, as columns, at 90 to 120 degrees:
+    they span it.
+    """
     length = np.linalg.norm(vectors, axis=1)
     vectors, length = vectors[length > _SAME_A], length[length > _SAME_A]
-    vectors = vectors[np.lexsort((-vectors[:, 1].round(3), -vectors[:, 0].round(3), length.round(3)))]
+    vectors = vectors[
+        np.lexsort((-vectors[:, 1].round(3), -vectors[:, 0].round(3), length.round(3)))
+    ]
     first = vectors[0]
     cross = first[0] * vectors[:, 1] - first[1] * vectors[:, 0]
     second = vectors[np.argmax(np.abs(cross) > 1e-3 * np.linalg.norm(first) ** 2)]
     if first @ second > 1e-6:
         second = -second
-    return np.array([first, second] if first[0] * second[1] > first[1] * second[0] else [second, first]).T
+    return np.array(
+        [first, second] if first[0] * second[1] > first[1] * second[0] else [second, first]
+    ).T
 
 
 def _translations(plane: Array, numbers: NDArray[np.int64], cell: Array) -> Array:
-    """Shifts (n, 2) in the plane, none among them, that map the projected atoms onto atoms of the same species."""
+    """Shifts (n, 2) in the plane, none among them, that map the projected atoms onto atoms of the
+    same species.
+    """
     symbols, counts = np.unique(numbers, return_counts=True)
     rarest = plane[numbers == symbols[np.argmin(counts)]]
-    found = [s for s in rarest - rarest[0] if all(_onto(plane[numbers == n], s, cell) for n in symbols)]
+    found = [
+        s for s in rarest - rarest[0] if all(_onto(plane[numbers == n], s, cell) for n in symbols)
+    ]
     return np.array(found)
 
 
@@ -209,8 +265,12 @@ def _onto(points: Array, shift: Array, cell: Array) -> bool:
     return bool(lands.any(1).all() and (held[lands.argmax(1)] == held).all())
 
 
-def _one_of_each(plane: Array, cell: Array, numbers: NDArray[np.int64], z: Array, count: int) -> NDArray[np.int64]:
-    """Indices of the atoms of one cell, where each is there `count` times over; each column keeps its heights in order."""
+def _one_of_each(
+    plane: Array, cell: Array, numbers: NDArray[np.int64], z: Array, count: int
+) -> NDArray[np.int64]:
+    """Indices of the atoms of one cell, where each is there `count` times over; each column keeps
+    its heights in order.
+    """
     kept = []
     same = (_apart(plane, plane, cell) < _SAME_A) & (numbers[:, None] == numbers)
     for i, row in enumerate(same):

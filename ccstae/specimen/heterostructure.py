@@ -1,12 +1,15 @@
-"""A coherent lateral heterostructure with a relaxing misfit and round regions of tension, shear and rotation.
+"""A coherent lateral heterostructure with a relaxing misfit and round regions of tension, shear and
+rotation.
 
-With e the misfit, s(x) a smooth step across the interface and r(x) the relaxation of the lattice along it,
+With e the misfit, s(x) a smooth step across the interface and r(x) the relaxation of the lattice
+along it,
 
     u_x = e int s dx,    u_y = e r(x) (y - y0),
 
-so exx steps from 0 to e at the interface, eyy = e r(x) is continuous there (coherency) and relaxes with distance,
-and F_yx = e r'(x) (y - y0) is the fan of shear and rotation that compatibility demands. Inclusions and a ripple add to it.
-Dislocations on the interface take over what they relieve of the misfit; scenes/base.py says how the two fields combine.
+so exx steps from 0 to e at the interface, eyy = e r(x) is continuous there (coherency) and relaxes
+with distance, and F_yx = e r'(x) (y - y0) is the fan of shear and rotation that compatibility
+demands. Inclusions and a ripple add to it. Dislocations on the interface take over what they
+relieve of the misfit; scenes/base.py says how the two fields combine.
 """
 
 from __future__ import annotations
@@ -26,9 +29,11 @@ from ccstae.specimen.scene import Array, Flake, inside, misfit
 
 
 def smooth_step(x: Array, width: float) -> tuple[Array, Array, Array]:
-    """Integral, value and slope of the cubic step 3 t^2 - 2 t^3, t = x / width + 1/2, from 0 to 1 over `width`.
+    """Integral, value and slope of the cubic step 3 t^2 - 2 t^3, t = x / width + 1/2, from 0 to 1
+    over `width`.
 
-    A width of zero is the sharp step. Only half the step lies on either side of x = 0; the integral is 0 at -width / 2.
+    A width of zero is the sharp step. Only half the step lies on either side of x = 0; the integral
+    is 0 at -width / 2.
     """
     if width == 0:
         return np.maximum(x, 0.0), (x >= 0).astype(float), np.zeros_like(x)
@@ -45,7 +50,9 @@ class Heterostructure(Flake):
     def __init__(self, settings: HeterostructureSettings, crystals: Sequence[Crystal]):
         super().__init__(settings, crystals)
         if settings.ripple is not None and settings.layers > 1:
-            raise InputError(f"layers: got {settings.layers} with a ripple, which bends one layer; expected 1")
+            raise InputError(
+                f"layers: got {settings.layers} with a ripple, which bends one layer; expected 1"
+            )
         self._waves = None if settings.ripple is None else Waves(settings.ripple)
         angles = np.deg2rad(settings.edge_normal_deg + np.arange(settings.edges) * 120)
         self._edge_normals = np.stack([np.cos(angles), np.sin(angles)], -1)
@@ -54,14 +61,16 @@ class Heterostructure(Flake):
         self._exx, self._eyy = (0.0, e), (0.0, e)
         if settings.dislocations is not None:
             self.dislocations, relieved = _row(settings, crystals[0], e, settings.dislocations)
-            # The row strains the sides by -+ relieved / 2 along it and nu times the opposite across; what is added here leaves
-            # the left unstrained, and the right too where the row relieves all of the misfit.
+            # The row strains the sides by -+ relieved / 2 along it and nu times the opposite
+            # across; what is added here leaves the left unstrained, and the right too where the row
+            # relieves all of the misfit.
             along, across = relieved / 2, settings.dislocations.poisson_ratio * relieved / 2
             self._exx = (-across, e + across * (1 + e))
             self._eyy = (along, (1 + e) * (1 - along) - (1 + along))
         if not self.reference(self.positions).any():
             raise InputError(
-                f"reference_A: {settings.reference_A} holds no position of the scan; expected a rectangle x0, y0, x1, y1 inside it"
+                f"reference_A: {settings.reference_A} holds no position of the scan; expected a "
+                f"rectangle x0, y0, x1, y1 inside it"
             )
         if not self.material(self.positions).any():
             raise InputError("scan: the scan leaves the flake: no position lies on it")
@@ -72,7 +81,9 @@ class Heterostructure(Flake):
         across, _, _ = smooth_step(x, s.interface_width_A)
         _, along, _ = smooth_step(x, s.relaxation_A)
         (left, right), (uniform, relaxing) = self._exx, self._eyy
-        u = np.stack([left * x + (right - left) * across, (uniform + relaxing * along) * y[..., 1]], -1)
+        u = np.stack(
+            [left * x + (right - left) * across, (uniform + relaxing * along) * y[..., 1]], -1
+        )
         for inclusion in s.inclusions:
             A, d, t = _inclusion(inclusion, y)
             u = u + (d @ A.T) * (t**3)[..., None]
@@ -109,23 +120,37 @@ class Heterostructure(Flake):
         return inside(self.settings.reference_A, x)
 
 
-def _row(settings: HeterostructureSettings, crystal: Crystal, e: float, row: Dislocations) -> tuple[DislocationRow, float]:
+def _row(
+    settings: HeterostructureSettings, crystal: Crystal, e: float, row: Dislocations
+) -> tuple[DislocationRow, float]:
     """The dislocations of the interface and the strain along it that they relieve, b / spacing."""
     hk = np.array([n for n in product(range(-6, 7), repeat=2) if any(n)])
     vectors = hk @ crystal.cell.T
     along = vectors[(np.abs(vectors[:, 0]) < 1e-3 * np.abs(vectors[:, 1])), 1]
     if len(along) == 0:
-        raise InputError(f"lattice_deg: no lattice vector lies along the interface (y) at {settings.lattice_deg:g}; expected one, as at 90")
+        raise InputError(
+            f"lattice_deg: no lattice vector lies along the interface (y) at "
+            f"{settings.lattice_deg:g}; expected one, as at 90"
+        )
     burgers = float(np.abs(along).min()) * (1 if e >= 0 else -1)
     if row.spacing_A is None and abs(e) < 1e-6:
-        raise InputError("dislocations.spacing_A: the materials have no misfit to relieve; expected a spacing")
+        raise InputError(
+            "dislocations.spacing_A: the materials have no misfit to relieve; expected a spacing"
+        )
     # Relieved on either side of the mean lattice: (1 + b / 2d) / (1 - b / 2d) = 1 + e.
     spacing = row.spacing_A or burgers * (1 / e + 0.5)
-    return DislocationRow(settings.interface_A, row.y_A, spacing, burgers, row.poisson_ratio, row.core_A), burgers / spacing
+    return DislocationRow(
+        settings.interface_A, row.y_A, spacing, burgers, row.poisson_ratio, row.core_A
+    ), burgers / spacing
 
 
 def _inclusion(inclusion: Inclusion, X: Array) -> tuple[Array, Array, Array]:
     """A, X - c and t = max(0, 1 - |X - c|^2 / R^2)."""
-    A = np.array([[inclusion.exx, inclusion.exy - inclusion.rotation], [inclusion.exy + inclusion.rotation, inclusion.eyy]])
+    A = np.array(
+        [
+            [inclusion.exx, inclusion.exy - inclusion.rotation],
+            [inclusion.exy + inclusion.rotation, inclusion.eyy],
+        ]
+    )
     d = X - np.array(inclusion.centre_A)
     return A, d, np.maximum(1 - (d**2).sum(-1) / inclusion.radius_A**2, 0.0)

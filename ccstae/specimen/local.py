@@ -1,7 +1,9 @@
-"""Scenes with one uniform lattice a position: what the beam meets there is that lattice and nothing of its neighbours.
+"""Scenes with one uniform lattice a position: what the beam meets there is that lattice and nothing
+of its neighbours.
 
-No specimen is all of these lattices at once. A position stands alone, as in the published simulations of this task, and so
-F may be any function of the position, compatible or not, and its probe average is F itself. simulate_uniform.py renders them.
+No specimen is all of these lattices at once. A position stands alone, as in the published
+simulations of this task, and so F may be any function of the position, compatible or not, and its
+probe average is F itself. simulate_uniform.py renders them.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ _PARTS = ("exx", "eyy", "exy", "rotation")
 
 
 class LocalScene(Scene):
-    """Everything is known at the positions of the scan; a point belongs to the position nearest to it."""
+    """Everything is known at the positions of the scan; a point belongs to the position nearest to
+    it.
+    """
 
     @cached_property
     def F(self) -> Array:
@@ -80,7 +84,9 @@ class LocalScene(Scene):
 
 
 def crystal_atoms(crystal: Crystal, F: Array, origin: Array, tilt: Tilt, box: Box) -> Atoms:
-    """Atoms inside the box of a crystal deformed by F as the beam sees it, one of its lattice points at the origin given."""
+    """Atoms inside the box of a crystal deformed by F as the beam sees it, one of its lattice
+    points at the origin given.
+    """
     lattice = F @ crystal.cell
     x0, y0, x1, y1 = box
     corners = np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]])
@@ -88,7 +94,9 @@ def crystal_atoms(crystal: Crystal, F: Array, origin: Array, tilt: Tilt, box: Bo
     x = (cells(lattice, corners - origin)[:, None] + shift + origin).reshape(-1, 2)
     count = len(x) // len(crystal.numbers)
     keep = (x[:, 0] >= x0) & (x[:, 0] < x1) & (x[:, 1] >= y0) & (x[:, 1] < y1)
-    return np.column_stack([x, np.tile(crystal.height_A, count)])[keep], np.tile(crystal.numbers, count)[keep]
+    return np.column_stack([x, np.tile(crystal.height_A, count)])[keep], np.tile(
+        crystal.numbers, count
+    )[keep]
 
 
 class Uniform(LocalScene):
@@ -108,10 +116,12 @@ class Uniform(LocalScene):
 
 
 class Rotation(LocalScene):
-    """Why one lattice a position: a continuous lattice that turns by theta(x) = k x has to be bent, which strains it by k y.
+    """Why one lattice a position: a continuous lattice that turns by theta(x) = k x has to be bent,
+    which strains it by k y.
 
-    Over a field as wide as it is high, a radian of rotation means a strain near one; only dislocations, one to every b / k of
-    area, could take that up. The first three columns are the reference: neither turned nor strained.
+    Over a field as wide as it is high, a radian of rotation means a strain near one; only
+    dislocations, one to every b / k of area, could take that up. The first three columns are the
+    reference: neither turned nor strained.
     """
 
     settings: RotationSettings
@@ -124,7 +134,9 @@ class Rotation(LocalScene):
             raise InputError(f"scan.shape: got {rx} columns; expected at least {self._FLAT + 2}")
         turned = np.maximum(np.arange(rx) - (self._FLAT - 1), 0) / (rx - self._FLAT)
         strain = np.linspace(-1, 1, ry)[:, None] * (turned > 0)
-        return geometry.deformation(strain * s.exx, strain * s.eyy, strain * s.exy, turned * np.deg2rad(s.range_deg))
+        return geometry.deformation(
+            strain * s.exx, strain * s.eyy, strain * s.exy, turned * np.deg2rad(s.range_deg)
+        )
 
     def reference_positions(self) -> NDArray[np.bool_]:
         out = np.zeros(self.scan.shape, np.bool_)
@@ -133,20 +145,27 @@ class Rotation(LocalScene):
 
 
 class Labelled(LocalScene):
-    """The reference is a rectangle, or the positions that share the commonest of the lattices with the least strain."""
+    """The reference is a rectangle, or the positions that share the commonest of the lattices with
+    the least strain.
+    """
 
     settings: LabelledSettings
 
     def __init__(self, settings: LabelledSettings, crystals: Sequence[Crystal]):
         super().__init__(settings, crystals)
         if all(arrays.at_hand(getattr(settings, name)) for name in _PARTS):
-            self.reference_positions()  # says now what is wrong; a file that has to be downloaded waits until it is needed
+            # says now what is wrong; a file that has to be downloaded waits until it is needed
+            self.reference_positions()
 
     def local_deformation(self) -> Array:
         s = self.settings
-        exx, eyy, exy, theta = (arrays.load(name, getattr(s, name), s.scan.shape) for name in _PARTS)
+        exx, eyy, exy, theta = (
+            arrays.load(name, getattr(s, name), s.scan.shape) for name in _PARTS
+        )
         if np.nanmax(np.abs([exx, eyy, exy])) > 0.2:
-            raise InputError("exx, eyy, exy: a strain is larger than 0.2; expected numbers, not per cent")
+            raise InputError(
+                "exx, eyy, exy: a strain is larger than 0.2; expected numbers, not per cent"
+            )
         return geometry.deformation(exx, eyy, exy, theta)
 
     def reference_positions(self) -> NDArray[np.bool_]:
@@ -154,7 +173,8 @@ class Labelled(LocalScene):
             out = inside(self.settings.reference_A, self.positions) & (self.label == 1)
             if not out.any():
                 raise InputError(
-                    f"reference_A: {self.settings.reference_A} holds no position on the crystal; expected a rectangle that does"
+                    f"reference_A: {self.settings.reference_A} holds no position on the crystal; "
+                    f"expected a rectangle that does"
                 )
             return out
         parts = np.round(geometry.components(self.F), 6)
@@ -164,10 +184,14 @@ class Labelled(LocalScene):
         return np.asarray(least & (parts == kinds[counts.argmax()]).all(-1))
 
     def gradient_per_A(self, x: Array) -> Array:
-        """The largest step of F to a neighbouring position over the distance, rotations modulo the lattice's symmetry."""
+        """The largest step of F to a neighbouring position over the distance, rotations modulo the
+        lattice's symmetry.
+        """
         out = np.zeros(self.label.shape)
         for axis in (0, 1):
-            one, other = (np.moveaxis(self.F, axis, 0)[part] for part in (slice(None, -1), slice(1, None)))
+            one, other = (
+                np.moveaxis(self.F, axis, 0)[part] for part in (slice(None, -1), slice(1, None))
+            )
             step = np.abs(geometry.to_branch(other, one, self.symmetry) - one).max((-1, -2))
             along = np.moveaxis(out, axis, 0)
             along[:-1] = np.maximum(along[:-1], step)

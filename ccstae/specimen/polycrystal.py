@@ -1,4 +1,6 @@
-"""Grains of one material: Voronoi cells, each a uniform lattice with a strain, a rotation and an origin of its own."""
+"""Grains of one material: Voronoi cells, each a uniform lattice with a strain, a rotation and an
+origin of its own.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from ccstae.specimen.scene import Array, Atoms, Box, Scene
 
 
 class Polycrystal(Scene):
-    """Settings in PolycrystalSettings. F is that of the grain at the point and jumps at the boundaries."""
+    """Settings in PolycrystalSettings. F is that of the grain at the point and jumps at the
+    boundaries.
+    """
 
     settings: PolycrystalSettings
 
@@ -28,9 +32,13 @@ class Polycrystal(Scene):
         strain = rng.choice(settings.strains, (settings.grains, 3))
         angle = np.deg2rad(rng.uniform(0, settings.rotation_range_deg, settings.grains))
         self._origin = rng.uniform(0, 1, (settings.grains, 2)) @ crystals[0].cell.T
-        self.reference_grain = int(np.bincount(self.grain(self.positions).ravel(), minlength=settings.grains).argmax())
+        self.reference_grain = int(
+            np.bincount(self.grain(self.positions).ravel(), minlength=settings.grains).argmax()
+        )
         strain[self.reference_grain], angle[self.reference_grain] = 0.0, 0.0
-        self.grain_deformation = self.tilt.deform(geometry.deformation(strain[:, 0], strain[:, 1], strain[:, 2], angle))
+        self.grain_deformation = self.tilt.deform(
+            geometry.deformation(strain[:, 0], strain[:, 1], strain[:, 2], angle)
+        )
         """F (grains, 2, 2)."""
 
     def grain(self, x: Array) -> NDArray[np.int64]:
@@ -53,7 +61,9 @@ class Polycrystal(Scene):
         wide = (box[0] - closest, box[1] - closest, box[2] + closest, box[3] + closest)
         xyz, numbers, grain = np.zeros((0, 3)), np.zeros(0, np.int64), np.zeros(0, np.int64)
         for g in self._grains_in(wide):
-            found, z = crystal_atoms(self.crystals[0], self.grain_deformation[g], self._origin[g], self.tilt, wide)
+            found, z = crystal_atoms(
+                self.crystals[0], self.grain_deformation[g], self._origin[g], self.tilt, wide
+            )
             own = self.grain(found[:, :2]) == g
             xyz, numbers = np.concatenate([xyz, found[own]]), np.concatenate([numbers, z[own]])
             grain = np.concatenate([grain, np.full(int(own.sum()), g)])
@@ -61,12 +71,21 @@ class Polycrystal(Scene):
         for i, j in cKDTree(xyz).query_pairs(closest) if closest > 0 else ():
             if grain[i] != grain[j]:
                 keep[i if grain[i] > grain[j] else j] = False
-        keep &= (xyz[:, 0] >= box[0]) & (xyz[:, 0] < box[2]) & (xyz[:, 1] >= box[1]) & (xyz[:, 1] < box[3])
+        keep &= (
+            (xyz[:, 0] >= box[0])
+            & (xyz[:, 0] < box[2])
+            & (xyz[:, 1] >= box[1])
+            & (xyz[:, 1] < box[3])
+        )
         return xyz[keep], numbers[keep]
 
     def _grains_in(self, box: Box) -> NDArray[np.int64]:
-        """Grains that may reach into the box: those whose seed is nowhere in it farther than another's must be."""
+        """Grains that may reach into the box: those whose seed is nowhere in it farther than
+        another's must be.
+        """
         middle = np.array([(box[0] + box[2]) / 2, (box[1] + box[3]) / 2])
         radius = np.hypot(box[2] - box[0], box[3] - box[1]) / 2
         nearest = self._seeds.query(middle)[0]
-        return np.sort(np.array(self._seeds.query_ball_point(middle, nearest + 2 * radius), np.int64))
+        return np.sort(
+            np.array(self._seeds.query_ball_point(middle, nearest + 2 * radius), np.int64)
+        )

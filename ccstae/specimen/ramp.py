@@ -1,8 +1,11 @@
 """A flake in which every component of strain is swept linearly.
 
-    u_x = (a x^2 / 2 + c y^2 / 2),    u_y = (b y^2 / 2 + c x^2 / 2),    du/dy = [[a x, c y], [c x, b y]],
+    u_x = (a x^2 / 2 + c y^2 / 2),
+    u_y = (b y^2 / 2 + c x^2 / 2),
+    du/dy = [[a x, c y], [c x, b y]],
 
-so that to first order exx = a x, eyy = b y, exy = c (x + y) / 2 and theta = c (x - y) / 2. Compatibility allows no freer choice.
+so that to first order exx = a x, eyy = b y, exy = c (x + y) / 2 and theta = c (x - y) / 2.
+Compatibility allows no freer choice.
 """
 
 from __future__ import annotations
@@ -18,7 +21,9 @@ from ccstae.specimen.scene import Array, Flake
 
 
 class Ramp(Flake):
-    """The middle third of the scan, both ways, is the reference: its median is the undeformed lattice."""
+    """The middle third of the scan, both ways, is the reference: its median is the undeformed
+    lattice.
+    """
 
     def __init__(self, settings: RampSettings, crystals: Sequence[Crystal]):
         super().__init__(settings, crystals)
@@ -28,7 +33,13 @@ class Ramp(Flake):
 
     def displacement(self, y: Array) -> Array:
         square = y**2 / 2
-        return np.stack([self._a * square[..., 0] + self._c * square[..., 1], self._b * square[..., 1] + self._c * square[..., 0]], -1)
+        return np.stack(
+            [
+                self._a * square[..., 0] + self._c * square[..., 1],
+                self._b * square[..., 1] + self._c * square[..., 0],
+            ],
+            -1,
+        )
 
     def displacement_gradient(self, y: Array) -> Array:
         out = np.empty((*y.shape, 2))

@@ -1,7 +1,9 @@
-"""Parallel waves that bend a layer and do not stretch it: what the beam sees is the layer's projection.
+"""Parallel waves that bend a layer and do not stretch it: what the beam sees is the layer's
+projection.
 
-With s the length along the layer in the direction of the waves, the sine of its slope is m sin(k s) over a whole number of
-wavelengths and 0 outside. Projection then shortens the layer by its cosine, and with E the incomplete elliptic integral,
+With s the length along the layer in the direction of the waves, the sine of its slope is m sin(k s)
+over a whole number of wavelengths and 0 outside. Projection then shortens the layer by its cosine,
+and with E the incomplete elliptic integral,
 
     h = m (1 - cos k s) / k,    u = E(k s, m^2) / k - s,    du/ds = sqrt(1 - m^2 sin^2 k s) - 1.
 """
@@ -26,7 +28,9 @@ class Waves:
         self._k = 2 * np.pi / ripple.wavelength_A
         self._m = self._k * ripple.height_A / 2
         self._end = 2 * np.pi * ripple.periods
-        self._start_A = np.array(ripple.centre_A) @ self.direction - ripple.wavelength_A * ripple.periods / 2
+        self._start_A = (
+            np.array(ripple.centre_A) @ self.direction - ripple.wavelength_A * ripple.periods / 2
+        )
 
     def _phase(self, y: Array) -> Array:
         return np.clip(self._k * (y @ self.direction - self._start_A), 0.0, self._end)
@@ -34,7 +38,9 @@ class Waves:
     def displacement(self, y: Array) -> Array:
         """u (..., 2) of the projection, in Angstrom; the middle of the waves stays where it is."""
         phase = self._phase(y)
-        short = (ellipeinc(phase, self._m**2) - phase) - (ellipeinc(self._end, self._m**2) - self._end) / 2
+        short = (ellipeinc(phase, self._m**2) - phase) - (
+            ellipeinc(self._end, self._m**2) - self._end
+        ) / 2
         return (short / self._k)[..., None] * self.direction
 
     def gradient(self, y: Array) -> Array:
@@ -45,4 +51,6 @@ class Waves:
     def relief(self, y: Array) -> tuple[Array, Array]:
         """Height (...) in Angstrom and the in-plane components (..., 2) of the layer's normal."""
         phase = self._phase(y)
-        return self._m * (1 - np.cos(phase)) / self._k, -self._m * np.sin(phase)[..., None] * self.direction
+        return self._m * (1 - np.cos(phase)) / self._k, -self._m * np.sin(phase)[
+            ..., None
+        ] * self.direction

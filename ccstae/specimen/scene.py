@@ -50,16 +50,25 @@ class Scene(ABC):
         """From one layer to the next: that of the first material, on which the others grow."""
         if self.layers > 1:
             if crystals[0].layer_distance_A is None:
-                raise InputError(f"layers: got {self.layers}; expected the first material to have a layer_distance_A")
+                raise InputError(
+                    f"layers: got {self.layers}; expected the first material to have a "
+                    f"layer_distance_A"
+                )
             self.layer_distance_A = crystals[0].layer_distance_A
-            crystals = [crystal.stacked(self.layers, self.stacking, self.layer_distance_A) for crystal in crystals]
+            crystals = [
+                crystal.stacked(self.layers, self.stacking, self.layer_distance_A)
+                for crystal in crystals
+            ]
         self.crystals = tuple(crystals)
         self.thermal_A: dict[str, float] = {}
         """Root mean square displacement along one axis, by element."""
         for crystal in crystals:
             for symbol, value in crystal.thermal_A.items():
                 if self.thermal_A.setdefault(symbol, value) != value:
-                    raise InputError(f"materials: thermal_A of {symbol} differs; expected one value an element in a scene")
+                    raise InputError(
+                        f"materials: thermal_A of {symbol} differs; expected one value an element "
+                        f"in a scene"
+                    )
         self.nominal = crystals[0].reciprocal
         self.symmetry = crystals[0].lattice_symmetry
         self.scan = settings.scan
@@ -76,7 +85,9 @@ class Scene(ABC):
 
     @abstractmethod
     def atoms(self, box: Box) -> Atoms:
-        """All atoms inside the box, where the beam sees them, with their heights above the middle of the specimen, along its normal."""
+        """All atoms inside the box, where the beam sees them, with their heights above the middle
+        of the specimen, along its normal.
+        """
 
     def slices(self, box: Box) -> list[Atoms]:
         """The atoms inside the box layer by layer, in the order in which the beam meets them."""
@@ -99,15 +110,18 @@ class Scene(ABC):
         return np.zeros(x.shape[:-1], np.bool_)
 
     def lines(self) -> tuple[Array, Array] | None:
-        """Dislocation lines in the field of the scan: positions (n, 2) and Burgers vectors (n, 2), both in Angstrom.
+        """Dislocation lines in the field of the scan: positions (n, 2) and Burgers vectors (n, 2),
+        both in Angstrom.
 
-        A Burgers vector is the integral of F^-1 dx round the line from x towards y, a vector of the first material's lattice. None
-        where circuits need not close: grain boundaries are dislocations all along, and lattices that stand alone are no field.
+        A Burgers vector is the integral of F^-1 dx round the line from x towards y, a vector of the
+        first material's lattice. None where circuits need not close: grain boundaries are
+        dislocations all along, and lattices that stand alone are no field.
         """
         return None
 
     def gradient_per_A(self, x: Array) -> Array:
-        """Largest change of any component of F per Angstrom, at points x, by central differences."""
+        """Largest change of any component of F per Angstrom, at points x, by central
+        differences."""
         step = 0.5
         out = np.zeros(x.shape[:-1])
         for shift in (np.array([step, 0.0]), np.array([0.0, step])):
@@ -117,11 +131,12 @@ class Scene(ABC):
 
 
 class Flake(Scene):
-    """One crystal whose lattice points X sit at y + u(y): real gradients and interfaces reach the patterns.
+    """One crystal whose lattice points X sit at y + u(y): real gradients and interfaces reach the
+    patterns.
 
-    y is the reference configuration. It is the lattice itself, y = X, but for dislocations, which are in it already:
-    X = y - w(y) with w their field, many-valued by Burgers vectors, which are lattice vectors and so leave no seam.
-    Hence F = (I + du/dy) (I - dw/dy)^-1.
+    y is the reference configuration. It is the lattice itself, y = X, but for dislocations, which
+    are in it already: X = y - w(y) with w their field, many-valued by Burgers vectors, which are
+    lattice vectors and so leave no seam. Hence F = (I + du/dy) (I - dw/dy)^-1.
     """
 
     dislocations: DislocationRow | None = None
@@ -139,7 +154,8 @@ class Flake(Scene):
         """0 for vacuum, 1.. for the materials, at reference points y."""
 
     def relief(self, y: Array) -> tuple[Array, Array]:
-        """Height (...) of the layer at reference points y in Angstrom, and the components (..., 2) of its normal in the plane.
+        """Height (...) of the layer at reference points y in Angstrom, and the components (..., 2)
+        of its normal in the plane.
 
         Of a layer that is bent and not stretched the second is minus the slope of the first.
         """
@@ -153,10 +169,16 @@ class Flake(Scene):
     def seen_gradient(self, y: Array) -> Array:
         """The gradient (..., 2, 2) of `seen`."""
         slope = self.displacement_gradient(y)
-        return slope if self.tilt.none else self.tilt.deform(np.eye(2) + slope, -self.relief(y)[1]) - np.eye(2)
+        return (
+            slope
+            if self.tilt.none
+            else self.tilt.deform(np.eye(2) + slope, -self.relief(y)[1]) - np.eye(2)
+        )
 
     def to_reference(self, x: Array) -> Array:
-        """Solve y = x - u(y) by fixed-point iteration; converges as |du/dy|^n. InputError where it does not."""
+        """Solve y = x - u(y) by fixed-point iteration; converges as |du/dy|^n. InputError where it
+        does not.
+        """
         y = x - self.seen(x)
         for _ in range(60):
             new = x - self.seen(y)
@@ -164,19 +186,28 @@ class Flake(Scene):
                 return new
             y = new
         raise InputError(
-            "scene: the displacement field folds the flake (its gradient exceeds 1); expected smaller strain or wider features"
+            "scene: the displacement field folds the flake (its gradient exceeds 1); expected "
+            "smaller strain or wider features"
         )
 
     def deformation(self, x: Array) -> Array:
         y = self.to_reference(x)
         F = np.eye(2) + self.seen_gradient(y)
-        return F if self.dislocations is None else F @ np.linalg.inv(np.eye(2) - self.dislocations.gradient(y))
+        return (
+            F
+            if self.dislocations is None
+            else F @ np.linalg.inv(np.eye(2) - self.dislocations.gradient(y))
+        )
 
     def material(self, x: Array) -> NDArray[np.int8]:
         return self.material_at_reference(self.to_reference(x))
 
     def core(self, x: Array) -> NDArray[np.bool_]:
-        return super().core(x) if self.dislocations is None else self.dislocations.core(self.to_reference(x))
+        return (
+            super().core(x)
+            if self.dislocations is None
+            else self.dislocations.core(self.to_reference(x))
+        )
 
     def lines(self) -> tuple[Array, Array]:
         row = self.dislocations
@@ -194,18 +225,25 @@ class Flake(Scene):
         outline = self.to_reference(_outline(box))
         if row is None:
             return self._atoms(box, cells(self.crystals[0].cell, outline), lambda X: X, None)
-        # Left and right of the interface, each with its own branch of w; what is solved beyond the interface is not kept.
+        # Left and right of the interface, each with its own branch of w; what is solved beyond the
+        # interface is not kept.
         halves = []
         for left in (True, False):
             origins = cells(self.crystals[0].cell, outline - row.displacement(outline, left))
             halves.append(self._atoms(box, origins, partial(row.place, left=left), left))
         return np.concatenate([h[0] for h in halves]), np.concatenate([h[1] for h in halves])
 
-    def _atoms(self, box: Box, origins: Array, place: Callable[[Array], Array], left: bool | None) -> Atoms:
-        """Atoms of the unit cells at `origins` inside the box, with `place` from the lattice to the reference configuration."""
+    def _atoms(
+        self, box: Box, origins: Array, place: Callable[[Array], Array], left: bool | None
+    ) -> Atoms:
+        """Atoms of the unit cells at `origins` inside the box, with `place` from the lattice to the
+        reference configuration.
+        """
         positions, numbers = [], []
         for index, crystal in enumerate(self.crystals, 1):
-            for fraction, height, number in zip(crystal.basis, crystal.height_A, crystal.numbers, strict=True):
+            for fraction, height, number in zip(
+                crystal.basis, crystal.height_A, crystal.numbers, strict=True
+            ):
                 y = place(origins + self.crystals[0].cell @ fraction)
                 keep = self.material_at_reference(y) == index
                 if left is not None and self.dislocations is not None:
@@ -215,7 +253,12 @@ class Flake(Scene):
                 x = y + self.displacement(y) + height * normal
                 z = above + height * np.sqrt(1 - (normal**2).sum(-1))
                 x = self.tilt.project(x, z)
-                keep = (x[:, 0] >= box[0]) & (x[:, 0] < box[2]) & (x[:, 1] >= box[1]) & (x[:, 1] < box[3])
+                keep = (
+                    (x[:, 0] >= box[0])
+                    & (x[:, 0] < box[2])
+                    & (x[:, 1] >= box[1])
+                    & (x[:, 1] < box[3])
+                )
                 positions.append(np.column_stack([x[keep], z[keep]]))
                 numbers.append(np.full(int(keep.sum()), number))
         return np.concatenate(positions), np.concatenate(numbers)
@@ -224,14 +267,21 @@ class Flake(Scene):
 def _outline(box: Box) -> Array:
     """Points (n, 2) along the edges of a box."""
     corners = np.array([[box[0], box[1]], [box[2], box[1]], [box[2], box[3]], [box[0], box[3]]])
-    return np.concatenate([np.linspace(a, b, 33) for a, b in zip(corners, np.roll(corners, -1, 0), strict=True)])
+    return np.concatenate(
+        [np.linspace(a, b, 33) for a, b in zip(corners, np.roll(corners, -1, 0), strict=True)]
+    )
 
 
 def cells(lattice: Array, outline: Array, margin_A: float = 15.0) -> Array:
-    """Lattice points (n, 2) of a lattice (columns) in the rectangle round an outline (n, 2), widened for what lies between its points."""
+    """Lattice points (n, 2) of a lattice (columns) in the rectangle round an outline (n, 2),
+    widened for what lies between its points.
+    """
     low, high = outline.min(0) - margin_A, outline.max(0) + margin_A
     corners = np.array([[low[0], low[1]], [low[0], high[1]], [high[0], low[1]], [high[0], high[1]]])
-    h, k = (np.arange(np.floor(r.min()), np.ceil(r.max()) + 1) for r in np.linalg.solve(lattice, corners.T))
+    h, k = (
+        np.arange(np.floor(r.min()), np.ceil(r.max()) + 1)
+        for r in np.linalg.solve(lattice, corners.T)
+    )
     points = np.stack(np.meshgrid(h, k, indexing="ij"), -1).reshape(-1, 2) @ lattice.T
     return points[((points > low) & (points < high)).all(1)]
 

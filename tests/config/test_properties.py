@@ -33,10 +33,14 @@ symmetries = st.sampled_from((2, 4, 6))
 
 @st.composite
 def lattices(draw: st.DrawFn) -> np.ndarray:
-    """Lattice vectors as columns: lengths of 2 to 10 Angstrom, 50 to 130 degrees apart, turned anyhow."""
+    """Lattice vectors as columns: lengths of 2 to 10 Angstrom, 50 to 130 degrees apart, turned
+    anyhow.
+    """
     a, b = draw(st.floats(2, 10)), draw(st.floats(2, 10))
     between, turn = np.deg2rad(draw(st.floats(50, 130))), draw(angle)
-    return geometry.rotation_matrix(turn) @ np.array([[a, b * np.cos(between)], [0, b * np.sin(between)]])
+    return geometry.rotation_matrix(turn) @ np.array(
+        [[a, b * np.cos(between)], [0, b * np.sin(between)]]
+    )
 
 
 @st.composite
@@ -44,17 +48,31 @@ def configs(draw: st.DrawFn) -> dict[str, Any]:
     materials = draw(st.lists(ids, min_size=2, max_size=4, unique=True))
     material = st.fixed_dictionaries(
         {"prototype": st.just("mx2-2h"), "species": st.just(["W", "S"]), "a_A": st.floats(2.5, 6)},
-        optional={"thickness_A": st.floats(0, 5), "source": st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")))},
+        optional={
+            "thickness_A": st.floats(0, 5),
+            "source": st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs"))),
+        },
     )
     scene = st.fixed_dictionaries(
-        {"kind": st.just("heterostructure"), "materials": st.lists(st.sampled_from(materials), min_size=2, max_size=2)},
+        {
+            "kind": st.just("heterostructure"),
+            "materials": st.lists(st.sampled_from(materials), min_size=2, max_size=2),
+        },
         optional={
-            "scan": st.fixed_dictionaries({"shape": st.lists(st.integers(2, 99), min_size=2, max_size=2), "step_A": st.floats(1, 99)})
+            "scan": st.fixed_dictionaries(
+                {
+                    "shape": st.lists(st.integers(2, 99), min_size=2, max_size=2),
+                    "step_A": st.floats(1, 99),
+                }
+            )
         },
     )
     shares = st.integers(0, 99).map(lambda n: n / 100)
     dose = st.one_of(st.sampled_from([100, 1e3, 2.5e4, 1e5]), st.integers(1, 10**6))
-    level = st.fixed_dictionaries({"electrons": st.one_of(dose, st.lists(dose, min_size=1, max_size=3))}, optional={"background": shares})
+    level = st.fixed_dictionaries(
+        {"electrons": st.one_of(dose, st.lists(dose, min_size=1, max_size=3))},
+        optional={"background": shares},
+    )
     seeds = draw(st.lists(st.integers(0, 2**40), min_size=1, max_size=4, unique=True))
     methods = st.sampled_from(["zero", "com", "template", "ccstae"])
     return {
@@ -62,9 +80,14 @@ def configs(draw: st.DrawFn) -> dict[str, Any]:
         "device": draw(st.sampled_from(["auto", "cpu", "gpu"])),
         "materials": {id: draw(material) for id in materials},
         "scenes": draw(st.dictionaries(ids, scene, min_size=1, max_size=2)),
-        "noise": draw(st.dictionaries(ids, level, min_size=1, max_size=3)) | {"clean": {"electrons": math.inf}},
+        "noise": draw(st.dictionaries(ids, level, min_size=1, max_size=3))
+        | {"clean": {"electrons": math.inf}},
         "seeds": {"test": seeds[:2], "tune": seeds[2:]},
-        "methods": draw(st.dictionaries(ids, st.builds(lambda m: {"method": m}, methods), min_size=1, max_size=4)),
+        "methods": draw(
+            st.dictionaries(
+                ids, st.builds(lambda m: {"method": m}, methods), min_size=1, max_size=4
+            )
+        ),
     }
 
 
@@ -82,7 +105,9 @@ def test_a_config_filled_in_says_the_same_and_stays_so(data: dict[str, Any]) -> 
 def test_a_jobs_config_is_one_line_that_reads_back(data: dict[str, Any]) -> None:
     made = config.parse(data)
     scene, level, method = next(iter(made.scenes)), made.levels[-1], next(iter(made.methods))
-    narrowed = stages.narrow(made, "map", scene=scene, level=level.name, seed=made.seeds.test[0], method=method)
+    narrowed = stages.narrow(
+        made, "map", scene=scene, level=level.name, seed=made.seeds.test[0], method=method
+    )
     line = stages.one_line(narrowed)
     assert "\n" not in line
     again = config.parse(yaml.safe_load(line))
@@ -93,7 +118,13 @@ def test_a_jobs_config_is_one_line_that_reads_back(data: dict[str, Any]) -> None
 @given(configs(), st.data())
 def test_a_misspelt_key_is_named_with_its_place(data: dict[str, Any], draw: st.DataObject) -> None:
     place, name = draw.draw(
-        st.sampled_from([(data["seeds"], "seeds.tset"), (data, "methds"), (data["noise"]["clean"], "noise.clean.electron")])
+        st.sampled_from(
+            [
+                (data["seeds"], "seeds.tset"),
+                (data, "methds"),
+                (data["noise"]["clean"], "noise.clean.electron"),
+            ]
+        )
     )
     place[name.split(".")[-1]] = 1
     with pytest.raises(InputError, match=f"{name}: unknown key .*did you mean"):
@@ -102,7 +133,10 @@ def test_a_misspelt_key_is_named_with_its_place(data: dict[str, Any], draw: st.D
 
 plain = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*config.Config.model_fields, "x"]), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from([*config.Config.model_fields, "x"]), inner, max_size=3)
+    ),
     max_leaves=10,
 )
 
@@ -130,8 +164,12 @@ def test_strain_and_rotation_give_the_deformation_back(F: np.ndarray) -> None:
 
 
 @given(deformations, st.floats(1e-7, 1e-5), hnp.arrays(float, (2, 2), elements=st.floats(-1, 1)))
-def test_the_jacobian_of_the_components_is_their_slope(F: np.ndarray, step: float, way: np.ndarray) -> None:
-    change = (geometry.components(F + step * way) - geometry.components(F - step * way)) / (2 * step)
+def test_the_jacobian_of_the_components_is_their_slope(
+    F: np.ndarray, step: float, way: np.ndarray
+) -> None:
+    change = (geometry.components(F + step * way) - geometry.components(F - step * way)) / (
+        2 * step
+    )
     assert np.allclose(geometry.components_jacobian(F) @ way.ravel(), change, atol=1e-6)
 
 
@@ -160,19 +198,27 @@ def test_nodes_are_all_those_within_the_radius(lattice: np.ndarray, radius: floa
 
 
 @given(st.floats(-20, 20), symmetries)
-def test_wrapped_angles_lie_in_one_period_and_differ_by_whole_ones(value: float, symmetry: int) -> None:
+def test_wrapped_angles_lie_in_one_period_and_differ_by_whole_ones(
+    value: float, symmetry: int
+) -> None:
     wrapped, period = float(geometry.wrap(value, symmetry)), 2 * math.pi / symmetry
     assert -period / 2 - 1e-12 <= wrapped < period / 2 + 1e-12
     turns = (value - wrapped) / period
     assert turns == pytest.approx(round(turns), abs=1e-9)
 
 
-maps = hnp.arrays(float, (3, 4, 4), elements=st.floats(-0.05, 0.05)).map(lambda parts: geometry.deformation(*np.moveaxis(parts, -1, 0)))
+maps = hnp.arrays(float, (3, 4, 4), elements=st.floats(-0.05, 0.05)).map(
+    lambda parts: geometry.deformation(*np.moveaxis(parts, -1, 0))
+)
 
 
 @given(maps, deformations, st.integers(0, 5), symmetries)
-def test_a_map_in_another_gauge_is_the_same_map(F: np.ndarray, frame: np.ndarray, turns: int, symmetry: int) -> None:
-    """A common reference frame and the lattice's own turns drop out where one position is the reference."""
+def test_a_map_in_another_gauge_is_the_same_map(
+    F: np.ndarray, frame: np.ndarray, turns: int, symmetry: int
+) -> None:
+    """A common reference frame and the lattice's own turns drop out where one position is the
+    reference.
+    """
     reference = np.zeros(F.shape[:2], bool)
     reference[0, 0] = True
     own = F @ frame @ geometry.rotation_matrix(turns * 2 * math.pi / symmetry)
@@ -196,23 +242,34 @@ def test_laws_of_the_metrics(error: np.ndarray, limit: float, scale: float) -> N
         assert larger[name] == pytest.approx(scale * found[name], rel=1e-6, abs=1e-9)
 
 
-patterns = hnp.arrays(np.float32, (8, 8), elements=st.floats(0, 1, width=32)).filter(lambda p: p.sum() > 0.01)
+patterns = hnp.arrays(np.float32, (8, 8), elements=st.floats(0, 1, width=32)).filter(
+    lambda p: p.sum() > 0.01
+)
 
 
 @given(patterns, st.floats(0, 0.99), st.floats(1, 1e6))
-def test_expected_counts_sum_to_the_dose_and_are_linear_in_the_background(pattern: np.ndarray, share: float, dose: float) -> None:
+def test_expected_counts_sum_to_the_dose_and_are_linear_in_the_background(
+    pattern: np.ndarray, share: float, dose: float
+) -> None:
     level = Level(background=share, electrons=dose)
     expected = noise.expectation(pattern, level)
     assert expected.sum() == pytest.approx(dose, rel=1e-6)
-    clean, flat = noise.expectation(pattern, Level(background=0, electrons=dose)), dose * noise.background((8, 8))
+    clean, flat = (
+        noise.expectation(pattern, Level(background=0, electrons=dose)),
+        dose * noise.background((8, 8)),
+    )
     assert np.allclose(expected, (1 - share) * clean + share * flat, rtol=1e-6, atol=1e-9)
 
 
 @given(patterns, st.integers(0, 2**32), st.integers(0, 2**20))
-def test_counts_are_those_of_their_seed_and_place_alone(pattern: np.ndarray, seed: int, index: int) -> None:
+def test_counts_are_those_of_their_seed_and_place_alone(
+    pattern: np.ndarray, seed: int, index: int
+) -> None:
     level = Level(background=0.2, electrons=1e5)
     first = noise.pattern_counts(pattern, level, seed, "scene", index)
     noise.pattern_counts(pattern, level, seed + 1, "scene", 0)
     assert np.array_equal(first, noise.pattern_counts(pattern.copy(), level, seed, "scene", index))
     others = [(seed + 1, "scene", index), (seed, "other", index), (seed, "scene", index + 1)]
-    assert all(not np.array_equal(first, noise.pattern_counts(pattern, level, *other)) for other in others)
+    assert all(
+        not np.array_equal(first, noise.pattern_counts(pattern, level, *other)) for other in others
+    )

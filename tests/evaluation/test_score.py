@@ -23,7 +23,9 @@ NOISY = Level(background=0.25, electrons=1e5)
 CLEAN = Level(background=0, electrons=math.inf)
 
 
-def scores(truth: store.Truth, answer: store.Map, level: Level = NOISY) -> dict[tuple[str, str, str], float]:
+def scores(
+    truth: store.Truth, answer: store.Map, level: Level = NOISY
+) -> dict[tuple[str, str, str], float]:
     return {row[:3]: row[3] for row in score.score_map(truth, level, answer)}
 
 
@@ -37,7 +39,14 @@ def shifted(truth: store.Truth, component: int, error: np.ndarray | float) -> np
 def test_the_truth_scores_zero_error():
     truth = made_truth()
     found = scores(truth, made_map("x", truth.F_probe))
-    assert max(abs(v) for (_, q, m), v in found.items() if m in ("bias", "mae", "rmse", "p95", "robust_std")) < 1e-12
+    assert (
+        max(
+            abs(v)
+            for (_, q, m), v in found.items()
+            if m in ("bias", "mae", "rmse", "p95", "robust_std")
+        )
+        < 1e-12
+    )
     assert found["all", "all", "failure_rate"] == 0
 
 
@@ -52,7 +61,9 @@ def test_a_constant_error_gives_its_metrics_in_one_component_alone(component: in
         assert found["interface", name, metric] == pytest.approx(3e-3, rel=1e-9)
     assert found["interface", name, "robust_std"] == pytest.approx(0, abs=1e-12)
     assert found["interface", name, "limit"] == pytest.approx(LIMIT[component])
-    assert found["interface", name, "rmse_over_limit"] == pytest.approx(3e-3 / LIMIT[component], rel=1e-9)
+    assert found["interface", name, "rmse_over_limit"] == pytest.approx(
+        3e-3 / LIMIT[component], rel=1e-9
+    )
     others = [found["interface", other, "rmse"] for other in geometry.COMPONENTS if other != name]
     assert max(others) < 1e-12
 
@@ -64,12 +75,20 @@ def test_metrics_of_a_component_by_hand():
     assert found["bias"] == 2
     assert found["mae"] == 2.5
     assert found["rmse"] == 3
-    assert found["p95"] == pytest.approx(4.7)  # linear between the third (3) and the fourth (5) of 4: position 2.85
-    assert found["robust_std"] == pytest.approx(1.482602218505602 * 2)  # median 2, deviations 1, 3, 1, 3
+    assert found["p95"] == pytest.approx(
+        4.7
+    )  # linear between the third (3) and the fourth (5) of 4: position 2.85
+    assert found["robust_std"] == pytest.approx(
+        1.482602218505602 * 2
+    )  # median 2, deviations 1, 3, 1, 3
     assert found["limit"] == pytest.approx(math.sqrt(2.5))
     assert found["rmse_over_limit"] == pytest.approx(3 / math.sqrt(2.5))
-    assert found["limit_ratio"] == pytest.approx(1.482602218505602 * 0.75)  # 1, -1, 1.5, 2.5: median 1.25, deviations .25 2.25 .25 1.25
-    assert found["coverage95"] == 0.5  # 1 and 1.5 deviations are covered, 2 deviations and no answer are not
+    assert found["limit_ratio"] == pytest.approx(
+        1.482602218505602 * 0.75
+    )  # 1, -1, 1.5, 2.5: median 1.25, deviations .25 2.25 .25 1.25
+    assert (
+        found["coverage95"] == 0.5
+    )  # 1 and 1.5 deviations are covered, 2 deviations and no answer are not
 
 
 def test_limit_ratio_is_one_for_an_efficient_method_whatever_the_spread_of_the_bound():
@@ -105,7 +124,9 @@ def test_a_method_that_gives_up_everywhere_scores_as_zero():
     assert nothing["all", "all", "failure_rate"] == 1
     assert control["all", "all", "failure_rate"] == 0
     same = [key for key in control if key[2] != "failure_rate"]
-    assert {k: nothing[k] for k in same} == pytest.approx({k: control[k] for k in same}, nan_ok=True)
+    assert {k: nothing[k] for k in same} == pytest.approx(
+        {k: control[k] for k in same}, nan_ok=True
+    )
 
 
 def test_vacuum_enters_nothing():
@@ -130,12 +151,16 @@ def test_an_error_at_the_interface_stays_out_of_the_interior():
 
 @pytest.mark.parametrize("turn_deg", [0, 17, 30, -60, 143])
 def test_gauge_and_symmetry_do_not_matter(turn_deg: float):
-    """A common stretch and turn of the reference frame, and turns of single answers by 60 degrees, change no score."""
+    """A common stretch and turn of the reference frame, and turns of single answers by 60 degrees,
+    change no score.
+    """
     truth = made_truth()
     F = noisy(truth, np.array(LIMIT), seed=3)
     before = scores(truth, made_map("x", F))
     k = np.random.default_rng(0).integers(-3, 4, SHAPE)
-    own = F @ geometry.rotation_matrix(np.deg2rad(turn_deg)) @ geometry.rotation_matrix(k * np.pi / 3)
+    own = (
+        F @ geometry.rotation_matrix(np.deg2rad(turn_deg)) @ geometry.rotation_matrix(k * np.pi / 3)
+    )
     after = scores(truth, made_map("x", own))
     assert after == pytest.approx(before, rel=1e-6, abs=1e-9)
     stretched = scores(truth, made_map("x", F @ geometry.deformation(0.01, -0.02, 0.005, 0.1)))
@@ -153,7 +178,9 @@ def test_rotation_errors_are_wrapped():
 def test_labels_are_matched_by_the_best_naming():
     truth = np.array([0, 0, 0, 1, 1, 1, 1, 2, 2, -1])
     found = np.array([5, 5, 2, 0, 0, 0, 2, 2, 2, 0])
-    assert score.label_accuracy(truth, found) == pytest.approx(7 / 9)  # 5 is vacuum, 0 and 2 the materials; the mixed one is out
+    assert score.label_accuracy(truth, found) == pytest.approx(
+        7 / 9
+    )  # 5 is vacuum, 0 and 2 the materials; the mixed one is out
     one_class = score.label_accuracy(truth, np.zeros(10, int))
     assert one_class == pytest.approx(4 / 9)  # one class can name one truth only
     many = score.label_accuracy(truth, np.arange(10))
@@ -162,10 +189,14 @@ def test_labels_are_matched_by_the_best_naming():
 
 def test_labels_tell_specimen_from_vacuum_and_materials_apart():
     truth = made_truth()
-    label = np.where(truth.label == 1, 2, 0).astype(np.int8)  # another name for the only material found
+    label = np.where(truth.label == 1, 2, 0).astype(
+        np.int8
+    )  # another name for the only material found
     found = scores(truth, replace(made_map("x", truth.F_probe), label=label))
     unmixed = truth.label >= 0
-    assert found["all", "label", "sample_accuracy"] == pytest.approx(((truth.label > 0) == (truth.label == 1))[unmixed].mean())
+    assert found["all", "label", "sample_accuracy"] == pytest.approx(
+        ((truth.label > 0) == (truth.label == 1))[unmixed].mean()
+    )
     assert set(truth.label[truth.label > 0]) <= {1, 2}
     assert found["all", "label", "material_accuracy"] == 1  # two materials, told apart
 
@@ -174,29 +205,52 @@ def test_noise_free_level_has_no_ratios():
     truth = made_truth()
     found = scores(truth, made_map("x", truth.F_probe, covariance=np.zeros((*SHAPE, 4, 4))), CLEAN)
     assert found["interior", "exx", "limit"] == 0
-    assert all(math.isnan(found["interior", "exx", m]) for m in ("limit_ratio", "rmse_over_limit", "coverage95"))
+    assert all(
+        math.isnan(found["interior", "exx", m])
+        for m in ("limit_ratio", "rmse_over_limit", "coverage95")
+    )
 
 
 def test_coverage_of_an_honest_covariance(run_dir: Path):
     table = score.read(run_dir / "metrics.csv")
-    chosen = table[(table.metric == "coverage95") & (table.region == "all") & np.isfinite(table.electrons)]
+    chosen = table[
+        (table.metric == "coverage95") & (table.region == "all") & np.isfinite(table.electrons)
+    ]
     assert set(chosen.method) == {"ccstae"}
-    assert chosen.value.mean() == pytest.approx(0.95, abs=0.03)  # reference positions without error included
+    assert chosen.value.mean() == pytest.approx(
+        0.95, abs=0.03
+    )  # reference positions without error included
 
 
 def test_the_table_of_a_run(run_dir: Path):
     table = score.read(run_dir / "metrics.csv")
     assert not table.duplicated(list(score.COLUMNS[:-1])).any()
-    assert set(table.metric) >= {"bias", "mae", "rmse", "robust_std", "p95", "failure_rate", "limit_ratio", "rmse_over_limit"}
+    assert set(table.metric) >= {
+        "bias",
+        "mae",
+        "rmse",
+        "robust_std",
+        "p95",
+        "failure_rate",
+        "limit_ratio",
+        "rmse_over_limit",
+    }
     only_limits = table[~np.isfinite(table.value)]
     assert set(only_limits.metric) == {"limit_ratio", "rmse_over_limit", "coverage95"}
     assert set(only_limits.electrons) == {math.inf}
-    cost = table[(table.method == "com") & (table.quantity == "all") & (table.seed == 2) & (table.electrons == 1e4)]
+    cost = table[
+        (table.method == "com")
+        & (table.quantity == "all")
+        & (table.seed == 2)
+        & (table.electrons == 1e4)
+    ]
     values = cost.set_index(["region", "metric"]).value
     assert values["all", "seconds"] == 2
     assert values["all", "patterns_per_second"] == SHAPE[0] * SHAPE[1] / 2
     assert values["all", "peak_memory_bytes"] == 3e6
-    assert values["interior", "failure_rate"] == pytest.approx(3 / score.regions(made_truth())["interior"].sum())
+    assert values["interior", "failure_rate"] == pytest.approx(
+        3 / score.regions(made_truth())["interior"].sum()
+    )
     labels = table[(table.quantity == "label") & (table.method == "ccstae")]
     assert (labels.value == 1).all()
 
@@ -216,20 +270,27 @@ def test_a_missing_map_is_named(tmp_path: Path, make_run):
     assert not (tmp_path / "metrics.csv").exists()
 
 
-@pytest.mark.parametrize(("name", "value"), [("seconds", float("nan")), ("seconds", "soon"), ("peak_memory_bytes", -1)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("seconds", float("nan")), ("seconds", "soon"), ("peak_memory_bytes", -1)]
+)
 def test_unfit_cost_is_named(tmp_path: Path, make_run, name: str, value: object):
     made = make_run(tmp_path)
     path = score.map_path(tmp_path, "pair", NOISY, 1, "zero")
     answer = store.read_map(path)
     store.write_map(path, replace(answer, attributes={**answer.attributes, name: value}))
-    with pytest.raises(InputError, match=f"zero.h5: attribute {name} is .*; expected a finite number"):
+    with pytest.raises(
+        InputError, match=f"zero.h5: attribute {name} is .*; expected a finite number"
+    ):
         score.score(made, tmp_path, tmp_path / "metrics.csv")
 
 
 def test_a_truth_without_the_levels_limit_is_named(tmp_path: Path, make_run):
     made = make_run(tmp_path)
     store.write_truth(score.truth_path(tmp_path, "pair"), replace(made_truth(), limit={}))
-    with pytest.raises(InputError, match=re.escape(f"pair.truth.h5: /limit/{made.levels[1].name} is missing or unfit")):
+    with pytest.raises(
+        InputError,
+        match=re.escape(f"pair.truth.h5: /limit/{made.levels[1].name} is missing or unfit"),
+    ):
         score.score(made, tmp_path, tmp_path / "metrics.csv")
 
 
@@ -240,7 +301,9 @@ def test_reading_keeps_ids_as_text(tmp_path: Path):
     assert (table.method[0], table.region[0], table.electrons[0]) == ("null", "NA", math.inf)
 
 
-@pytest.mark.parametrize("text", ["", "a,b\n1,2\n", ",".join(score.COLUMNS) + "\npair,zero\n1,2,3,4,5,6,7,8,9,10,11\n"])
+@pytest.mark.parametrize(
+    "text", ["", "a,b\n1,2\n", ",".join(score.COLUMNS) + "\npair,zero\n1,2,3,4,5,6,7,8,9,10,11\n"]
+)
 def test_an_unfit_table_is_named(tmp_path: Path, text: str):
     (tmp_path / "m.csv").write_text(text)
     with pytest.raises(InputError, match=r"m\.csv"):
@@ -261,7 +324,12 @@ def test_gain_is_the_slope_whatever_offset_and_noise():
 
 def test_gain_of_a_map_that_halves_the_strain():
     truth = made_truth()
-    found = scores(truth, made_map("x", geometry.deformation(*np.moveaxis(0.5 * geometry.components(truth.F_probe), -1, 0))))
+    found = scores(
+        truth,
+        made_map(
+            "x", geometry.deformation(*np.moveaxis(0.5 * geometry.components(truth.F_probe), -1, 0))
+        ),
+    )
     gains = [value for (_, _, metric), value in found.items() if metric == "gain"]
     assert len(gains) == 5 * 4
     np.testing.assert_allclose(gains, 0.5, rtol=0.02)
@@ -279,7 +347,11 @@ def test_dislocations_are_scored_where_circuits_must_close():
     lattice = b * np.array([[1, -0.5], [0, np.sqrt(0.75)]])
     lines = store.Dislocations(np.array([(6.4, 4.3)]), np.array([(b, 0.0)]), lattice, 32.0)
     truth = replace(truth, F_probe=F, dislocations=lines)
-    seen = {metric: value for (_, _, metric), value in scores(truth, made_map("x", F)).items() if "core" in metric or "burgers" in metric}
+    seen = {
+        metric: value
+        for (_, _, metric), value in scores(truth, made_map("x", F)).items()
+        if "core" in metric or "burgers" in metric
+    }
     assert seen.pop("core_error") < 0.3
     assert seen == {"cores_found": 1, "burgers_right": 1, "cores_false": 0}
     blind = scores(truth, made_map("x", np.broadcast_to(np.eye(2), (*SHAPE, 2, 2))))
@@ -288,7 +360,9 @@ def test_dislocations_are_scored_where_circuits_must_close():
 
 def test_dislocations_of_a_truth_file_are_read_as_written(tmp_path: Path):
     for count in (0, 2):
-        lines = store.Dislocations(np.arange(2.0 * count).reshape(-1, 2), np.ones((count, 2)), 3 * np.eye(2), 20.0)
+        lines = store.Dislocations(
+            np.arange(2.0 * count).reshape(-1, 2), np.ones((count, 2)), 3 * np.eye(2), 20.0
+        )
         store.write_truth(tmp_path / "t.h5", replace(made_truth(), dislocations=lines))
         read = store.read_truth(tmp_path / "t.h5").dislocations
         assert read is not None

@@ -25,7 +25,9 @@ LIMIT = {"exx": 1.6e-3, "eyy": 1.5e-3, "exy": 1.0e-3, "theta": 1.0e-3}
 
 
 def scores(seeds: range | tuple[int, ...] = SEEDS) -> pd.DataFrame:
-    """Scores as a small run has them: scatter of 10 % from seed to seed, the same for the same seed, and none without noise."""
+    """Scores as a small run has them: scatter of 10 % from seed to seed, the same for the same
+    seed, and none without noise.
+    """
     rows: list[tuple[object, ...]] = []
     for method, quality in (("zero", 10.0), ("com", 2.0), ("ccstae", 1.2)):
         for w, n in ((0.0, math.inf), (0.0, 1e5), (0.5, 1e5)):
@@ -35,14 +37,31 @@ def scores(seeds: range | tuple[int, ...] = SEEDS) -> pd.DataFrame:
                     for q in COMPONENTS:
                         scatter = draw.normal(size=3) * (method != "zero" and math.isfinite(n))
                         limit = 0.0 if math.isinf(n) else LIMIT[q] * (1 + 2 * w)
-                        rmse = 1e-2 if method == "zero" else 1e-4 * quality if math.isinf(n) else quality * limit * (1 + 0.1 * scatter[0])
-                        bias = -5e-3 if method == "zero" else 2e-5 if math.isinf(n) else 0.2 * limit * scatter[1]
+                        rmse = (
+                            1e-2
+                            if method == "zero"
+                            else 1e-4 * quality
+                            if math.isinf(n)
+                            else quality * limit * (1 + 0.1 * scatter[0])
+                        )
+                        bias = (
+                            -5e-3
+                            if method == "zero"
+                            else 2e-5
+                            if math.isinf(n)
+                            else 0.2 * limit * scatter[1]
+                        )
                         found = {"rmse": rmse, "bias": bias, "limit": limit}
                         found["rmse_over_limit"] = rmse / limit if limit else math.nan
-                        found["limit_ratio"] = quality * (1 + 0.1 * scatter[2]) if limit else math.nan
+                        found["limit_ratio"] = (
+                            quality * (1 + 0.1 * scatter[2]) if limit else math.nan
+                        )
                         if method == "ccstae":
                             found["coverage95"] = 0.95 + 0.01 * scatter[2] if limit else math.nan
-                        rows += [(*("pair", method, w, n, seed, region, q), name, value) for name, value in found.items()]
+                        rows += [
+                            (*("pair", method, w, n, seed, region, q), name, value)
+                            for name, value in found.items()
+                        ]
                     rows.append(("pair", method, w, n, seed, region, "all", "failure_rate", 0.02))
                 if method == "ccstae":
                     rows.append(("pair", method, w, n, seed, "all", "label", "accuracy", 0.99))
@@ -78,13 +97,18 @@ def test_other_seeds_are_green() -> None:
 
 
 def test_an_error_worse_by_a_tenth_is_red() -> None:
-    assert breaches(scaled(RUN, 1.1, method="ccstae"))["pair ccstae clean interior exx rmse"] == "worse"
+    assert (
+        breaches(scaled(RUN, 1.1, method="ccstae"))["pair ccstae clean interior exx rmse"]
+        == "worse"
+    )
 
 
 def test_an_error_worse_by_a_tenth_under_noise_alone_is_red_with_the_same_seeds() -> None:
     found = breaches(scaled(RUN, 1.1, method="ccstae", electrons=1e5))
     assert set(found) == {
-        f"pair ccstae {w} all pooled rmse_over_limit seed={s}" for w in ("w0.00_n100000", "w0.50_n100000") for s in (1, 2, 3)
+        f"pair ccstae {w} all pooled rmse_over_limit seed={s}"
+        for w in ("w0.00_n100000", "w0.50_n100000")
+        for s in (1, 2, 3)
     }
 
 
@@ -94,14 +118,22 @@ def test_an_error_worse_by_a_third_is_red_with_any_seeds() -> None:
 
 
 def test_one_component_that_doubles_at_one_level_is_red() -> None:
-    found = breaches(scaled(scores((100, 101, 102)), 2.0, method="com", background=0.5, quantity="exy"))
+    found = breaches(
+        scaled(scores((100, 101, 102)), 2.0, method="com", background=0.5, quantity="exy")
+    )
     assert found == {"pair com w0.50_n100000 interior exy rmse": "worse"}
 
 
 @pytest.mark.parametrize("factor", [0.99, 1.01])
-@pytest.mark.parametrize(("method", "metric"), [("zero", "rmse"), ("zero", "bias"), ("zero", "limit")])
+@pytest.mark.parametrize(
+    ("method", "metric"), [("zero", "rmse"), ("zero", "bias"), ("zero", "limit")]
+)
 def test_a_fingerprint_may_not_move_either_way(method: str, metric: str, factor: float) -> None:
-    chosen = (RUN["metric"] == metric) & (RUN["quantity"] == "exx") & ((RUN["method"] == method) | (metric == "limit"))
+    chosen = (
+        (RUN["metric"] == metric)
+        & (RUN["quantity"] == "exx")
+        & ((RUN["method"] == method) | (metric == "limit"))
+    )
     found = breaches(RUN.assign(value=RUN["value"].where(~chosen, RUN["value"] * factor)))
     assert found
     assert set(found.values()) == {"changed"}
@@ -137,9 +169,18 @@ def test_failures_and_wrong_labels_are_red() -> None:
 
 def test_an_outlier_in_one_seed_of_three_is_green_and_in_two_red() -> None:
     run = scores((100, 101, 102))
-    lost = (run["method"] == "com") & (run["metric"] == "rmse") & (run["quantity"] == "exx") & (run["electrons"] == 1e5)
+    lost = (
+        (run["method"] == "com")
+        & (run["metric"] == "rmse")
+        & (run["quantity"] == "exx")
+        & (run["electrons"] == 1e5)
+    )
     for seeds, expected in (([101], set()), ([101, 102], {"worse"})):
-        found = breaches(run.assign(value=run["value"].where(~(lost & run["seed"].isin(seeds)), 5 * run["value"])))
+        found = breaches(
+            run.assign(
+                value=run["value"].where(~(lost & run["seed"].isin(seeds)), 5 * run["value"])
+            )
+        )
         assert set(found.values()) == expected
 
 
@@ -150,9 +191,13 @@ def test_seeds_that_share_their_noise_are_red() -> None:
 
 
 def test_slower_is_told_and_green() -> None:
-    rows = regress.compare(RUN.assign(value=RUN["value"].where(RUN["metric"] != "seconds", 9.0)), BASELINE)
+    rows = regress.compare(
+        RUN.assign(value=RUN["value"].where(RUN["metric"] != "seconds", 9.0)), BASELINE
+    )
     assert not any(row.breach for row in rows)
-    assert [row.metric for row in rows if row.verdict == "slower"] == [f"pair {m} every all all seconds" for m in ("ccstae", "com")]
+    assert [row.metric for row in rows if row.verdict == "slower"] == [
+        f"pair {m} every all all seconds" for m in ("ccstae", "com")
+    ]
 
 
 def test_a_method_that_rounds_its_own_way_is_watched_but_must_answer() -> None:
@@ -164,7 +209,9 @@ def test_a_method_that_rounds_its_own_way_is_watched_but_must_answer() -> None:
     assert not any(row.breach for row in rows)
     assert any(row.verdict == "watched" for row in rows)
     lost = renamed(RUN.assign(value=RUN["value"].where(RUN["metric"] != "failure_rate", 0.5)))
-    assert "pair ccstae-2023 clean all all failure_rate" in [row.metric for row in regress.compare(lost, baseline) if row.breach]
+    assert "pair ccstae-2023 clean all all failure_rate" in [
+        row.metric for row in regress.compare(lost, baseline) if row.breach
+    ]
 
 
 def test_of_a_net_without_refinement_the_noise_free_errors_alone_are_watched() -> None:
@@ -172,11 +219,17 @@ def test_of_a_net_without_refinement_the_noise_free_errors_alone_are_watched() -
         return frame.assign(method=frame["method"].replace("com", "encoder"))
 
     baseline = regress.make_baseline(renamed(scores()), {})
-    clean = np.isinf(RUN["electrons"]) & (RUN["method"] == "com") & RUN["metric"].isin(["rmse", "bias"])
-    rows = regress.compare(renamed(RUN.assign(value=RUN["value"].where(~clean, 2 * RUN["value"]))), baseline)
+    clean = (
+        np.isinf(RUN["electrons"]) & (RUN["method"] == "com") & RUN["metric"].isin(["rmse", "bias"])
+    )
+    rows = regress.compare(
+        renamed(RUN.assign(value=RUN["value"].where(~clean, 2 * RUN["value"]))), baseline
+    )
     assert not any(row.breach for row in rows)
     assert any(row.verdict == "watched" for row in rows)
-    assert any(row.breach for row in regress.compare(renamed(scaled(RUN, 2.0, method="com")), baseline))
+    assert any(
+        row.breach for row in regress.compare(renamed(scaled(RUN, 2.0, method="com")), baseline)
+    )
 
 
 CHANGES: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], str]] = {
@@ -184,10 +237,21 @@ CHANGES: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], str]] = {
     "a missing level": (lambda f: f[f["background"] != 0.5], "missing"),
     "a missing metric": (lambda f: f[f["metric"] != "coverage95"], "missing"),
     "no rows at all": (lambda f: f[:0], "missing"),
-    "a method more": (lambda f: pd.concat([f, f[f["method"] == "com"].assign(method="new")]), "not in the baseline"),
+    "a method more": (
+        lambda f: pd.concat([f, f[f["method"] == "com"].assign(method="new")]),
+        "not in the baseline",
+    ),
     "a scene more": (lambda f: pd.concat([f, f.assign(scene="new")]), "not in the baseline"),
-    "no number": (lambda f: f.assign(value=f["value"].where((f["method"] != "com") | (f["seed"] != 2), math.nan)), "not a number"),
-    "infinity": (lambda f: f.assign(value=f["value"].where(f["metric"] != "rmse", math.inf)), "not a number"),
+    "no number": (
+        lambda f: f.assign(
+            value=f["value"].where((f["method"] != "com") | (f["seed"] != 2), math.nan)
+        ),
+        "not a number",
+    ),
+    "infinity": (
+        lambda f: f.assign(value=f["value"].where(f["metric"] != "rmse", math.inf)),
+        "not a number",
+    ),
 }
 
 
@@ -199,7 +263,14 @@ def test_what_is_missing_unknown_or_no_number_is_red(change: str) -> None:
 
 def test_a_baseline_says_what_it_holds(tmp_path: Path) -> None:
     entry = BASELINE.entries["pair com w0.00_n100000 interior exx rmse"]
-    values = scores()[lambda f: (f.method == "com") & (f.region == "interior") & (f.quantity == "exx") & (f.metric == "rmse")]
+    values = scores()[
+        lambda f: (
+            (f.method == "com")
+            & (f.region == "interior")
+            & (f.quantity == "exx")
+            & (f.metric == "rmse")
+        )
+    ]
     values = values[(values.background == 0) & (values.electrons == 1e5)].value
     assert entry.value == pytest.approx(values.median(), rel=1e-5)
     assert entry.spread == pytest.approx(values.std(), rel=1e-5)
@@ -212,19 +283,24 @@ def test_a_baseline_says_what_it_holds(tmp_path: Path) -> None:
 
 def test_the_difference_of_two_baselines_reads_well() -> None:
     other = regress.make_baseline(
-        scaled(scores(), 1.1, method="com", background=0.5, quantity="exy", region="interior"), {"python": "3.11"}
+        scaled(scores(), 1.1, method="com", background=0.5, quantity="exy", region="interior"),
+        {"python": "3.11"},
     )
     before, after = (baseline.dump(b).splitlines() for b in (BASELINE, other))
     changed = [line for line in after if line not in before]
     assert len(before) == len(after)
-    assert all("com w0.50_n100000 interior exy" in line or "com noisy interior pooled" in line for line in changed)
+    assert all(
+        "com w0.50_n100000 interior exy" in line or "com noisy interior pooled" in line
+        for line in changed
+    )
     assert 1 <= len(changed) <= 4
     assert before[-1].startswith("  pair zero")
 
 
 @pytest.mark.parametrize(("seeds", "better"), [(6, "lower"), (12, "same"), (24, "lower")])
 def test_false_breaches_are_as_many_as_foretold(seeds: int, better: baseline.Better) -> None:
-    """Entries of normal values: tolerances of three spreads told by few seeds, then runs of three."""
+    """Entries of normal values: tolerances of three spreads told by few seeds, then runs of
+    three."""
     draw, entries = np.random.default_rng(seeds), 400_000
     made, now = draw.normal(size=(entries, seeds)), np.median(draw.normal(size=(entries, 3)), 1)
     worse = now - np.median(made, 1)
@@ -236,7 +312,11 @@ def test_false_breaches_are_as_many_as_foretold(seeds: int, better: baseline.Bet
 
 def test_what_cannot_breach_by_chance_is_not_foretold_to() -> None:
     entry = baseline.Entry(value=1.0, spread=0.5, tolerance=0.1, better="same", gate=True)
-    still = {"a": entry.model_copy(update={"gate": False}), "b": entry.model_copy(update={"spread": 0.0}), "c seed=1": entry}
+    still = {
+        "a": entry.model_copy(update={"gate": False}),
+        "b": entry.model_copy(update={"spread": 0.0}),
+        "c seed=1": entry,
+    }
     assert baseline.false_breaches(baseline.Baseline(environment={}, seeds=12, entries=still)) == 0
 
 
@@ -252,14 +332,20 @@ def run(tmp_path: Path) -> Path:
     """A folder with scores, provenance and a baseline."""
     scores().to_csv(tmp_path / "many.csv", index=False, na_rep="nan")
     RUN.to_csv(tmp_path / "metrics.csv", index=False, na_rep="nan")
-    (tmp_path / "provenance.json").write_text(json.dumps({name: f"the {name}" for name in regress.ENVIRONMENT}))
+    (tmp_path / "provenance.json").write_text(
+        json.dumps({name: f"the {name}" for name in regress.ENVIRONMENT})
+    )
     regress.update(tmp_path / "many.csv", tmp_path / "baseline.yaml")
     return tmp_path
 
 
 def ended(folder: Path, *words: str, monkeypatch: pytest.MonkeyPatch) -> int:
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(sys, "argv", ["ccstae", "regress", "--metrics", "metrics.csv", "--baseline", "baseline.yaml", *words])
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        ["ccstae", "regress", "--metrics", "metrics.csv", "--baseline", "baseline.yaml", *words],
+    )
     with pytest.raises(SystemExit) as end:
         cli.main()
     return int(end.value.code or 0)
@@ -274,7 +360,11 @@ def test_the_command_says_the_same_in_text_markdown_and_json(
     assert json.loads((run / "out.json").read_text())["passed"] is True
     scaled(RUN, 1.1, method="ccstae").to_csv(run / "metrics.csv", index=False, na_rep="nan")
     assert ended(run, *outputs, monkeypatch=monkeypatch) == 1
-    text, markdown, data = capsys.readouterr().out, (run / "out.md").read_text(), json.loads((run / "out.json").read_text())
+    text, markdown, data = (
+        capsys.readouterr().out,
+        (run / "out.md").read_text(),
+        json.loads((run / "out.json").read_text()),
+    )
     worst = "pair ccstae clean interior exx rmse"
     assert data["passed"] is False
     assert data["rows"][0]["breach"] is True
@@ -286,7 +376,9 @@ def test_the_command_says_the_same_in_text_markdown_and_json(
     assert all(len(line) <= 200 for line in text.splitlines())
 
 
-def test_a_baseline_is_written_when_asked_and_never_else(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_baseline_is_written_when_asked_and_never_else(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = (run / "baseline.yaml").read_text()
     scaled(scores(), 1.2).to_csv(run / "metrics.csv", index=False, na_rep="nan")
     assert ended(run, monkeypatch=monkeypatch) == 1
@@ -303,19 +395,29 @@ def test_a_baseline_is_written_when_asked_and_never_else(run: Path, monkeypatch:
     [
         ("entries: [", "not valid YAML"),
         (
-            "environment: {}\nseeds: 2\nentries: {a b: {value: .nan, spread: 0, tolerance: 1, better: lower, gate: true}}",
+            "environment: {}\nseeds: 2\nentries: {a b: {value: .nan, spread: 0, tolerance: 1, "
+            "better: lower, gate: true}}",
             "entries.a b.value",
         ),
         (
-            "environment: {}\nseeds: 2\nentries: {a b: {value: 1, spread: -1, tolerance: 1, better: lower, gate: true}}",
+            "environment: {}\nseeds: 2\nentries: {a b: {value: 1, spread: -1, tolerance: 1, "
+            "better: lower, gate: true}}",
             "entries.a b.spread",
         ),
-        ("environment: {}\nseeds: 2\nentries: {a b: {value: 1, spread: 0, tolerance: 1, better: more, gate: true}}", "entries.a b.better"),
+        (
+            "environment: {}\nseeds: 2\nentries: {a b: {value: 1, spread: 0, tolerance: 1, better: "
+            "more, gate: true}}",
+            "entries.a b.better",
+        ),
         ("environment: {}\nentries: {}", "seeds"),
     ],
 )
 def test_an_unfit_baseline_is_named(
-    text: str, message: str, run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    text: str,
+    message: str,
+    run: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     (run / "baseline.yaml").write_text(text)
     assert ended(run, monkeypatch=monkeypatch) == 2

@@ -27,8 +27,19 @@ from ccstae.specimen.crystal import crystal
 
 PACKAGE = Path(ccstae.__file__).parent
 ROOT = PACKAGE.parent
-HARM = ("$(touch x)", "`touch x`", "; touch x", "x; touch x #", "| touch x", "&& touch x", "\n touch x", "'; touch x; '", '"; touch x; "')
-# Names by which the package could load code as data, or give text to a shell; with what makes a call harmless.
+HARM = (
+    "$(touch x)",
+    "`touch x`",
+    "; touch x",
+    "x; touch x #",
+    "| touch x",
+    "&& touch x",
+    "\n touch x",
+    "'; touch x; '",
+    '"; touch x; "',
+)
+# Names by which the package could load code as data, or give text to a shell; with what makes a
+# call harmless.
 CALLS = {
     "pickle.load": None,
     "pickle.loads": None,
@@ -58,12 +69,20 @@ def test_nothing_loads_code_as_data_or_starts_a_shell() -> None:
         for node in ast.walk(tree):
             if isinstance(node, ast.Import | ast.ImportFrom):
                 names = [alias.name for alias in node.names] + [str(getattr(node, "module", ""))]
-                found += [f"{name}: imports {n}" for n in names if n.split(".")[0] in ("pickle", "marshal", "shelve", "dill", "joblib")]
+                found += [
+                    f"{name}: imports {n}"
+                    for n in names
+                    if n.split(".")[0] in ("pickle", "marshal", "shelve", "dill", "joblib")
+                ]
             if isinstance(node, ast.Call):
                 called, text = ast.unparse(node.func), ast.unparse(node)
                 if called in CALLS and not (CALLS[called] and CALLS[called] in text):
                     found.append(f"{name}:{node.lineno}: {text}")
-                found += [f"{name}:{node.lineno}: {text}" for k in node.keywords if k.arg == "shell" and ast.unparse(k.value) != "False"]
+                found += [
+                    f"{name}:{node.lineno}: {text}"
+                    for k in node.keywords
+                    if k.arg == "shell" and ast.unparse(k.value) != "False"
+                ]
     assert found == []
 
 
@@ -82,13 +101,17 @@ def test_a_structure_file_that_holds_a_pickle_is_refused_unread(tmp_path: Path) 
     for name in ("old.traj", "old.trj", "old.db"):
         (tmp_path / name).write_bytes(b"PickleTrajectory" + harm)
     for name in ("old.traj", "old.trj", "old.db", "old.bundle"):
-        with pytest.raises(InputError, match=r"materials\.A\.structure: .*(its format is|bundle).*expected a structure file: cif"):
+        with pytest.raises(
+            InputError,
+            match=r"materials\.A\.structure: .*(its format is|bundle).*expected a structure file",
+        ):
             crystal("A", Material(structure=tmp_path / name))
     assert not (tmp_path / "x").exists()
 
 
 def strings(data: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Where a config holds text, keys of its mappings by id included (marked by a last part None)."""
+    """Where a config holds text, keys of its mappings by id included (marked by a last part
+    None)."""
     if isinstance(data, dict):
         for key, value in data.items():
             if path and path[-1] in ("materials", "scenes", "noise", "methods"):
@@ -104,13 +127,21 @@ def strings(data: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 WHOLE = copy.deepcopy(GOOD)
 WHOLE["methods"]["mine"] = {"command": "mine --fast", "settings": {"mode": "slow"}}
 WHOLE["methods"]["mine"]["tune"] = {"mode": ["slow", "fast"]}
-WHOLE["methods"]["other"] = {"method": "com", "settings": {"background": "ring", "device": "cpu"}, "tune": {"weights": ["intensity"]}}
+WHOLE["methods"]["other"] = {
+    "method": "com",
+    "settings": {"background": "ring", "device": "cpu"},
+    "tune": {"weights": ["intensity"]},
+}
 WHOLE["methods"]["cepstral"] = {"settings": {"background": "radial"}, "tune": True}
 WHOLE["materials"]["WS2"] |= {"source": "a paper", "thermal_A": {"W": 0.1}}
 WHOLE["materials"]["file"] = {"structure": "a.cif"}
 WHOLE["scenes"]["pair"]["stacking"] = "AA'"
 WHOLE["scenes"]["given"] = {"kind": "labelled", "materials": ["WS2"], "tune": True}
-for where, name in ({"path": "a.npy"}, "exx"), ({"path": "a.h5", "dataset": "a"}, "eyy"), ({"url": "https://a.org/b"}, "exy"):
+for where, name in (
+    ({"path": "a.npy"}, "exx"),
+    ({"path": "a.h5", "dataset": "a"}, "eyy"),
+    ({"url": "https://a.org/b"}, "exy"),
+):
     WHOLE["scenes"]["given"][name] = where | {"sha256": "0" * 64}
 WHOLE["scenes"]["given"]["rotation"] = WHOLE["scenes"]["given"]["exx"]
 FREE = {
@@ -156,7 +187,9 @@ def test_a_shell_command_in_any_text_of_a_config_does_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_shell_command_as_a_method_is_no_shell_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shell_command_as_a_method_is_no_shell_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     counts = tmp_path / "counts.h5"
     with h5py.File(counts, "w") as file:
@@ -168,27 +201,42 @@ def test_a_shell_command_as_a_method_is_no_shell_command(tmp_path: Path, monkeyp
 
 
 def test_a_hostile_config_does_nothing_in_a_run(tmp_path: Path) -> None:
-    """Snakemake plans and runs a job with text that a shell would follow: the text arrives, the shell follows nothing."""
+    """Snakemake plans and runs a job with text that a shell would follow: the text arrives, the
+    shell follows nothing.
+    """
     from checkout import copy as checkout
 
     made = checkout(tmp_path / "checkout")
     harm = "$(touch $HOME/x) `touch x`; touch x '; touch x; \" {wildcards.x} {{ %s"
     data = with_text(("materials", "WS2", "source"), harm)
-    data["methods"] = {"mine": {"command": "$(touch x) ; touch x `touch x` {x}", "settings": {"a": harm, harm: 1}}}
+    data["methods"] = {
+        "mine": {"command": "$(touch x) ; touch x `touch x` {x}", "settings": {"a": harm, harm: 1}}
+    }
     data["noise"], data["seeds"] = {"one": {"electrons": 100}}, {"test": [1], "tune": []}
     (made.path / "a.cif").touch()  # a job's input
     (made.path / "hostile.yaml").write_text(yaml.safe_dump(data))
     # The stand-in keeps what it is given, to see that it arrives as it was.
     made.edit(
-        "bin/ccstae", lambda text: text.replace("cat > /dev/null", 'case "$*" in *" map "*) cat > given ;; *) cat > /dev/null ;; esac')
+        "bin/ccstae",
+        lambda text: text.replace(
+            "cat > /dev/null", 'case "$*" in *" map "*) cat > given ;; *) cat > /dev/null ;; esac'
+        ),
     )
     done = made.snakemake("--configfile", "hostile.yaml")
     assert done.returncode == 0, done.stdout + done.stderr
     assert not list(made.path.rglob("x"))
-    assert config.parse(yaml.safe_load((made.path / "given").read_text())).methods["mine"].settings["a"] == harm
+    assert (
+        config.parse(yaml.safe_load((made.path / "given").read_text()))
+        .methods["mine"]
+        .settings["a"]
+        == harm
+    )
 
 
-@pytest.mark.parametrize("name", ["..", "../up", "/tmp/x", "a/../../b", ".", "", "a/b", "a\\b", "~", "-rf", "a\nb", "é", "a\0"])
+@pytest.mark.parametrize(
+    "name",
+    ["..", "../up", "/tmp/x", "a/../../b", ".", "", "a/b", "a\\b", "~", "-rf", "a\nb", "é", "a\0"],
+)
 def test_outputs_stay_inside_results_whatever_the_name(name: str) -> None:
     with pytest.raises(InputError, match="name"):
         config.parse({**GOOD, "name": name})
@@ -204,9 +252,14 @@ def test_ids_are_safe_in_paths_and_shells(what: str, id: str) -> None:
 
 
 def test_a_template_in_a_config_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Snakemake can run Python that stands in a config file; `make` has the file checked first, and that runs none."""
+    """Snakemake can run Python that stands in a config file; `make` has the file checked first, and
+    that runs none.
+    """
     path = tmp_path / "config.yaml"
-    path.write_text(f"__use_yte__: true\n?__import__('pathlib').Path({str(tmp_path / 'x')!r}).touch(): {{}}\n" + yaml.safe_dump(GOOD))
+    path.write_text(
+        f"__use_yte__: true\n?__import__('pathlib').Path({str(tmp_path / 'x')!r}).touch(): {{}}\n"
+        + yaml.safe_dump(GOOD)
+    )
     assert run("config", "check", str(path), monkeypatch=monkeypatch) == 2
     assert [p.name for p in tmp_path.iterdir()] == ["config.yaml"]
     makefile = (ROOT / "Makefile").read_text()
@@ -239,7 +292,16 @@ def test_a_full_disk_is_told_in_one_line_and_leaves_nothing(size: int, tmp_path:
         "try:\n    store.write_map('out/map.h5', store.Map(np.ones((64, 64, 2, 2)), {}))\n"
         "except InputError as error:\n    fail(str(error))\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert done.returncode == 2, done.stderr
-    assert done.stderr.splitlines()[0].startswith("error: out/map.h5: cannot be written: File too large")
+    assert done.stderr.splitlines()[0].startswith(
+        "error: out/map.h5: cannot be written: File too large"
+    )
     assert list((tmp_path / "out").iterdir()) == []

@@ -27,7 +27,9 @@ SCAN = (2, 3)
 def make_scene(path: Path) -> None:
     made = MODEL.counts(random_deformations(SCAN), 1e5)
     with h5py.File(path, "w") as file:
-        file["patterns"] = (made.counts / made.counts.sum((-1, -2), keepdims=True)).astype(np.float32)
+        file["patterns"] = (made.counts / made.counts.sum((-1, -2), keepdims=True)).astype(
+            np.float32
+        )
         store.write_calibration(file, made.calibration, made.probe)
 
 
@@ -42,7 +44,9 @@ def make_optics(path: Path) -> None:
     truth = made_truth()
     part = np.s_[: SCAN[0], : SCAN[1]]
     with h5py.File(path, "w") as file:
-        file["gradient"] = np.random.default_rng(0).normal(size=(*SCAN, 2, MODEL.px, MODEL.px)).astype(np.float32)
+        file["gradient"] = (
+            np.random.default_rng(0).normal(size=(*SCAN, 2, MODEL.px, MODEL.px)).astype(np.float32)
+        )
         for name in ("F", "F_probe", "label", "region", "reference"):
             file[name] = getattr(truth, name)[part]
         file["region"].attrs["regions"] = '["background", "interior", "interface", "edge"]'
@@ -50,7 +54,12 @@ def make_optics(path: Path) -> None:
 
 
 def make_map(path: Path) -> None:
-    store.write_map(path, made_map("made", made_truth().F_probe, covariance=np.zeros((*made_truth().label.shape, 4, 4))))
+    store.write_map(
+        path,
+        made_map(
+            "made", made_truth().F_probe, covariance=np.zeros((*made_truth().label.shape, 4, 4))
+        ),
+    )
 
 
 def read_scene(path: Path) -> None:
@@ -63,14 +72,24 @@ def draw(path: Path) -> None:
 
 def truth_of(path: Path) -> None:
     make_scene(path.with_name("scene.h5"))
-    bound.write_limits(noisy(), "pair", path.with_name("scene.h5"), path, path.with_name("truth.h5"))
+    bound.write_limits(
+        noisy(), "pair", path.with_name("scene.h5"), path, path.with_name("truth.h5")
+    )
 
 
 def noisy() -> config.Config:
     material = {"prototype": "mx2-2h", "species": ["W", "S"], "a_A": 3.153}
     scene = {"kind": "heterostructure", "materials": ["A", "A"]}
     level = {"dose": {"electrons": 1e3}}
-    return config.parse({"name": "x", "materials": {"A": material}, "scenes": {"pair": scene}, "noise": level, "methods": {"zero": None}})
+    return config.parse(
+        {
+            "name": "x",
+            "materials": {"A": material},
+            "scenes": {"pair": scene},
+            "noise": level,
+            "methods": {"zero": None},
+        }
+    )
 
 
 READERS: dict[str, tuple[Callable[[Path], object], Callable[[Path], object]]] = {
@@ -116,7 +135,9 @@ def test_truncated_files_are_refused(name: str, damaged: Callable[[str], Path]) 
 
 @pytest.mark.parametrize("name", READERS)
 def test_flipped_bits_never_end_in_another_error(name: str, damaged: Callable[[str], Path]) -> None:
-    """A flip in the numbers may pass as another number; one in the structure is refused. Nothing else happens."""
+    """A flip in the numbers may pass as another number; one in the structure is refused. Nothing
+    else happens.
+    """
     path = damaged(name)
     data = path.read_bytes()
     draw_from = random.Random(0)
@@ -156,58 +177,128 @@ def attribute(path: Path, name: str, value: Any) -> None:
 
 nan, inf = float("nan"), float("inf")
 WRONG: list[tuple[str, Callable[[Path], None], str]] = [
-    ("counts", lambda p: put(p, "counts", np.zeros((2, 3, 64), np.uint16)), "/counts .*expected rank 4"),
+    (
+        "counts",
+        lambda p: put(p, "counts", np.zeros((2, 3, 64), np.uint16)),
+        "/counts .*expected rank 4",
+    ),
     ("counts", lambda p: put(p, "counts", np.zeros((2, 3, 64, 64), np.int32)), "/counts is int32"),
     ("counts", lambda p: put(p, "counts", np.full((2, 3, 64, 64), -1.0)), "/counts is float64"),
-    ("counts", lambda p: put(p, "counts", np.full((2, 3, 64, 64), 2**40, np.uint64)), "/counts holds 1099511627776"),
-    ("counts", lambda p: put(p, "counts", np.zeros((0, 3, 64, 64), np.uint16)), "/counts .*expected data"),
-    ("counts", lambda p: put(p, "probe", np.ones((32, 64), np.float32)), r"/probe has shape \(32, 64\)"),
+    (
+        "counts",
+        lambda p: put(p, "counts", np.full((2, 3, 64, 64), 2**40, np.uint64)),
+        "/counts holds 1099511627776",
+    ),
+    (
+        "counts",
+        lambda p: put(p, "counts", np.zeros((0, 3, 64, 64), np.uint16)),
+        "/counts .*expected data",
+    ),
+    (
+        "counts",
+        lambda p: put(p, "probe", np.ones((32, 64), np.float32)),
+        r"/probe has shape \(32, 64\)",
+    ),
     ("counts", lambda p: spoil(p, "probe", (1, 1), nan), "/probe holds NaN"),
     ("counts", lambda p: spoil(p, "probe", (1, 1), -1), "/probe holds negative"),
     ("counts", lambda p: put(p, "probe", np.zeros((64, 64), np.float32)), "/probe holds .*only 0"),
-    ("counts", lambda p: put(p, "lattice_inv_A", np.ones((2, 2))), "/lattice_inv_A .*span a lattice"),
+    (
+        "counts",
+        lambda p: put(p, "lattice_inv_A", np.ones((2, 2))),
+        "/lattice_inv_A .*span a lattice",
+    ),
     ("counts", lambda p: put(p, "lattice_inv_A", np.eye(3)), r"/lattice_inv_A has shape \(3, 3\)"),
     ("counts", lambda p: put(p, "lattice_inv_A", np.diag([nan, 1])), "/lattice_inv_A holds NaN"),
-    ("counts", lambda p: put(p, "lattice_inv_A", 1e3 * np.eye(2)), "on the detector: check the calibration"),
-    ("counts", lambda p: attribute(p, "energy_keV", -80.0), "energy_keV is -80.0; expected a finite number above 0"),
+    (
+        "counts",
+        lambda p: put(p, "lattice_inv_A", 1e3 * np.eye(2)),
+        "on the detector: check the calibration",
+    ),
+    (
+        "counts",
+        lambda p: attribute(p, "energy_keV", -80.0),
+        "energy_keV is -80.0; expected a finite number above 0",
+    ),
     ("counts", lambda p: attribute(p, "energy_keV", "80"), "energy_keV is '80'"),
     ("counts", lambda p: attribute(p, "energy_keV", [80.0, 80.0]), r"energy_keV is \[80.0, 80.0\]"),
     ("counts", lambda p: attribute(p, "pixel_size_inv_A", 0.0), "pixel_size_inv_A is 0.0"),
     ("counts", lambda p: attribute(p, "step_A", nan), "step_A is nan"),
     ("counts", lambda p: attribute(p, "semiangle_mrad", 50.0), "disks that lie apart"),
-    ("counts", lambda p: attribute(p, "rotational_symmetry", 5), "rotational_symmetry is 5; expected 2, 4 or 6"),
+    (
+        "counts",
+        lambda p: attribute(p, "rotational_symmetry", 5),
+        "rotational_symmetry is 5; expected 2, 4 or 6",
+    ),
     ("counts", lambda p: attribute(p, "centre_px", [1.0]), r"centre_px is \[1.0\]; expected two"),
-    ("counts", lambda p: attribute(p, "centre_px", [1e9, 32.0]), "centre_px is .* expected a pixel"),
-    ("counts", lambda p: attribute(p, "centre_px", np.zeros(5000)), r"centre_px is \[0.0, .*\.\.\.; expected two"),
+    (
+        "counts",
+        lambda p: attribute(p, "centre_px", [1e9, 32.0]),
+        "centre_px is .* expected a pixel",
+    ),
+    (
+        "counts",
+        lambda p: attribute(p, "centre_px", np.zeros(5000)),
+        r"centre_px is \[0.0, .*\.\.\.; expected two",
+    ),
     ("map", lambda p: put(p, "F", np.zeros((12, 16, 2, 2), complex)), "/F is complex128"),
     ("map", lambda p: put(p, "F", np.full((12, 16, 2, 2), b"1")), "/F is .S1"),
     ("map", lambda p: spoil(p, "F", (0, 0, 0, 0), inf), "/F holds infinities"),
     ("map", lambda p: spoil(p, "F", (0, 0, 0, 0), 1e30), "/F holds .*numbers beyond"),
     ("map", lambda p: put(p, "F", np.zeros((12, 16, 2, 2))), "/F holds .*a reflection"),
     ("map", lambda p: put(p, "covariance", np.zeros((12, 16, 4))), "/covariance .*expected rank 4"),
-    ("map", lambda p: put(p, "covariance", np.zeros((12, 15, 4, 4))), r"/covariance has shape \(12, 15, 4, 4\)"),
-    ("map", lambda p: put(p, "covariance", np.full((12, 16, 4, 4), inf)), "/covariance holds infinities"),
+    (
+        "map",
+        lambda p: put(p, "covariance", np.zeros((12, 15, 4, 4))),
+        r"/covariance has shape \(12, 15, 4, 4\)",
+    ),
+    (
+        "map",
+        lambda p: put(p, "covariance", np.full((12, 16, 4, 4), inf)),
+        "/covariance holds infinities",
+    ),
     ("map", lambda p: put(p, "label", np.zeros((12, 16))), "/label is float64"),
-    ("map", lambda p: put(p, "centre_px", np.zeros((12, 16, 3))), r"/centre_px has shape \(12, 16, 3\)"),
+    (
+        "map",
+        lambda p: put(p, "centre_px", np.zeros((12, 16, 3))),
+        r"/centre_px has shape \(12, 16, 3\)",
+    ),
     ("truth", lambda p: put(p, "F_probe", np.zeros((12, 16, 2, 2))), "/F_probe holds"),
     ("truth", lambda p: spoil(p, "F", (0, 0, 0, 0), nan), "/F holds NaN"),
     ("truth", lambda p: put(p, "label", np.zeros((11, 16), np.int8)), "has shape|unfit"),
     ("truth", lambda p: spoil(p, "region", (0, 0), 99), "/region or /label is unfit"),
     ("truth", lambda p: put(p, "reference", np.zeros((12, 16), np.int8)), "/reference is int8"),
     ("truth", lambda p: attribute(p, "rotational_symmetry", 0), "rotational_symmetry is 0"),
-    ("truth", lambda p: put(p, "limit/w0.25_n100000", np.zeros((12, 16))), "/limit/w0.25_n100000 .*expected rank 3"),
+    (
+        "truth",
+        lambda p: put(p, "limit/w0.25_n100000", np.zeros((12, 16))),
+        "/limit/w0.25_n100000 .*expected rank 3",
+    ),
     ("scene", lambda p: spoil(p, "patterns", (0, 0, 1, 1), nan), "/patterns, row 0"),
     ("scene", lambda p: spoil(p, "patterns", (1, 2, 1, 1), -1), "/patterns, row 1"),
     ("noise from a scene", lambda p: spoil(p, "patterns", (1, 2, 1, 1), nan), "/patterns, row 1"),
-    ("noise from a scene", lambda p: put(p, "patterns", np.zeros((2, 3, 64, 64), np.float32)), "/patterns, row 0"),
-    ("limit from optics", lambda p: put(p, "gradient", np.zeros((2, 3, 1, 64, 64), np.float32)), "/gradient has shape"),
+    (
+        "noise from a scene",
+        lambda p: put(p, "patterns", np.zeros((2, 3, 64, 64), np.float32)),
+        "/patterns, row 0",
+    ),
+    (
+        "limit from optics",
+        lambda p: put(p, "gradient", np.zeros((2, 3, 1, 64, 64), np.float32)),
+        "/gradient has shape",
+    ),
     ("limit from optics", lambda p: spoil(p, "F_probe", (0, 0, 0, 0), nan), "/F_probe holds NaN"),
     ("limit from optics", lambda p: put(p, "label", np.zeros((2, 2), np.int8)), "/label has shape"),
 ]
 
 
-@pytest.mark.parametrize(("name", "change", "message"), WRONG, ids=[f"{name} {i}" for i, (name, _, _) in enumerate(WRONG)])
-def test_wrong_files_are_refused(name: str, change: Callable[[Path], None], message: str, damaged: Callable[[str], Path]) -> None:
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    WRONG,
+    ids=[f"{name} {i}" for i, (name, _, _) in enumerate(WRONG)],
+)
+def test_wrong_files_are_refused(
+    name: str, change: Callable[[Path], None], message: str, damaged: Callable[[str], Path]
+) -> None:
     path = damaged(name)
     change(path)
     with pytest.raises(InputError, match=f"file\\.h5.*{message}"):
@@ -226,9 +317,13 @@ def test_regions_without_names_are_refused(names: str, damaged: Callable[[str], 
 
 @pytest.mark.parametrize("name", READERS)
 @pytest.mark.parametrize("kind", ["soft", "external", "dangling", "virtual", "stored outside"])
-def test_links_out_of_the_file_are_refused(name: str, kind: str, damaged: Callable[[str], Path], whole: dict[str, Path]) -> None:
+def test_links_out_of_the_file_are_refused(
+    name: str, kind: str, damaged: Callable[[str], Path], whole: dict[str, Path]
+) -> None:
     path = damaged(name)
-    first = {"counts": "counts", "map": "F", "truth": "F", "limit from optics": "label"}.get(name, "patterns")
+    first = {"counts": "counts", "map": "F", "truth": "F", "limit from optics": "label"}.get(
+        name, "patterns"
+    )
     with h5py.File(path, "r+") as file:
         shape, dtype = file[first].shape, file[first].dtype
         file.move(first, "elsewhere")
@@ -250,7 +345,9 @@ def test_links_out_of_the_file_are_refused(name: str, kind: str, damaged: Callab
 
 
 @pytest.mark.parametrize("name", ["covariance", "label", "dictionary"])
-def test_links_in_place_of_what_a_map_may_hold_are_refused(name: str, damaged: Callable[[str], Path]) -> None:
+def test_links_in_place_of_what_a_map_may_hold_are_refused(
+    name: str, damaged: Callable[[str], Path]
+) -> None:
     path = damaged("map")
     with h5py.File(path, "r+") as file:
         if name in file:
@@ -269,12 +366,16 @@ def test_a_linked_group_of_limits_is_not_followed(damaged: Callable[[str], Path]
         store.read_truth(path)
 
 
-def test_a_small_file_that_claims_to_be_huge_costs_no_memory(damaged: Callable[[str], Path]) -> None:
+def test_a_small_file_that_claims_to_be_huge_costs_no_memory(
+    damaged: Callable[[str], Path],
+) -> None:
     path = damaged("counts")
     with h5py.File(path, "r+") as file:
         del file["counts"]
         file.create_dataset("counts", (10_000, 10_000, 64, 64), "u4", chunks=(1, 1, 64, 64))
-    with pytest.raises(InputError, match=re.escape("/counts of shape (10000, 10000, 64, 64) stores 0 bytes")):
+    with pytest.raises(
+        InputError, match=re.escape("/counts of shape (10000, 10000, 64, 64) stores 0 bytes")
+    ):
         store.read_counts(path)
 
 

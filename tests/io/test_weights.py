@@ -1,4 +1,6 @@
-"""Learning once, mapping often: kept weights give the same answer, and files that do not fit are refused in one line."""
+"""Learning once, mapping often: kept weights give the same answer, and files that do not fit are
+refused in one line.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ SCAN = (8, 9)
 SETTINGS = CcstaeSettings()
 
 
-def scan(seed: int, electrons: float = 1e5, background: float = 0.25, rotation: float = 0.0) -> tuple[np.ndarray, store.Counts]:
+def scan(
+    seed: int, electrons: float = 1e5, background: float = 0.25, rotation: float = 0.0
+) -> tuple[np.ndarray, store.Counts]:
     """F (8, 9, 2, 2), and counts with a row of vacuum."""
     vacuum = np.zeros(SCAN, bool)
     vacuum[0] = True
@@ -61,18 +65,26 @@ def rmse(answer: Any, F: np.ndarray) -> np.ndarray:
     return np.sqrt((errors(answer.F, F)[1:] ** 2).mean((0, 1)))
 
 
-def test_kept_weights_give_the_same_answer_to_the_bit(first: Any, learned: trained.Trained, kept: Path, tmp_path: Path) -> None:
+def test_kept_weights_give_the_same_answer_to_the_bit(
+    first: Any, learned: trained.Trained, kept: Path, tmp_path: Path
+) -> None:
     _, counts = first
     again = ccstae.load(kept, counts, SETTINGS, "cpu")
     one, other = ccstae.apply(learned, counts, "cpu"), ccstae.apply(again, counts, "cpu")
     straight = ccstae.map_strain(counts, SETTINGS, "cpu")
     for field in ("F", "covariance", "label", "centre_px", "dictionary"):
-        assert getattr(one, field).tobytes() == getattr(other, field).tobytes() == getattr(straight, field).tobytes(), field
+        assert (
+            getattr(one, field).tobytes()
+            == getattr(other, field).tobytes()
+            == getattr(straight, field).tobytes()
+        ), field
     ccstae.save(tmp_path / "again.safetensors", again)
     assert (tmp_path / "again.safetensors").read_bytes() == kept.read_bytes()
 
 
-def test_another_scan_needs_no_training(learned: trained.Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_scan_needs_no_training(
+    learned: trained.Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
     F, counts = scan(2)
     trained_on_it = rmse(ccstae.map_strain(counts, SETTINGS, "cpu"), F)
     monkeypatch.setattr(ccstae.encoders, "train", None)
@@ -87,7 +99,9 @@ def test_another_dose_and_orientation_are_within_its_reach(learned: trained.Trai
     F, counts = scan(3, electrons=3e4, rotation=0.4)
     answer = ccstae.apply(learned, counts, "cpu")
     assert np.isnan(answer.F[0]).all()
-    np.testing.assert_allclose(rmse(answer, F), rmse(ccstae.map_strain(counts, SETTINGS, "cpu"), F), rtol=0.1)
+    np.testing.assert_allclose(
+        rmse(answer, F), rmse(ccstae.map_strain(counts, SETTINGS, "cpu"), F), rtol=0.1
+    )
     sigma = np.sqrt(np.diagonal(answer.covariance[1:], axis1=-2, axis2=-1))
     assert 0.9 < (np.abs(errors(answer.F, F)[1:]) < 1.96 * sigma).mean() < 0.99
 
@@ -99,13 +113,21 @@ def test_neighbours_use_the_same_weights(first: Any, kept: Path) -> None:
     assert answer.F.tobytes() == straight.F.tobytes()
 
 
-def changed(kept: Path, path: Path, about: dict[str, Any] | None = None, **tensors: torch.Tensor | None) -> Path:
-    """A copy of the weights with other tensors (None: without) and other entries of what is told about them."""
+def changed(
+    kept: Path, path: Path, about: dict[str, Any] | None = None, **tensors: torch.Tensor | None
+) -> Path:
+    """A copy of the weights with other tensors (None: without) and other entries of what is told
+    about them.
+    """
     with open(kept, "rb") as file:
         header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
     told = json.loads(header["__metadata__"]["ccstae"]) | (about or {})
     found = load_file(kept) | {name.replace("__", "."): value for name, value in tensors.items()}
-    save_file({name: value for name, value in found.items() if value is not None}, path, {"ccstae": json.dumps(told)})
+    save_file(
+        {name: value for name, value in found.items() if value is not None},
+        path,
+        {"ccstae": json.dumps(told)},
+    )
     return path
 
 
@@ -115,30 +137,72 @@ HOSTILE: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         {},
         f"weights of format 99, written by ccstae '9.9'; expected format {weights.FORMAT}",
     ),
-    "other method": ({"method": "ccstae-2023"}, {}, "weights of the method 'ccstae-2023'; expected those of 'ccstae'"),
+    "other method": (
+        {"method": "ccstae-2023"},
+        {},
+        "weights of the method 'ccstae-2023'; expected those of 'ccstae'",
+    ),
     "other settings": (
         {"settings": {"seed": 7, "transformer": "rigid", "without": []}},
         {},
         "learned with other settings (seed 7, here 0);",
     ),
-    "no settings": ({"settings": "none"}, {}, "learned with other settings (seed None, here 0; transformer None"),
-    "other instrument": ({"instrument": {"detector_px": [64, 64]}}, {}, "detector_px is [128, 128], the weights were learned at [64, 64]"),
-    "no instrument": ({"instrument": "none"}, {}, "detector_px is [128, 128], the weights were learned at None"),
-    "dose not a number": ({"electrons": "many"}, {}, "electrons is 'many'; expected a finite number"),
+    "no settings": (
+        {"settings": "none"},
+        {},
+        "learned with other settings (seed None, here 0; transformer None",
+    ),
+    "other instrument": (
+        {"instrument": {"detector_px": [64, 64]}},
+        {},
+        "detector_px is [128, 128], the weights were learned at [64, 64]",
+    ),
+    "no instrument": (
+        {"instrument": "none"},
+        {},
+        "detector_px is [128, 128], the weights were learned at None",
+    ),
+    "dose not a number": (
+        {"electrons": "many"},
+        {},
+        "electrons is 'many'; expected a finite number",
+    ),
     "no dose": ({"electrons": 0}, {}, "electrons is 0"),
     "infinite floor": ({"floor": float("inf")}, {}, "floor is inf"),
     "no disk": ({}, {"dictionary__disk": None}, "no tensor dictionary.disk"),
-    "another shape": ({}, {"dictionary__disk": torch.ones(3, 3)}, "tensor dictionary.disk of shape (3, 3)"),
-    "another kind": ({}, {"dictionary__spread": torch.ones(37, dtype=torch.int8)}, "tensor dictionary.spread"),
-    "not finite": ({}, {"encoder__net.0.bias": torch.full((64,), torch.nan)}, "tensor encoder.net.0.bias"),
-    "negative": ({}, {"dictionary__background": -torch.ones(128, 128)}, "tensor dictionary.background"),
+    "another shape": (
+        {},
+        {"dictionary__disk": torch.ones(3, 3)},
+        "tensor dictionary.disk of shape (3, 3)",
+    ),
+    "another kind": (
+        {},
+        {"dictionary__spread": torch.ones(37, dtype=torch.int8)},
+        "tensor dictionary.spread",
+    ),
+    "not finite": (
+        {},
+        {"encoder__net.0.bias": torch.full((64,), torch.nan)},
+        "tensor encoder.net.0.bias",
+    ),
+    "negative": (
+        {},
+        {"dictionary__background": -torch.ones(128, 128)},
+        "tensor dictionary.background",
+    ),
     "no disks": ({}, {"dictionary__g": torch.zeros(0, 2)}, "tensor dictionary.g"),
-    "many entries": ({}, {"dictionary__intensity": torch.ones(1000, 37)}, "tensor dictionary.intensity"),
+    "many entries": (
+        {},
+        {"dictionary__intensity": torch.ones(1000, 37)},
+        "tensor dictionary.intensity",
+    ),
 }
 
 
 @pytest.mark.parametrize("case", HOSTILE)
-def test_weights_that_do_not_fit_are_refused(case: str, first: Any, kept: Path, tmp_path: Path) -> None:
+def test_weights_that_do_not_fit_are_refused(
+    case: str, first: Any, kept: Path, tmp_path: Path
+) -> None:
     about, tensors, said = HOSTILE[case]
     path = changed(kept, tmp_path / "bad.safetensors", about, **tensors)
     with pytest.raises(InputError) as caught:
@@ -174,12 +238,19 @@ def test_weights_of_another_version_of_the_package_are_read_and_that_is_said(
 ) -> None:
     ccstae.load(kept, first[1], SETTINGS, "cpu")
     assert capsys.readouterr().err == ""
-    ccstae.load(changed(kept, tmp_path / "old.safetensors", {"version": "0.0.1"}), first[1], SETTINGS, "cpu")
-    assert f"weights learned by ccstae '0.0.1'; this is {package.__version__}" in capsys.readouterr().err
+    ccstae.load(
+        changed(kept, tmp_path / "old.safetensors", {"version": "0.0.1"}), first[1], SETTINGS, "cpu"
+    )
+    assert (
+        f"weights learned by ccstae '0.0.1'; this is {package.__version__}"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_scan_that_holds_no_lattice_teaches_nothing() -> None:
-    counts = MODEL.counts(np.broadcast_to(np.eye(2), (4, 4, 2, 2)), 1e5, vacuum=np.ones((4, 4), bool))
+    counts = MODEL.counts(
+        np.broadcast_to(np.eye(2), (4, 4, 2, 2)), 1e5, vacuum=np.ones((4, 4), bool)
+    )
     assert ccstae.learn(counts, SETTINGS, "cpu") is None
 
 
@@ -196,7 +267,16 @@ methods: {ccstae: , com: , outside: {command: "true"}}
 
 
 def command(*words: object, folder: Path) -> subprocess.CompletedProcess[str]:
-    run = [sys.executable, "-c", "from ccstae.cli import main; main()", "--threads", "1", "map", "config.yaml", *map(str, words)]
+    run = [
+        sys.executable,
+        "-c",
+        "from ccstae.cli import main; main()",
+        "--threads",
+        "1",
+        "map",
+        "config.yaml",
+        *map(str, words),
+    ]
     return subprocess.run(run, cwd=folder, capture_output=True, text=True, timeout=300)
 
 
@@ -207,13 +287,31 @@ def test_the_command_line_keeps_weights_and_uses_them(tmp_path: Path) -> None:
         with h5py.File(tmp_path / f"{seed}.h5", "w") as file:
             file["counts"] = made.counts
             store.write_calibration(file, made.calibration, made.probe)
-    done = command("ccstae", "--counts", "1.h5", "--out", "one.h5", "--save-weights", "kept/weights.safetensors", folder=tmp_path)
+    done = command(
+        "ccstae",
+        "--counts",
+        "1.h5",
+        "--out",
+        "one.h5",
+        "--save-weights",
+        "kept/weights.safetensors",
+        folder=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     for seed in (1, 2):
-        given = ("--counts", f"{seed}.h5", "--out", f"with{seed}.h5", "--weights", "kept/weights.safetensors")
+        given = (
+            "--counts",
+            f"{seed}.h5",
+            "--out",
+            f"with{seed}.h5",
+            "--weights",
+            "kept/weights.safetensors",
+        )
         done = command("ccstae", *given, folder=tmp_path)
         assert done.returncode == 0, done.stderr
-    one, again, other = (store.read_map(tmp_path / name) for name in ("one.h5", "with1.h5", "with2.h5"))
+    one, again, other = (
+        store.read_map(tmp_path / name) for name in ("one.h5", "with1.h5", "with2.h5")
+    )
     assert one.F.tobytes() == again.F.tobytes()
     assert "weights" not in one.attributes
     assert other.attributes["weights"] == "kept/weights.safetensors"
@@ -221,10 +319,23 @@ def test_the_command_line_keeps_weights_and_uses_them(tmp_path: Path) -> None:
     (tmp_path / "bad.safetensors").write_bytes(b"not weights at all")
     for method, weights_file, said in (
         ("ccstae", "bad.safetensors", "not a readable safetensors file"),
-        ("com", "kept/weights.safetensors", "method com has no weights; expected one of ccstae, ccstae-pooled"),
+        (
+            "com",
+            "kept/weights.safetensors",
+            "method com has no weights; expected one of ccstae, ccstae-pooled",
+        ),
         ("outside", "kept/weights.safetensors", "is a program from outside"),
     ):
-        done = command(method, "--counts", "1.h5", "--out", "bad.h5", "--weights", weights_file, folder=tmp_path)
+        done = command(
+            method,
+            "--counts",
+            "1.h5",
+            "--out",
+            "bad.h5",
+            "--weights",
+            weights_file,
+            folder=tmp_path,
+        )
         assert (done.returncode, done.stdout) == (2, "")
         assert said in done.stderr
         assert len(done.stderr.splitlines()) == 1

@@ -16,7 +16,9 @@ from ccstae.machine.device import resolve
 
 
 @pytest.mark.parametrize("there", [False, True])
-def test_auto_takes_the_gpu_where_there_is_one(there: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_takes_the_gpu_where_there_is_one(
+    there: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
     assert resolve("cpu") == "cpu"
     assert resolve("auto") == ("cuda" if there else "cpu")
@@ -34,7 +36,9 @@ def test_a_simulation_on_a_missing_gpu_ends_at_once(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     config = str(Path(__file__).parents[2] / "config" / "default.yaml")
     out = ["--out", str(tmp_path / "a.h5"), "--optics", str(tmp_path / "b.h5")]
-    monkeypatch.setattr(sys, "argv", ["ccstae", "simulate", config, "heterostructure", "--device", "gpu", *out])
+    monkeypatch.setattr(
+        sys, "argv", ["ccstae", "simulate", config, "heterostructure", "--device", "gpu", *out]
+    )
     with pytest.raises(SystemExit) as end:
         cli.main()
     assert end.value.code == 2
@@ -55,5 +59,7 @@ def test_memory_of_one_batch_serves_the_next() -> None:
         "    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before\n"
         "keep_freed_memory(); faults(); print(faults())\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
     assert int(done.stdout) < 200

@@ -29,7 +29,9 @@ COUNTS = Model().counts(random_deformations((2, 3)), 1e5)
         (1, "cpu", ["batches smaller by 4", "batches smaller by 16", "on the CPU"]),
     ],
 )
-def test_a_gpu_out_of_memory(room: int, used: str, said: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_gpu_out_of_memory(
+    room: int, used: str, said: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     def task(on: str) -> int:
         if on == "cuda" and device.batch(128) > room:
             raise torch.OutOfMemoryError("CUDA out of memory")
@@ -49,9 +51,15 @@ def test_a_gpu_out_of_memory(room: int, used: str, said: list[str], capsys: pyte
 def test_a_scene_is_drawn_on_the_cpu_from_where_the_gpu_is_full_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Both renderers are those of the CPU; the one asked for as the GPU's has room for a vacuum probe and two tiles."""
+    """Both renderers are those of the CPU; the one asked for as the GPU's has room for a vacuum
+    probe and two tiles.
+    """
     config, _ = made(
-        {"kind": "heterostructure", "scan": {"shape": [2, 2], "step_A": 400}, "reference_A": [-300, -300, 0, 300]},
+        {
+            "kind": "heterostructure",
+            "scan": {"shape": [2, 2], "step_A": 400},
+            "reference_A": [-300, -300, 0, 300],
+        },
         microscope=SMALL,
         materials=WARM,
     )
@@ -76,7 +84,11 @@ def test_a_scene_is_drawn_on_the_cpu_from_where_the_gpu_is_full_on(
     monkeypatch.setattr(device, "resolve", lambda given: "cuda")
     simulate.simulate(config, "made", tmp_path / "gpu.h5", tmp_path / "gpu.optics.h5")
     assert tiles == ["cuda"] * 5 + ["cpu"] * 2
-    assert [line for line in capsys.readouterr().err.splitlines() if line.endswith("out of memory; again on the CPU")]
+    assert [
+        line
+        for line in capsys.readouterr().err.splitlines()
+        if line.endswith("out of memory; again on the CPU")
+    ]
     with h5py.File(tmp_path / "cpu.h5") as expected, h5py.File(tmp_path / "gpu.h5") as found:
         assert np.abs(found["patterns"][...] - expected["patterns"][...]).max() < 1e-7
 
@@ -85,6 +97,12 @@ def test_smaller_batches_give_the_same_patterns() -> None:
     flat = COUNTS.counts.reshape(-1, *COUNTS.counts.shape[2:])
     whole = torch.cat([patterns for _, patterns in windows.chunks(flat, "cpu")])
     with device.smaller_batches(64):
-        sizes, parts = zip(*((where.stop - where.start, patterns) for where, patterns in windows.chunks(flat, "cpu")), strict=True)
+        sizes, parts = zip(
+            *(
+                (where.stop - where.start, patterns)
+                for where, patterns in windows.chunks(flat, "cpu")
+            ),
+            strict=True,
+        )
     assert max(sizes) < len(flat)
     assert torch.equal(torch.cat(parts), whole)

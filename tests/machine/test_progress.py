@@ -25,10 +25,16 @@ def test_items_pass_unchanged_and_the_log_gets_one_line(capsys: pytest.CaptureFi
 
 def test_lines_come_at_intervals(capsys: pytest.CaptureFixture[str]) -> None:
     list(progress(iter("abc"), total=3, label="rows", interval_s=0))
-    assert [line.split(",")[0] for line in capsys.readouterr().err.splitlines()] == ["rows: 1/3", "rows: 2/3", "rows: 3/3"]
+    assert [line.split(",")[0] for line in capsys.readouterr().err.splitlines()] == [
+        "rows: 1/3",
+        "rows: 2/3",
+        "rows: 3/3",
+    ]
 
 
-def test_a_log_beside_a_terminal_gets_lines_and_no_bar(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_log_beside_a_terminal_gets_lines_and_no_bar(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")

@@ -16,31 +16,48 @@ def test_entries_are_told_apart_by_their_lattice_too():
     generator = torch.Generator().manual_seed(0)
     label = (torch.rand(400, generator=generator) < 0.5).long()
     x = 0.08 * label + 0.01 * torch.randn(400, generator=generator)
-    odds = torch.stack([torch.zeros(400), 3.0 * (label - 0.5) + 1.5 * torch.randn(400, generator=generator)], 1).double()
+    odds = torch.stack(
+        [torch.zeros(400), 3.0 * (label - 0.5) + 1.5 * torch.randn(400, generator=generator)], 1
+    ).double()
     found = (x.double(), torch.full((400,), 1e-4, dtype=torch.float64))
     area = entries.areas(odds, found)
-    assert torch.allclose(area[:, 0].sort().values, torch.tensor([0.0, 0.08], dtype=torch.float64), atol=3e-3)
-    before, after = ((o.argmax(1) == label).double().mean() for o in (odds, odds + entries.area_odds(area, found)))
+    assert torch.allclose(
+        area[:, 0].sort().values, torch.tensor([0.0, 0.08], dtype=torch.float64), atol=3e-3
+    )
+    before, after = (
+        (o.argmax(1) == label).double().mean()
+        for o in (odds, odds + entries.area_odds(area, found))
+    )
     assert after > 0.99 > before
     # One lattice for all: nothing changes.
     same = (torch.randn(400, generator=generator).double() * 0.01, found[1])
     area = entries.areas(odds, same)
-    assert ((odds + entries.area_odds(area, same)).argmax(1) == odds.argmax(1)).double().mean() > 0.97
+    assert (
+        (odds + entries.area_odds(area, same)).argmax(1) == odds.argmax(1)
+    ).double().mean() > 0.97
 
 
 def test_log_area_and_its_variance():
     M = torch.tensor([[[1.02, 0.01], [-0.005, 0.97]]], dtype=torch.float64)
     root = 1e-4 * torch.randn(4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     value, variance = entries.log_area(M, (root @ root.T)[None])
-    draws = torch.randn(20_000, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(2)) @ root.T
+    draws = (
+        torch.randn(20_000, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+        @ root.T
+    )
     assert float(value) == pytest.approx(np.log(1.02 * 0.97 + 0.01 * 0.005))
-    assert float(variance) == pytest.approx(float(torch.linalg.det(M + draws.reshape(-1, 2, 2)).log().var()), rel=0.03)
+    assert float(variance) == pytest.approx(
+        float(torch.linalg.det(M + draws.reshape(-1, 2, 2)).log().var()), rel=0.03
+    )
 
 
 @pytest.mark.parametrize("error", [0.0, 0.01, 0.3])
 def test_noise_free_counts_are_likeliest_where_they_come_from_whatever_the_model_error(error):
     x = torch.linspace(-8, 8, 200, dtype=torch.float64)
-    inside, background = torch.ones(1, 1, 200, dtype=torch.float64), torch.full((1, 1, 200), 3.0, dtype=torch.float64)
+    inside, background = (
+        torch.ones(1, 1, 200, dtype=torch.float64),
+        torch.full((1, 1, 200), 3.0, dtype=torch.float64),
+    )
 
     def model(intensity, place):
         return (intensity * torch.sigmoid(4 * (4 - (x - place).abs())))[None, None] + background
@@ -72,7 +89,9 @@ def test_entries_are_counted_and_told_apart():
 
 
 def test_entries_are_counted_where_disks_hold_few_counts():
-    """Ten counts a disk, without background: the variance that a pattern states is its own counts, small where they are few by chance."""
+    """Ten counts a disk, without background: the variance that a pattern states is its own counts,
+    small where they are few by chance.
+    """
     rng = np.random.default_rng(1)
     shares = np.array([[1.0, 2, 3, 1, 2, 3, 1, 2, 3], [3.0, 2, 1, 3, 2, 1, 3, 2, 1]]) / 18
     label = rng.integers(0, 2, 500)
@@ -94,8 +113,13 @@ def test_a_probe_that_meets_the_sample_with_its_rim_is_beside_it():
     rng = np.random.default_rng(0)
     counts = model.counts(F, 1e6)
     mixed = np.stack(
-        [[s * model.pattern(f) + (1 - s) * model.probe for s, f in zip(*row, strict=True)] for row in zip(share, F, strict=True)]
+        [
+            [s * model.pattern(f) + (1 - s) * model.probe for s, f in zip(*row, strict=True)]
+            for row in zip(share, F, strict=True)
+        ]
     )
-    answer = ccstae.map_strain(replace(counts, counts=rng.poisson(1e6 * mixed).astype(np.uint32)), CcstaeSettings(), "cpu")
+    answer = ccstae.map_strain(
+        replace(counts, counts=rng.poisson(1e6 * mixed).astype(np.uint32)), CcstaeSettings(), "cpu"
+    )
     assert np.isfinite(answer.F).all()
     np.testing.assert_array_equal(answer.label > 0, share > 0.5)

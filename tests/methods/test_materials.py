@@ -1,4 +1,6 @@
-"""One setting for every material, and no truth in reach: the method on simulated scenes that it was not made on."""
+"""One setting for every material, and no truth in reach: the method on simulated scenes that it was
+not made on.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ from ccstae.io import store
 CONFIG = """
 name: other
 device: cpu
-microscope: {energy_keV: 80, semiangle_mrad: 3, pixel_size_inv_A: 0.0135, detector_px: 96, point_spread_px: 0.5}
+microscope: {energy_keV: 80, semiangle_mrad: 3, pixel_size_inv_A: 0.0135, detector_px: 96}
 materials:
   MoS2: {prototype: mx2-2h, species: [Mo, S], a_A: 3.160, thickness_A: 3.17}
   MoSe2: {prototype: mx2-2h, species: [Mo, Se], a_A: 3.289, thickness_A: 3.34}
@@ -39,7 +41,9 @@ seeds: {test: [1], tune: []}
 """
 
 
-def made(scene: str, electrons: float, folder: Path, **microscope: float) -> tuple[config.Config, Path, store.Truth]:
+def made(
+    scene: str, electrons: float, folder: Path, **microscope: float
+) -> tuple[config.Config, Path, store.Truth]:
     """The scene's counts and truth, simulated into a folder laid out as a run's."""
     data = yaml.safe_load(CONFIG)
     data["microscope"] |= microscope
@@ -52,9 +56,20 @@ def made(scene: str, electrons: float, folder: Path, **microscope: float) -> tup
 
 def mapped(given: config.Config, counts: Path, out: Path, folder: Path) -> store.Map:
     """The map that `ccstae map` makes, run in this folder."""
-    words = [sys.executable, "-c", "from ccstae.cli import main; main()", "--threads", "1", "map", "-", "ccstae"]
+    words = [
+        sys.executable,
+        "-c",
+        "from ccstae.cli import main; main()",
+        "--threads",
+        "1",
+        "map",
+        "-",
+        "ccstae",
+    ]
     words += ["--counts", str(counts), "--out", str(out)]
-    done = subprocess.run(words, cwd=folder, input=config.dump(given), capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        words, cwd=folder, input=config.dump(given), capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr
     return store.read_map(folder / out)
 
@@ -66,7 +81,9 @@ def ratio(answer: store.Map, truth: store.Truth, given: config.Config) -> np.nda
     return np.sqrt(((found.error / truth.limit[given.levels[0].name])[inside] ** 2).mean(0))
 
 
-def test_another_pair_of_materials_with_the_same_settings_and_no_truth_in_reach(tmp_path: Path) -> None:
+def test_another_pair_of_materials_with_the_same_settings_and_no_truth_in_reach(
+    tmp_path: Path,
+) -> None:
     run, alone = tmp_path / "run", tmp_path / "alone"
     given, counts, truth = made("junction", 1e5, run)
     beside = mapped(given, counts, Path("map.h5"), run)

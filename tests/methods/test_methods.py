@@ -1,4 +1,6 @@
-"""Running methods: the registry, the map file they end in, the site finder they share, and programs from outside."""
+"""Running methods: the registry, the map file they end in, the site finder they share, and programs
+from outside.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,8 @@ given = parser.parse_args()
 with h5py.File(given.counts) as file:
     scan = file["counts"].shape[:2]
 with h5py.File(given.map, "w") as file:
-    file["F"] = np.broadcast_to(np.eye(2) * json.loads(given.settings).get("scale", 1.0), (*scan, 2, 2))
+    scale = json.loads(given.settings).get("scale", 1.0)
+    file["F"] = np.broadcast_to(np.eye(2) * scale, (*scan, 2, 2))
 """
 
 
@@ -75,7 +78,9 @@ def test_every_method_with_settings_has_a_module_and_the_other_way_round() -> No
     assert set(base.REGISTRY) == set(SETTINGS)
 
 
-def test_an_unknown_method_is_refused_with_the_nearest_name(tmp_path: Path, counts_path: Path) -> None:
+def test_an_unknown_method_is_refused_with_the_nearest_name(
+    tmp_path: Path, counts_path: Path
+) -> None:
     with pytest.raises(InputError, match="'temlate'; did you mean 'template'"):
         run(configured({"template": {}}), "temlate", counts_path, tmp_path / "map.h5")
     with pytest.raises(InputError, match="did you mean 'zero'"):
@@ -98,29 +103,56 @@ def test_a_map_says_how_it_was_made(method: str, tmp_path: Path, counts_path: Pa
 
 @pytest.mark.parametrize("method", sorted(SETTINGS))
 def test_two_runs_give_the_same_bytes(method: str, tmp_path: Path, counts_path: Path) -> None:
-    small = {"ccstae-2023": {"channels": 8, "pools": [3, 2, 1], "binning": 4, "upsample": 2, "epochs": [1, 2], "batch": [2, 2]}}
+    small = {
+        "ccstae-2023": {
+            "channels": 8,
+            "pools": [3, 2, 1],
+            "binning": 4,
+            "upsample": 2,
+            "epochs": [1, 2],
+            "batch": [2, 2],
+        }
+    }
     for name in ("one.h5", "other.h5"):
-        run(configured({method: {"settings": small.get(method, {})}}), method, counts_path, tmp_path / name)
+        run(
+            configured({method: {"settings": small.get(method, {})}}),
+            method,
+            counts_path,
+            tmp_path / name,
+        )
     one, other = (store.read_map(tmp_path / name) for name in ("one.h5", "other.h5"))
     for field in ("F", "covariance", "label", "centre_px", "dictionary"):
         found, again = getattr(one, field), getattr(other, field)
         assert (found is None and again is None) or found.tobytes() == again.tobytes(), field
 
 
-# How another processor computes: no wide vectors, other sums. Counts do not change; methods stay within 1e-4, far below the bound.
+# How another processor computes: no wide vectors, other sums. Counts do not change; methods stay
+# within 1e-4, far below the bound.
 PLAIN = {
     "ATEN_CPU_CAPABILITY": "default",
     "MKL_ENABLE_INSTRUCTIONS": "SSE4_2",
-    "NPY_DISABLE_CPU_FEATURES": "AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL AVX2 FMA3",
+    "NPY_DISABLE_CPU_FEATURES": "AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL "
+    "AVX2 FMA3",
 }
 
 
 @pytest.mark.parametrize("method", ["com", "template", "ccstae"])
-def test_another_processor_gives_nearly_the_same_map(method: str, tmp_path: Path, counts_path: Path) -> None:
+def test_another_processor_gives_nearly_the_same_map(
+    method: str, tmp_path: Path, counts_path: Path
+) -> None:
     made = configured({method: {}})
     run(made, method, counts_path, tmp_path / "here.h5")
     (tmp_path / "config.yaml").write_text(config.dump(made))
-    words = ["ccstae", "map", "config.yaml", method, "--counts", str(counts_path), "--out", "there.h5"]
+    words = [
+        "ccstae",
+        "map",
+        "config.yaml",
+        method,
+        "--counts",
+        str(counts_path),
+        "--out",
+        "there.h5",
+    ]
     subprocess.run(words, cwd=tmp_path, env=os.environ | PLAIN, check=True, capture_output=True)
     here, there = (store.read_map(tmp_path / f"{name}.h5").F for name in ("here", "there"))
     assert np.abs(here - there).max() < 1e-4
@@ -128,13 +160,21 @@ def test_another_processor_gives_nearly_the_same_map(method: str, tmp_path: Path
 
 def test_another_processor_draws_the_same_counts() -> None:
     drawn = (
-        "import hashlib, numpy as np; from ccstae.simulation import noise; from ccstae.config.run import Level;"
+        "import hashlib, numpy as np; from ccstae.simulation import noise; from ccstae.config.run "
+        "import Level;"
         " y, x = np.mgrid[-32:32, -32:32];"
         "pattern = np.exp(-np.hypot(x, y) / 5); level = Level(background=0.25, electrons=1e5);"
-        "print(hashlib.sha256(np.stack([noise.pattern_counts(pattern, level, 1, 'a', i) for i in range(20)])).hexdigest())"
+        "print(hashlib.sha256(np.stack([noise.pattern_counts(pattern, level, 1, 'a', i) for i in "
+        "range(20)])).hexdigest())"
     )
     here, there = (
-        subprocess.run([sys.executable, "-c", drawn], env=os.environ | extra, check=True, capture_output=True, text=True).stdout
+        subprocess.run(
+            [sys.executable, "-c", drawn],
+            env=os.environ | extra,
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
         for extra in ({}, PLAIN)
     )
     assert here == there
@@ -142,10 +182,15 @@ def test_another_processor_draws_the_same_counts() -> None:
 
 def test_zero_is_no_strain_everywhere(tmp_path: Path, counts_path: Path) -> None:
     run(configured({"zero": {}}), "zero", counts_path, tmp_path / "map.h5")
-    np.testing.assert_array_equal(store.read_map(tmp_path / "map.h5").F, np.broadcast_to(np.eye(2), (2, 3, 2, 2)))
+    np.testing.assert_array_equal(
+        store.read_map(tmp_path / "map.h5").F, np.broadcast_to(np.eye(2), (2, 3, 2, 2))
+    )
 
 
-@pytest.mark.parametrize(("F", "said"), [(np.zeros((3, 2, 2, 2)), "shape"), (np.full((2, 3, 2, 2), np.inf), "infinities")])
+@pytest.mark.parametrize(
+    ("F", "said"),
+    [(np.zeros((3, 2, 2, 2)), "shape"), (np.full((2, 3, 2, 2), np.inf), "infinities")],
+)
 def test_an_answer_outside_the_contract_is_refused(
     F: np.ndarray, said: str, tmp_path: Path, counts_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,7 +202,12 @@ def test_an_answer_outside_the_contract_is_refused(
 
 def test_a_program_from_outside_gets_a_checked_map(tmp_path: Path, counts_path: Path) -> None:
     command = python(OUTSIDE, tmp_path)
-    run(configured({"mine": {"command": command, "settings": {"scale": 1.25}}}), "mine", counts_path, tmp_path / "maps" / "mine.h5")
+    run(
+        configured({"mine": {"command": command, "settings": {"scale": 1.25}}}),
+        "mine",
+        counts_path,
+        tmp_path / "maps" / "mine.h5",
+    )
     answer = store.read_map(tmp_path / "maps" / "mine.h5", (2, 3))
     np.testing.assert_array_equal(answer.F, np.broadcast_to(1.25 * np.eye(2), (2, 3, 2, 2)))
     assert answer.attributes["method"] == "mine"
@@ -169,20 +219,33 @@ def test_a_program_from_outside_gets_a_checked_map(tmp_path: Path, counts_path: 
 @pytest.mark.parametrize(
     ("code", "said"),
     [
-        ("print('one'); raise SystemExit('the lattice went missing')", "exit code 1; it last printed: one | the lattice went missing"),
+        (
+            "print('one'); raise SystemExit('the lattice went missing')",
+            "exit code 1; it last printed: one | the lattice went missing",
+        ),
         ("print('nothing to do')", "wrote no map file.*nothing to do"),
-        ("import time; print('still here', flush=True); time.sleep(60)", "longer than its time_limit_s of 2 s.*still here"),
-        (OUTSIDE.replace("(*scan, 2, 2)", "(*scan[::-1], 2, 2)"), r"/F has shape \(3, 2, 2, 2\); expected \(2, 3, 2, 2\)"),
+        (
+            "import time; print('still here', flush=True); time.sleep(60)",
+            "longer than its time_limit_s of 2 s.*still here",
+        ),
+        (
+            OUTSIDE.replace("(*scan, 2, 2)", "(*scan[::-1], 2, 2)"),
+            r"/F has shape \(3, 2, 2, 2\); expected \(2, 3, 2, 2\)",
+        ),
         (OUTSIDE.replace('["F"]', '["f"]'), "no dataset /F"),
         (OUTSIDE.replace("1.0)", "np.inf)"), "infinities"),
         ("import sys; open(sys.argv[4], 'w').write('F = 1')", "not a readable HDF5 file"),
     ],
     ids=["fails", "no map", "too slow", "wrong shape", "wrong name", "infinite", "no HDF5"],
 )
-def test_a_program_that_fails_is_quoted_and_leaves_nothing(code: str, said: str, tmp_path: Path, counts_path: Path) -> None:
+def test_a_program_that_fails_is_quoted_and_leaves_nothing(
+    code: str, said: str, tmp_path: Path, counts_path: Path
+) -> None:
     (tmp_path / "maps").mkdir()
     entry = {"command": python(code.replace(" | ", "\n"), tmp_path), "time_limit_s": 2}
-    with pytest.raises(InputError, match="methods.mine: .*" + said.replace(" | ", r" \| ")) as caught:
+    with pytest.raises(
+        InputError, match="methods.mine: .*" + said.replace(" | ", r" \| ")
+    ) as caught:
         run(configured({"mine": entry}), "mine", counts_path, tmp_path / "maps" / "mine.h5")
     assert "\n" not in str(caught.value)
     assert list((tmp_path / "maps").iterdir()) == []
@@ -190,16 +253,25 @@ def test_a_program_that_fails_is_quoted_and_leaves_nothing(code: str, said: str,
 
 @pytest.mark.parametrize(
     ("command", "said"),
-    [("no-such-program --fast", "'no-such-program' cannot be started"), ("'open quote", "cannot be split"), (" ", "expected a program")],
+    [
+        ("no-such-program --fast", "'no-such-program' cannot be started"),
+        ("'open quote", "cannot be split"),
+        (" ", "expected a program"),
+    ],
 )
-def test_a_command_that_cannot_start_says_so(command: str, said: str, tmp_path: Path, counts_path: Path) -> None:
+def test_a_command_that_cannot_start_says_so(
+    command: str, said: str, tmp_path: Path, counts_path: Path
+) -> None:
     with pytest.raises(InputError, match=said):
         run(configured({"mine": {"command": command}}), "mine", counts_path, tmp_path / "map.h5")
 
 
 def test_a_command_never_meets_a_shell(tmp_path: Path, counts_path: Path) -> None:
     touched = tmp_path / "touched"
-    entry = {"command": f"{sys.executable} -c 'pass' $(touch {touched}) ; touch {touched}", "settings": {"a": f"$(touch {touched})"}}
+    entry = {
+        "command": f"{sys.executable} -c 'pass' $(touch {touched}) ; touch {touched}",
+        "settings": {"a": f"$(touch {touched})"},
+    }
     with pytest.raises(InputError, match="wrote no map file"):
         run(configured({"mine": entry}), "mine", counts_path, tmp_path / "map.h5")
     assert not touched.exists()
@@ -244,20 +316,34 @@ def test_the_example_of_the_documentation_is_a_method(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "clean.h5", "w") as file:
         file["counts"] = made.counts
         store.write_calibration(file, made.calibration, made.probe)
-    run(configured({"mine": {"command": python(code, tmp_path)}}), "mine", tmp_path / "clean.h5", tmp_path / "map.h5")
+    run(
+        configured({"mine": {"command": python(code, tmp_path)}}),
+        "mine",
+        tmp_path / "clean.h5",
+        tmp_path / "map.h5",
+    )
     assert np.abs(errors(store.read_map(tmp_path / "map.h5", (2, 3)).F, truth)).max() < 1e-4
 
 
 TOLD = OUTSIDE + '    file["own_strain"] = np.zeros((*scan, 4))\n    file.attrs["seconds"] = 1e-3\n'
 
 
-def test_a_program_may_tell_its_mapping_time_and_its_own_strain(tmp_path: Path, counts_path: Path) -> None:
-    run(configured({"mine": {"command": python(TOLD, tmp_path)}}), "mine", counts_path, tmp_path / "map.h5")
+def test_a_program_may_tell_its_mapping_time_and_its_own_strain(
+    tmp_path: Path, counts_path: Path
+) -> None:
+    run(
+        configured({"mine": {"command": python(TOLD, tmp_path)}}),
+        "mine",
+        counts_path,
+        tmp_path / "map.h5",
+    )
     answer = store.read_map(tmp_path / "map.h5", (2, 3))
     assert answer.attributes["seconds"] == 1e-3
     np.testing.assert_array_equal(answer.own_strain, np.zeros((2, 3, 4)))
     entry = {"command": python(TOLD.replace("1e-3", "1e9"), tmp_path)}
-    with pytest.raises(InputError, match=r"attribute seconds is 1000000000\.0; expected those of the mapping"):
+    with pytest.raises(
+        InputError, match=r"attribute seconds is 1000000000\.0; expected those of the mapping"
+    ):
         run(configured({"mine": entry}), "mine", counts_path, tmp_path / "map.h5")
 
 
@@ -265,21 +351,34 @@ def test_a_program_may_tell_its_mapping_time_and_its_own_strain(tmp_path: Path, 
     ("state", "said"),
     [
         (None, "environment absent missing: no .environments/absent.python"),
-        ("error: it could not be made from envs/absent.lock: ERROR: No matching distribution", "No matching distribution"),
+        (
+            "error: it could not be made from envs/absent.lock: ERROR: No matching distribution",
+            "No matching distribution",
+        ),
         ("/nowhere/bin/python", "no /nowhere/bin/python"),
         (sys.executable, "failed with exit code 1; it last printed: the lattice went missing"),
     ],
     ids=["never made", "could not be made", "gone", "broken"],
 )
 def test_a_method_with_an_environment_of_its_own_may_fail(
-    state: str | None, said: str, tmp_path: Path, counts_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    state: str | None,
+    said: str,
+    tmp_path: Path,
+    counts_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".environments").mkdir()
     (tmp_path / "program.py").write_text("raise SystemExit('the lattice went missing')")
     if state is not None:
         external.interpreter("absent").write_text(state + "\n")
-    run(configured({"peer": {"command": "python program.py", "environment": "absent"}}), "peer", counts_path, tmp_path / "map.h5")
+    run(
+        configured({"peer": {"command": "python program.py", "environment": "absent"}}),
+        "peer",
+        counts_path,
+        tmp_path / "map.h5",
+    )
     answer = store.read_map(tmp_path / "map.h5", (2, 3))
     assert np.isnan(answer.F).all()
     assert said in answer.attributes["error"]
@@ -287,12 +386,19 @@ def test_a_method_with_an_environment_of_its_own_may_fail(
     assert "the run goes on without it" in capsys.readouterr().err
 
 
-def test_a_method_with_an_environment_runs_in_its_python(tmp_path: Path, counts_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_method_with_an_environment_runs_in_its_python(
+    tmp_path: Path, counts_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".environments").mkdir()
     external.interpreter("own").write_text(sys.executable + "\n")
     (tmp_path / "program.py").write_text(OUTSIDE)
-    run(configured({"peer": {"command": "python program.py", "environment": "own"}}), "peer", counts_path, tmp_path / "map.h5")
+    run(
+        configured({"peer": {"command": "python program.py", "environment": "own"}}),
+        "peer",
+        counts_path,
+        tmp_path / "map.h5",
+    )
     assert "error" not in store.read_map(tmp_path / "map.h5", (2, 3)).attributes
 
 
@@ -302,7 +408,9 @@ def test_an_environment_that_cannot_be_made_says_why_and_fails_nothing(tmp_path:
     words = [sys.executable, str(script), str(tmp_path / "bad.lock"), str(tmp_path / "bad.python")]
     assert subprocess.run(words, capture_output=True, timeout=120).returncode == 0
     assert (tmp_path / "bad.python").read_text().startswith("error: it could not be made from")
-    (tmp_path / "good.lock").write_text(f"numpy=={np.__version__}\n")  # this Python has it already, as one that conda made would
+    (tmp_path / "good.lock").write_text(
+        f"numpy=={np.__version__}\n"
+    )  # this Python has it already, as one that conda made would
     words[2:] = [str(tmp_path / "good.lock"), str(tmp_path / "good.python")]
     assert subprocess.run(words, capture_output=True).returncode == 0
     assert (tmp_path / "good.python").read_text().strip() == sys.executable

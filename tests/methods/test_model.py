@@ -1,4 +1,6 @@
-"""The CC-ST-AE model: likelihood, refinement, encoder and the whole method, on patterns made by hand."""
+"""The CC-ST-AE model: likelihood, refinement, encoder and the whole method, on patterns made by
+hand.
+"""
 
 from dataclasses import replace
 
@@ -25,51 +27,75 @@ def test_score_and_information_are_the_derivatives_of_the_deviance():
     prior = dictionary.intensity.expand(8, -1).clone()
     state = refine.State(M, centre, prior.clone(), torch.ones(8), prior)
     at = refine.evaluate(patterns, dictionary, state)
-    # Score of the centre with the intensities held, from evaluate's own numbers: undo the elimination.
+    # Score of the centre with the intensities held, from evaluate's own numbers: undo the
+    # elimination.
     step = 2e-3
     for axis in range(2):
         move = torch.zeros(2)
         move[axis] = step
         up, down = (
-            refine.evaluate(patterns, dictionary, refine.State(M, centre + s * move, prior, state.level, prior)).deviance for s in (1, -1)
+            refine.evaluate(
+                patterns, dictionary, refine.State(M, centre + s * move, prior, state.level, prior)
+            ).deviance
+            for s in (1, -1)
         )
         numeric = -(up - down) / (2 * step) / 2
         eliminated = (at.cross[:, :, axis] * (at.pull / at.own)).sum(1)
         exact = at.slope[:, 4 + axis] + eliminated
-        # A step that takes a disk into the next pixel moves its window: other pixels, another deviance.
-        near, far = (transformer.positions(M, centre + s * move, dictionary.g).round() for s in (1, -1))
+        # A step that takes a disk into the next pixel moves its window: other pixels, another
+        # deviance.
+        near, far = (
+            transformer.positions(M, centre + s * move, dictionary.g).round() for s in (1, -1)
+        )
         same = (near == far).all(-1).all(-1)
         assert same.sum() >= 5
-        assert (numeric - exact)[same].abs().max() < 0.03 * exact.abs().max() + 0.03 * at.normal[:, 4, 4].sqrt().max()
+        assert (numeric - exact)[same].abs().max() < 0.03 * exact.abs().max() + 0.03 * at.normal[
+            :, 4, 4
+        ].sqrt().max()
 
 
 def test_the_deviance_has_no_steps_where_windows_move_on():
     patterns, dictionary, state = started(4, 0.7)
     along = [
-        refine.evaluate(patterns, dictionary, replace(state, centre=state.centre + shift)).deviance for shift in np.arange(-0.6, 0.6, 0.02)
+        refine.evaluate(patterns, dictionary, replace(state, centre=state.centre + shift)).deviance
+        for shift in np.arange(-0.6, 0.6, 0.02)
     ]
     curve = torch.stack(along)
-    # Second differences of a smooth curve are small; a window that moves on once brought steps of ten units.
-    assert float((curve[2:] - 2 * curve[1:-1] + curve[:-2]).abs().max()) < 0.02 * float(curve.max() - curve.min())
+    # Second differences of a smooth curve are small; a window that moves on once brought steps of
+    # ten units.
+    assert float((curve[2:] - 2 * curve[1:-1] + curve[:-2]).abs().max()) < 0.02 * float(
+        curve.max() - curve.min()
+    )
 
 
 def test_climbs_arrive_in_noise():
     """Fisher's steps alone leave half of these patterns 0.2 below the maximum after five steps."""
     patterns, dictionary, state = started(48, 0.7)
     state = replace(state, M=state.M + 0.003)
-    after = [refine.refine(patterns, dictionary, state, steps, converged=1e-9)[1].deviance for steps in (5, 60)]
+    after = [
+        refine.refine(patterns, dictionary, state, steps, converged=1e-9)[1].deviance
+        for steps in (5, 60)
+    ]
     assert float((after[0] - after[1]).median()) < 0.02
 
 
 def test_a_shape_of_few_counts_stays_the_probe_and_one_of_many_is_learned():
     patterns, dictionary, state = started(24, 0.0, 1e6)
-    wide = dictionaries.normalised(torch.nn.functional.avg_pool2d(dictionary.disk[None, None], 7, 1, 3)[0, 0])
+    wide = dictionaries.normalised(
+        torch.nn.functional.avg_pool2d(dictionary.disk[None, None], 7, 1, 3)[0, 0]
+    )
     wrong = replace(dictionary, disk=wide, direct=wide)
     # The same patterns with a ten-thousandth of the counts.
     few = torch.poisson(patterns / 1e4, generator=torch.Generator().manual_seed(0))
     left = [
-        float((learn.shape(d, c, s, 2).disk - dictionary.disk).abs().sum() / (wide - dictionary.disk).abs().sum())
-        for d, c, s in ((wrong, patterns, state), (wrong.scaled(1e-4), few, replace(state, intensity=1e-4 * state.intensity)))
+        float(
+            (learn.shape(d, c, s, 2).disk - dictionary.disk).abs().sum()
+            / (wide - dictionary.disk).abs().sum()
+        )
+        for d, c, s in (
+            (wrong, patterns, state),
+            (wrong.scaled(1e-4), few, replace(state, intensity=1e-4 * state.intensity)),
+        )
     ]
     assert left[0] < 0.8
     assert 0.98 < left[1] < 1.02
@@ -80,7 +106,12 @@ def test_single_counts_beside_a_disk_are_no_model_error():
     aside = replace(state, centre=state.centre + torch.tensor([1.5, 0.0]))
     assert learn.model_error(dictionary, patterns, aside) == 0
     patterns, dictionary, state = started(12, 0.0, 1e7)
-    blurred = replace(dictionary, disk=dictionaries.normalised(torch.nn.functional.avg_pool2d(dictionary.disk[None, None], 3, 1, 1)[0, 0]))
+    blurred = replace(
+        dictionary,
+        disk=dictionaries.normalised(
+            torch.nn.functional.avg_pool2d(dictionary.disk[None, None], 3, 1, 1)[0, 0]
+        ),
+    )
     assert learn.model_error(blurred, patterns, state) > 0.02
 
 
@@ -93,7 +124,9 @@ def test_refinement_recovers_noise_free_deformations_from_one_percent_away():
     dictionary, patterns = dictionary_of(model, counts, M, centre)
     away = M + 0.01 * torch.randn(8, 2, 2, generator=torch.Generator().manual_seed(0))
     prior = dictionary.intensity.expand(8, -1).clone()
-    state, _ = refine.refine(patterns, dictionary, refine.State(away, centre + 0.2, prior.clone(), torch.ones(8), prior))
+    state, _ = refine.refine(
+        patterns, dictionary, refine.State(away, centre + 0.2, prior.clone(), torch.ones(8), prior)
+    )
     found = geometry.inverse_transpose(state.M.double().numpy()).reshape(2, 4, 2, 2)
     assert np.abs(errors(found, F)).max() < 1e-4
 
@@ -109,9 +142,15 @@ def test_trained_encoder_comes_closer_than_an_untrained_one_and_than_the_rough_l
 
     def miss(encoder):
         first = encoders.encode(encoder, dictionary, patterns, encoders.Encoded(rough, centre))
-        return float((transformer.positions(first.M - true, first.centre - 64, dictionary.g[1:])).norm(dim=-1).mean())
+        return float(
+            (transformer.positions(first.M - true, first.centre - 64, dictionary.g[1:]))
+            .norm(dim=-1)
+            .mean()
+        )
 
-    start = float(transformer.positions(rough - true, centre - 64, dictionary.g[1:]).norm(dim=-1).mean())
+    start = float(
+        transformer.positions(rough - true, centre - 64, dictionary.g[1:]).norm(dim=-1).mean()
+    )
     assert miss(trained) < 0.5 * start
     assert miss(trained) < 0.5 * miss(untrained)
 
@@ -127,7 +166,9 @@ def test_lattice_fit_of_the_encoder_is_exact_for_consistent_displacements_and_ha
     assert torch.allclose(fM, dM, atol=1e-5)
     assert torch.allclose(fc, dc, atol=1e-4)
     displacement.requires_grad_(True)
-    assert torch.autograd.gradcheck(lambda d: encoders.fit_lattice(d, precision, g), (displacement,))
+    assert torch.autograd.gradcheck(
+        lambda d: encoders.fit_lattice(d, precision, g), (displacement,)
+    )
 
 
 def test_background_under_and_between_the_disks_is_found():
@@ -137,7 +178,9 @@ def test_background_under_and_between_the_disks_is_found():
     M = torch.from_numpy(geometry.inverse_transpose(F.reshape(-1, 2, 2))).float()
     position = transformer.positions(M, torch.full((24, 2), 64.0), hk @ nominal.T)
     patterns = torch.from_numpy(counts.counts.reshape(-1, 128, 128).astype(np.float32))
-    found = backgrounds.radial(patterns, position, model.radius_px, (64.0, 64.0), torch.from_numpy(model.probe)).numpy()
+    found = backgrounds.radial(
+        patterns, position, model.radius_px, (64.0, 64.0), torch.from_numpy(model.probe)
+    ).numpy()
     true = 0.5 * 1e5 * model.background
     assert found[64, 64] == pytest.approx(true[64, 64], rel=0.05)
     assert found[64, 84:124:8] == pytest.approx(true[64, 84:124:8], rel=0.06)
@@ -159,7 +202,8 @@ def test_the_method_reaches_the_bound_and_knows_its_error(background, electrons)
         stated.append(np.sqrt(np.diagonal(answer.covariance[~vacuum], axis1=1, axis2=2)))
     e, sigma = np.concatenate(found), np.concatenate(stated)
     ratio = np.sqrt((e**2).mean(0)) / model.limit(np.eye(2), electrons, background)
-    # 396 patterns know a standard deviation to 4 %. At w = 0.7 some have a second maximum, higher than that by the truth.
+    # 396 patterns know a standard deviation to 4 %. At w = 0.7 some have a second maximum, higher
+    # than that by the truth.
     assert (ratio < 1.3).all()
     covered = (np.abs(e) < 1.96 * sigma).mean()
     assert 0.9 < covered < 0.99

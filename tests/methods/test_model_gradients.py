@@ -1,4 +1,6 @@
-"""Gradients of the model, held against finite differences in float64: rendering, likelihood, encoder's loss, learning of the disks."""
+"""Gradients of the model, held against finite differences in float64: rendering, likelihood,
+encoder's loss, learning of the disks.
+"""
 
 from dataclasses import replace
 from functools import partial
@@ -17,27 +19,41 @@ def test_derivatives_of_both_transformers_are_those_of_finite_differences():
     profile, pixels = smooth_profile(), 19
     direct = disk = affine.Surface(profile, pixels)
     offsets = transformer.square(pixels, torch.device("cpu"))
-    M = torch.eye(2, dtype=torch.float64) + 0.03 * torch.randn(5, 2, 2, dtype=torch.float64, generator=generator)
+    M = torch.eye(2, dtype=torch.float64) + 0.03 * torch.randn(
+        5, 2, 2, dtype=torch.float64, generator=generator
+    )
     shift = torch.rand(5, 3, 2, dtype=torch.float64, generator=generator) - 0.5
     _, by_place, by_M = affine.render(direct, disk, M, offsets, shift)
     step = 1e-7  # small: where the nearest grid point changes, the surface has a step of 1e-5
 
     def slope(dM: Tensor, ds: Tensor) -> Tensor:
-        up, down = (affine.render(direct, disk, M + s * step * dM, offsets, shift + s * step * ds)[0] for s in (1, -1))
+        up, down = (
+            affine.render(direct, disk, M + s * step * dM, offsets, shift + s * step * ds)[0]
+            for s in (1, -1)
+        )
         return (up - down) / (2 * step)
 
     unit = torch.eye(4, dtype=torch.float64)
     for axis in range(2):
         assert torch.allclose(by_place[:, :, axis], slope(0 * M, unit[axis, :2]), atol=1e-7)
     for entry in range(4):
-        assert torch.allclose(by_M[:, :, entry], slope(unit[entry].reshape(2, 2), 0 * shift), atol=1e-7)
+        assert torch.allclose(
+            by_M[:, :, entry], slope(unit[entry].reshape(2, 2), 0 * shift), atol=1e-7
+        )
 
 
 def test_a_warp_by_the_unit_matrix_is_the_rigid_rendering_and_any_other_keeps_the_counts():
     profile, pixels = smooth_profile(), 19
-    surface, offsets = affine.Surface(profile, pixels), transformer.square(pixels, torch.device("cpu"))
-    shift = torch.rand(6, 4, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(3)) - 0.5
-    T, by_place, _ = affine.render(surface, surface, torch.eye(2, dtype=torch.float64).expand(6, 2, 2), offsets, shift)
+    surface, offsets = (
+        affine.Surface(profile, pixels),
+        transformer.square(pixels, torch.device("cpu")),
+    )
+    shift = (
+        torch.rand(6, 4, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(3)) - 0.5
+    )
+    T, by_place, _ = affine.render(
+        surface, surface, torch.eye(2, dtype=torch.float64).expand(6, 2, 2), offsets, shift
+    )
     near, expansion = spline.Table(profile[None], pixels, offsets)(shift.reshape(-1, 2))
     rigid, Tx, Ty = (v.reshape(T.shape) for v in (expansion @ near).unbind(1))
     for one, other in ((T, rigid), (by_place[:, :, 0], Tx), (by_place[:, :, 1], Ty)):
@@ -45,27 +61,40 @@ def test_a_warp_by_the_unit_matrix_is_the_rigid_rendering_and_any_other_keeps_th
     M = torch.tensor([[1.05, 0.02], [-0.01, 0.97]], dtype=torch.float64).expand(6, 2, 2)
     warped = affine.render(surface, surface, M, offsets, shift)[0]
     assert torch.allclose(warped.sum(-1), T.sum(-1), rtol=1e-4)
-    # A disk of radius 4 px, 1.1 times wider along y than along x, is stretched by M: second moments go as M S M^T.
+    # A disk of radius 4 px, 1.1 times wider along y than along x, is stretched by M: second moments
+    # go as M S M^T.
     d = (offsets - shift[:1, :1]).reshape(-1, 2)
-    moment = [torch.einsum("p,pi,pj->ij", t / t.sum(), d - (t @ d) / t.sum(), d - (t @ d) / t.sum()) for t in (T[0, 0], warped[0, 0])]
+    moment = [
+        torch.einsum("p,pi,pj->ij", t / t.sum(), d - (t @ d) / t.sum(), d - (t @ d) / t.sum())
+        for t in (T[0, 0], warped[0, 0])
+    ]
     box = torch.eye(2, dtype=torch.float64) / 12  # of the pixel, which is not stretched
     assert torch.allclose(moment[1] - box, M[0] @ (moment[0] - box) @ M[0].T, atol=0.03)
 
 
 def doubled(one):
     """The same in float64."""
-    floats = {name: v.double() for name, v in vars(one).items() if isinstance(v, Tensor) and v.dtype == torch.float32}
+    floats = {
+        name: v.double()
+        for name, v in vars(one).items()
+        if isinstance(v, Tensor) and v.dtype == torch.float32
+    }
     return replace(one, **floats)
 
 
 def test_slope_of_the_likelihood_is_its_derivative_in_float64():
-    """The slope is that of minus half the deviance where the intensities follow to their conditional maximum."""
+    """The slope is that of minus half the deviance where the intensities follow to their
+    conditional maximum.
+    """
     patterns, dictionary, state = started(8, 0.5)
     dictionary, state, patterns = doubled(dictionary), doubled(state), patterns.double()
     state = replace(state, M=state.M + 0.002, centre=state.centre + 0.05)
     at = refine.evaluate(patterns, dictionary, state)
     deviation = torch.diagonal(at.normal, dim1=1, dim2=2).rsqrt()
-    still = refine.moved_by(state, at, torch.zeros(8, 7, dtype=torch.float64), dictionary.g).intensity - state.intensity
+    still = (
+        refine.moved_by(state, at, torch.zeros(8, 7, dtype=torch.float64), dictionary.g).intensity
+        - state.intensity
+    )
     for k in range(7):
         size = 1e-3 * deviation[:, k]
         steps = torch.zeros(8, 7, dtype=torch.float64)
@@ -73,13 +102,21 @@ def test_slope_of_the_likelihood_is_its_derivative_in_float64():
         for sign in (1, -1):
             steps[:, k] = sign * size
             moved = refine.moved_by(state, at, steps, dictionary.g)
-            values.append(refine.evaluate(patterns, dictionary, replace(moved, intensity=moved.intensity - still)).deviance)
+            values.append(
+                refine.evaluate(
+                    patterns, dictionary, replace(moved, intensity=moved.intensity - still)
+                ).deviance
+            )
         numeric = -(values[0] - values[1]) / (4 * size)
-        assert torch.allclose(numeric * deviation[:, k], at.slope[:, k] * deviation[:, k], atol=0.02, rtol=0.01), k
+        assert torch.allclose(
+            numeric * deviation[:, k], at.slope[:, k] * deviation[:, k], atol=0.02, rtol=0.01
+        ), k
 
 
 def test_curvature_of_the_likelihood_is_that_of_the_counts_at_hand():
-    """At the maximum, but for a part that is small where disks stand little above the background; Fisher's is that of no one's counts."""
+    """At the maximum, but for a part that is small where disks stand little above the background;
+    Fisher's is that of no one's counts.
+    """
     patterns, dictionary, state = started(16, 0.7)
     dictionary, state, patterns = doubled(dictionary), doubled(state), patterns.double()
     state, at = refine.refine(patterns, dictionary, state, 40, converged=1e-12)
@@ -89,20 +126,38 @@ def test_curvature_of_the_likelihood_is_that_of_the_counts_at_hand():
         for sign in (1, -1):
             steps = torch.zeros(16, 7, dtype=torch.float64)
             steps[:, k] = sign * 1e-3 * deviation[:, k]
-            slopes.append(refine.evaluate(patterns, dictionary, refine.moved_by(state, at, steps, dictionary.g)).slope)
-        numeric = -(slopes[0] - slopes[1]) / 2e-3 * deviation  # column k, in units of the information
-        curved, fisher = ((numeric - m[:, :, k] * deviation * deviation[:, k, None]).abs().median() for m in (at.curved, at.normal))
+            slopes.append(
+                refine.evaluate(
+                    patterns, dictionary, refine.moved_by(state, at, steps, dictionary.g)
+                ).slope
+            )
+        numeric = (
+            -(slopes[0] - slopes[1]) / 2e-3 * deviation
+        )  # column k, in units of the information
+        curved, fisher = (
+            (numeric - m[:, :, k] * deviation * deviation[:, k, None]).abs().median()
+            for m in (at.curved, at.normal)
+        )
         assert float(curved) < 0.35 * float(fisher), k
 
 
 def test_warped_patterns_are_recovered_by_the_affine_transformer_alone():
     _, dictionary, state = started(8, 0.25)
-    patch = transformer.patches(transformer.positions(state.M, state.centre, dictionary.g), dictionary.offsets, (128, 128))
+    patch = transformer.patches(
+        transformer.positions(state.M, state.centre, dictionary.g), dictionary.offsets, (128, 128)
+    )
     shift = patch.shift(transformer.positions(state.M, state.centre, dictionary.g))
-    direct, disk = (affine.Surface(profile, dictionary.pixels) for profile in (dictionary.direct, dictionary.disk))
+    direct, disk = (
+        affine.Surface(profile, dictionary.pixels)
+        for profile in (dictionary.direct, dictionary.disk)
+    )
     T = affine.render(direct, disk, state.M, dictionary.offsets, shift)[0]
     expected = dictionary.background.expand(8, -1, -1).reshape(8, -1).clone()
-    expected.scatter_add_(1, patch.index.reshape(8, -1), (state.intensity[..., None] * T * patch.inside).reshape(8, -1))
+    expected.scatter_add_(
+        1,
+        patch.index.reshape(8, -1),
+        (state.intensity[..., None] * T * patch.inside).reshape(8, -1),
+    )
     away = replace(state, M=state.M + 0.01, centre=state.centre + 0.1)
     counts = expected.reshape(8, 128, 128)
     warped, _ = refine.refine(counts, dictionary, away, 30, affine.evaluate)
@@ -117,25 +172,40 @@ def test_gradients_of_the_encoder_s_loss_are_those_of_finite_differences():
     torch.manual_seed(4)
     encoder = encoders.Encoder(width=3).double()
     n, K = 2, 5
-    maps = 10 * torch.randn(n, K, (2 * encoders.REACH + 1) ** 2, dtype=torch.float64, generator=generator)
-    offset, dM, dc = (torch.randn(*size, dtype=torch.float64, generator=generator) for size in ((n, K, 2), (n, 2, 2), (n, 2)))
+    maps = 10 * torch.randn(
+        n, K, (2 * encoders.REACH + 1) ** 2, dtype=torch.float64, generator=generator
+    )
+    offset, dM, dc = (
+        torch.randn(*size, dtype=torch.float64, generator=generator)
+        for size in ((n, K, 2), (n, 2, 2), (n, 2))
+    )
     g = 20 * torch.randn(K, 2, dtype=torch.float64, generator=generator)
-    names, values = zip(*((name, value.detach().requires_grad_()) for name, value in encoder.named_parameters()), strict=True)
+    names, values = zip(
+        *((name, value.detach().requires_grad_()) for name, value in encoder.named_parameters()),
+        strict=True,
+    )
 
     def loss(*weights):
-        network = partial(torch.func.functional_call, encoder, dict(zip(names, weights, strict=True)))
+        network = partial(
+            torch.func.functional_call, encoder, dict(zip(names, weights, strict=True))
+        )
         return encoders.loss(network, maps, 0.3 * offset, g, 0.01 * dM, 0.1 * dc)
 
     assert torch.autograd.gradcheck(loss, values)
 
 
 def test_updates_of_the_disk_follow_the_gradient_of_the_likelihood():
-    """Expectation maximisation moves a profile C by C dL/dC over what is positive in it: gain less norm is the gradient."""
+    """Expectation maximisation moves a profile C by C dL/dC over what is positive in it: gain less
+    norm is the gradient.
+    """
     generator = torch.Generator().manual_seed(5)
     n, pixels = 4, 19
     shift = torch.rand(n, 2, dtype=torch.float64, generator=generator) - 0.5
     intensity = 50 + 50 * torch.rand(n, dtype=torch.float64, generator=generator)
-    counts = torch.poisson(intensity[:, None, None] * 0.02 * torch.ones(n, pixels, pixels, dtype=torch.float64), generator=generator)
+    counts = torch.poisson(
+        intensity[:, None, None] * 0.02 * torch.ones(n, pixels, pixels, dtype=torch.float64),
+        generator=generator,
+    )
     profile = smooth_profile().requires_grad_()
 
     def expected(C):

@@ -9,7 +9,9 @@ SHAPE = (20, 24)
 
 
 def field(step=0.04, slope=1e-3):
-    """Lattices near the unit matrix, (Ry, Rx, 4): a ramp along y in one component, a jump along x in another."""
+    """Lattices near the unit matrix, (Ry, Rx, 4): a ramp along y in one component, a jump along x
+    in another.
+    """
     M = np.tile(np.eye(2).ravel(), (*SHAPE, 1))
     M[..., 0] -= step * (np.arange(SHAPE[1]) >= 12)
     M[..., 3] += slope * np.arange(SHAPE[0])[:, None]
@@ -18,7 +20,9 @@ def field(step=0.04, slope=1e-3):
 
 def measured(M, deviation=0.008, seed=0):
     """The field with noise of correlated components, and its information."""
-    root = deviation * np.array([[1.0, 0, 0, 0], [0.3, 0.8, 0, 0], [0, -0.2, 0.7, 0], [0.4, 0, 0.1, 1.0]])
+    root = deviation * np.array(
+        [[1.0, 0, 0, 0], [0.3, 0.8, 0, 0], [0, -0.2, 0.7, 0], [0.4, 0, 0.1, 1.0]]
+    )
     noise = np.random.default_rng(seed).standard_normal(M.shape) @ root.T
     return M + noise, np.broadcast_to(np.linalg.inv(root @ root.T), (*M.shape, 4))
 
@@ -54,7 +58,9 @@ def test_a_wrong_pattern_does_not_pull_its_neighbours():
     assert np.abs(near).max() < 0.003
 
 
-@pytest.mark.parametrize("held", [np.eye(6, dtype=bool), np.ones((1, 1), bool), np.ones((1, 9), bool)])
+@pytest.mark.parametrize(
+    "held", [np.eye(6, dtype=bool), np.ones((1, 1), bool), np.ones((1, 9), bool)]
+)
 def test_scans_with_few_or_no_neighbours_are_answered(held):
     n = int(held.sum())
     M = np.tile(np.eye(2).ravel(), (n, 1))

@@ -26,10 +26,15 @@ def test_posterior_of_a_parabola_is_its_maximum_and_near_it_where_it_is_none():
             assert torch.equal(normal, at.normal)
         else:
             assert torch.equal(mean.level, state.level)
-            ratio = torch.diagonal(refine.inverse(normal), dim1=1, dim2=2) / torch.diagonal(refine.inverse(at.normal), dim1=1, dim2=2)
+            ratio = torch.diagonal(refine.inverse(normal), dim1=1, dim2=2) / torch.diagonal(
+                refine.inverse(at.normal), dim1=1, dim2=2
+            )
             assert 0.7 < float(ratio[:, :4].mean()) < 1.6
             z2 = torch.einsum(
-                "na,nab,nb->n", (mean.M - state.M).double().reshape(-1, 4), normal[:, :4, :4], (mean.M - state.M).double().reshape(-1, 4)
+                "na,nab,nb->n",
+                (mean.M - state.M).double().reshape(-1, 4),
+                normal[:, :4, :4],
+                (mean.M - state.M).double().reshape(-1, 4),
             )
             assert 0 < float(z2.mean()) < 1.0
 
@@ -41,14 +46,21 @@ def test_posterior_of_a_parabola_is_its_maximum_and_near_it_where_it_is_none():
 def test_log_posterior_agrees_with_the_deviance(background, electrons, sparse, step):
     patterns, dictionary, state = started(8, background, electrons)
     state, _ = refine.refine(patterns, dictionary, state)
-    # Windows of a deviance follow their disks, those of a map stay; at the dictionary's own level pixels beside disks say nothing.
+    # Windows of a deviance follow their disks, those of a map stay; at the dictionary's own level
+    # pixels beside disks say nothing.
     state = replace(state, level=torch.ones(8))
     at = refine.evaluate(patterns, dictionary, state)
     assert dictionary.sparse == sparse
-    steps = posterior.draws()[0][:8] @ posterior.factor(refine.inverse(at.normal)[:, :6, :6]).transpose(1, 2)
-    value = posterior.log_posterior(posterior.maps(patterns, dictionary, state, at, step), dictionary.g, steps)
+    steps = posterior.draws()[0][:8] @ posterior.factor(
+        refine.inverse(at.normal)[:, :6, :6]
+    ).transpose(1, 2)
+    value = posterior.log_posterior(
+        posterior.maps(patterns, dictionary, state, at, step), dictionary.g, steps
+    )
     for s in range(8):
-        moved = refine.moved_by(state, at, torch.nn.functional.pad(steps[:, s], (0, 1)), dictionary.g)
+        moved = refine.moved_by(
+            state, at, torch.nn.functional.pad(steps[:, s], (0, 1)), dictionary.g
+        )
         expected = -0.5 * refine.evaluate(patterns, dictionary, moved).deviance
         if s == 0:
             first = value[:, 0] - expected
@@ -59,7 +71,11 @@ def test_patterns_seen_by_pixel_and_by_count_have_the_same_posterior(monkeypatch
     monkeypatch.setattr(posterior, "grid", lambda dictionary, step: posterior.Grid(step, 5))
     patterns, dictionary, state = started(8, 0.0, 5e3)
     state, at = refine.refine(patterns, dictionary, state)
-    steps = 0.5 * posterior.draws()[0][:16] @ posterior.factor(refine.inverse(at.normal)[:, :6, :6]).transpose(1, 2)
+    steps = (
+        0.5
+        * posterior.draws()[0][:16]
+        @ posterior.factor(refine.inverse(at.normal)[:, :6, :6]).transpose(1, 2)
+    )
     values = []
     for sparse in (True, False):
         seen_as = replace(dictionary)
@@ -72,7 +88,8 @@ def test_patterns_seen_by_pixel_and_by_count_have_the_same_posterior(monkeypatch
 
 
 def test_a_map_is_interpolated_to_what_it_is():
-    """Between the nodes a smooth function is met, on them it is exact, and off the grid is nowhere."""
+    """Between the nodes a smooth function is met, on them it is exact, and off the grid is
+    nowhere."""
     for step in (posterior.FINE, posterior.COARSE):
         grid = posterior.Grid(step, 4)
         at = (torch.rand(1, 200, 2, generator=torch.Generator().manual_seed(0)) - 0.5) * 6 * step
@@ -82,5 +99,9 @@ def test_a_map_is_interpolated_to_what_it_is():
 
         values = peak(grid.nodes).reshape(1, 9, 9)
         assert torch.allclose(grid.interpolate(values, at), peak(at), atol=0.02)
-        assert torch.allclose(grid.interpolate(values, grid.nodes[None])[0], values.reshape(-1), atol=1e-6)
-        assert torch.isinf(grid.interpolate(values, torch.tensor([[[4.1 * step, 0.0], [0.0, -4.1 * step]]]))).all()
+        assert torch.allclose(
+            grid.interpolate(values, grid.nodes[None])[0], values.reshape(-1), atol=1e-6
+        )
+        assert torch.isinf(
+            grid.interpolate(values, torch.tensor([[[4.1 * step, 0.0], [0.0, -4.1 * step]]]))
+        ).all()

@@ -1,4 +1,6 @@
-"""The published CC-ST-AE: bounds, conventions, cycles, gradients, and the whole method on patterns made by hand."""
+"""The published CC-ST-AE: bounds, conventions, cycles, gradients, and the whole method on patterns
+made by hand.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,15 @@ from ccstae.methods.ccstae_2023 import method as ccstae_2023
 
 MODEL = Model()
 LIMITS = network.Limits(0.05, 0.1, 0.1, 2.0)
-SMALL = Ccstae2023Settings(channels=8, pools=(3, 2, 1), binning=4, upsample=2, batch=(8, 8), epochs=(4, 16), learning_rate=(1e-3, 2e-3))
+SMALL = Ccstae2023Settings(
+    channels=8,
+    pools=(3, 2, 1),
+    binning=4,
+    upsample=2,
+    batch=(8, 8),
+    epochs=(4, 16),
+    learning_rate=(1e-3, 2e-3),
+)
 
 
 def randn(*shape: int, seed: int = 0) -> Tensor:
@@ -32,7 +42,9 @@ def spots(model: Model = MODEL) -> Tensor:
     hk, _ = model.nodes
     at = hk @ model.G0.T / model.pixel_size_inv_A
     length = np.linalg.norm(at, axis=1)
-    return torch.from_numpy(at[np.isclose(length, np.sqrt(3) * np.linalg.norm(model.G0[:, 0]) / model.pixel_size_inv_A)])
+    return torch.from_numpy(
+        at[np.isclose(length, np.sqrt(3) * np.linalg.norm(model.G0[:, 0]) / model.pixel_size_inv_A)]
+    )
 
 
 def smooth(n: int = 41) -> Tensor:
@@ -68,7 +80,9 @@ def test_the_code_is_one_hot_and_its_gradient_that_of_the_softmax() -> None:
     code = network.Code(20, 3).double()
     z = randn(30, 20).requires_grad_(True)
     hot = code(z)
-    np.testing.assert_allclose(np.sort(hot.detach().numpy(), 1), np.tile([0.0, 0, 1], (30, 1)), atol=1e-12)
+    np.testing.assert_allclose(
+        np.sort(hot.detach().numpy(), 1), np.tile([0.0, 0, 1], (30, 1)), atol=1e-12
+    )
     assert torch.equal(hot.argmax(1), code.score(z).argmax(1))
     weight = randn(30, 3, seed=2)
     (got,) = torch.autograd.grad((hot * weight).sum(), z)
@@ -95,7 +109,9 @@ def test_the_affine_of_a_deformation_brings_its_pattern_back_to_the_undeformed_o
     origin, p = torch.full((1, 2), 64.0, dtype=torch.float64), spots()[None]
     radius = 1.6 * MODEL.radius_px
     coarse, fine = warp.disk(radius, 1.0, p), warp.disk(radius, 0.5, p)
-    expected = warp.revised(at_rest, torch.eye(2, dtype=torch.float64)[None], origin, p, coarse, fine, 1.5)
+    expected = warp.revised(
+        at_rest, torch.eye(2, dtype=torch.float64)[None], origin, p, coarse, fine, 1.5
+    )
 
     def miss(A: np.ndarray) -> float:
         seen = warp.revised(moved, torch.from_numpy(A)[None], origin, p, coarse, fine, 1.5)
@@ -114,7 +130,9 @@ def test_revised_spots_move_but_keep_their_shape() -> None:
     window = warp.disk(1.8 * MODEL.radius_px, 0.25, p)
     at = p[:, :, None] + window
     plain = warp.sample(at_rest, (warp.transform(A, at) + origin[:, None, None])[:, 0])[:, None]
-    revised = warp.revised(at_rest, A, origin, p, warp.disk(1.8 * MODEL.radius_px, 1.0, p), window, 1.5)
+    revised = warp.revised(
+        at_rest, A, origin, p, warp.disk(1.8 * MODEL.radius_px, 1.0, p), window, 1.5
+    )
     centre, kept = (warp.mass_centres(v, at, 0.0)[0, 0] for v in (plain, revised))
     torch.testing.assert_close(centre, torch.linalg.solve(A[0], p[0, 0]), atol=0.02, rtol=0)
     torch.testing.assert_close(kept, centre, atol=0.06, rtol=0)
@@ -122,7 +140,9 @@ def test_revised_spots_move_but_keep_their_shape() -> None:
     def width(v: Tensor, c: Tensor) -> float:
         return float(((v * (at[..., 0] - c[0]) ** 2).sum() / v.sum()).sqrt())
 
-    round_one = warp.revised(at_rest, torch.eye(2, dtype=torch.float64)[None], origin, p, window, window, 1.5)
+    round_one = warp.revised(
+        at_rest, torch.eye(2, dtype=torch.float64)[None], origin, p, window, window, 1.5
+    )
     still = width(round_one, warp.mass_centres(round_one, at, 0.0)[0, 0])
     assert width(revised, kept) == pytest.approx(still, rel=0.005)
     assert width(plain, centre) == pytest.approx(still / 0.94, rel=0.01)
@@ -137,34 +157,51 @@ def test_ring_cycles_have_true_gradients() -> None:
     patterns = smooth().expand(2, -1, -1)
     ring = warp.ring(6, 9, patterns) + 0.2
     A, pictures = near_identity(2).requires_grad_(True), (0.8 * smooth(35)).requires_grad_(True)
-    assert torch.autograd.gradcheck(lambda a, d: losses.ring_cycles(patterns, warped_of(a, d), ring), (A, pictures), nondet_tol=1e-12)
+    assert torch.autograd.gradcheck(
+        lambda a, d: losses.ring_cycles(patterns, warped_of(a, d), ring),
+        (A, pictures),
+        nondet_tol=1e-12,
+    )
 
 
-def test_revised_spots_have_true_gradients_where_the_crop_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_revised_spots_have_true_gradients_where_the_crop_is_held(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(warp, "mass_centres", lambda values, at, coefficient: at.mean(-2))
     p = torch.tensor([[[8.0, 1.0], [-5.0, 6.0]]], dtype=torch.float64)
     window = warp.disk(3, 1.0, p) + 0.1
     image, A = smooth().requires_grad_(True), near_identity(1).requires_grad_(True)
     origin = torch.full((1, 2), 20.3, dtype=torch.float64)
-    assert torch.autograd.gradcheck(lambda i, a: warp.revised(i, a, origin, p, window, window, 1.5), (image, A), nondet_tol=1e-12)
+    assert torch.autograd.gradcheck(
+        lambda i, a: warp.revised(i, a, origin, p, window, window, 1.5),
+        (image, A),
+        nondet_tol=1e-12,
+    )
 
 
 def test_regularisers_and_parameters_have_true_gradients() -> None:
     raw, base = randn(4, 6).requires_grad_(True), randn(4, seed=1)
     found = torch.tensor([1.0, 1, 0, 1], dtype=torch.float64)
     check = torch.autograd.gradcheck
-    assert check(lambda r: network.stretch(r, LIMITS) @ network.rotation(network.angle(r, LIMITS, base)), (raw,))
+    assert check(
+        lambda r: network.stretch(r, LIMITS) @ network.rotation(network.angle(r, LIMITS, base)),
+        (raw,),
+    )
     assert check(lambda r: losses.gauge(network.stretch(r, LIMITS), found), (raw,))
     assert check(lambda r: losses.orientation(r[:, 3], base, found, 6), (raw,))
     assert check(lambda r: losses.excess(r, 0.03), (raw,))
 
 
 def test_the_gauge_and_the_orientation_measure_what_they_say() -> None:
-    S = torch.eye(2).expand(3, 2, 2) + torch.tensor([0.03, -0.03, 0.2])[:, None, None] * torch.eye(2)
+    S = torch.eye(2).expand(3, 2, 2) + torch.tensor([0.03, -0.03, 0.2])[:, None, None] * torch.eye(
+        2
+    )
     assert float(losses.gauge(S, torch.tensor([1.0, 1, 0]))) == pytest.approx(0, abs=1e-12)
     assert float(losses.gauge(S, torch.tensor([1.0, 0, 0]))) == pytest.approx(2 * 0.03**2, rel=1e-4)
     turned = torch.tensor([0.01 + np.pi / 3])
-    assert float(losses.orientation(turned, torch.zeros(1), torch.ones(1), 6)) == pytest.approx(0.01**2 / 2, rel=1e-2)
+    assert float(losses.orientation(turned, torch.zeros(1), torch.ones(1), 6)) == pytest.approx(
+        0.01**2 / 2, rel=1e-2
+    )
 
 
 @pytest.mark.parametrize("offset", [(0.0, 0.0), (1.7, -2.3)])
@@ -175,7 +212,11 @@ def test_masks_are_found_from_the_counts(offset: tuple[float, float]) -> None:
     assert found.found.all()
     assert found.scale == pytest.approx(1 / 1.02, abs=0.012)  # half a step of the site finder
     assert len(found.spots) == 6
-    np.testing.assert_allclose(np.sort(found.spots.norm(dim=1)), np.full(6, float(spots().norm(dim=1)[0])) * found.scale, rtol=1e-5)
+    np.testing.assert_allclose(
+        np.sort(found.spots.norm(dim=1)),
+        np.full(6, float(spots().norm(dim=1)[0])) * found.scale,
+        rtol=1e-5,
+    )
     np.testing.assert_allclose(found.angle, np.linspace(-0.2, 0.2, 9), atol=0.03)
     assert found.unit == pytest.approx(1.2e-3 * 1e5 / (np.pi * model.radius_px**2), rel=0.15)
 
@@ -215,12 +256,16 @@ def test_one_seed_gives_one_answer_and_pictures_without_spots_are_background() -
     axis = torch.arange(120.0) - 60
     places = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1)
     disks = ((places[:, :, None] - found.spots).norm(dim=-1).amin(-1) < found.radius).float()
-    assert ccstae_2023.materials(torch.stack([0.5 + disks, 1 + 0.01 * disks, 0.6 * disks]), found).tolist() == [1, 0, 2]
+    assert ccstae_2023.materials(
+        torch.stack([0.5 + disks, 1 + 0.01 * disks, 0.6 * disks]), found
+    ).tolist() == [1, 0, 2]
 
 
 def test_a_scan_without_a_lattice_has_no_answer() -> None:
     F = np.broadcast_to(np.eye(2), (3, 3, 2, 2))
-    answer = ccstae_2023.map_strain(MODEL.counts(F, 1e4, vacuum=np.ones((3, 3), bool)), SMALL, "cpu")
+    answer = ccstae_2023.map_strain(
+        MODEL.counts(F, 1e4, vacuum=np.ones((3, 3), bool)), SMALL, "cpu"
+    )
     assert np.isnan(answer.F).all()
 
 

@@ -12,8 +12,12 @@ from ccstae.methods.ccstae import spline, transformer
 def test_b_splines_partition_unity_and_integrate_to_one():
     u = torch.linspace(-0.5, 0.5, 11, dtype=torch.float64)
     whole = torch.arange(-3, 4, dtype=torch.float64)
-    assert torch.allclose(spline.cubic(u[:, None] - whole).sum(1), torch.ones(11, dtype=torch.float64))
-    assert float(spline.cubic_integral(torch.tensor(2.0)) - spline.cubic_integral(torch.tensor(-2.0))) == pytest.approx(1)
+    assert torch.allclose(
+        spline.cubic(u[:, None] - whole).sum(1), torch.ones(11, dtype=torch.float64)
+    )
+    assert float(
+        spline.cubic_integral(torch.tensor(2.0)) - spline.cubic_integral(torch.tensor(-2.0))
+    ) == pytest.approx(1)
     numeric = torch.autograd.functional.jacobian(lambda v: spline.cubic_integral(v).sum(), u)
     assert torch.allclose(numeric, spline.cubic(u))
 
@@ -28,7 +32,9 @@ def test_rendering_is_the_integral_of_the_profile_over_each_pixel():
     for row, column in ((9, 9), (5, 12), (13, 6)):
         y = spline.cubic((row - 9 - shift[0, 1] + p)[:, None] * 3 - index)
         x = spline.cubic((column - 9 - shift[0, 0] + p)[:, None] * 3 - index)
-        assert float((y @ profile @ x.T).mean()) == pytest.approx(float(patch[row, column]), rel=1e-3)
+        assert float((y @ profile @ x.T).mean()) == pytest.approx(
+            float(patch[row, column]), rel=1e-3
+        )
 
 
 def test_table_agrees_with_rendering_and_its_slopes_with_finite_differences():
@@ -43,7 +49,10 @@ def test_table_agrees_with_rendering_and_its_slopes_with_finite_differences():
     for axis, slope in ((0, Tx), (1, Ty)):
         move = torch.zeros(2, dtype=torch.float64)
         move[axis] = step
-        numeric = (spline.render(profile, shift + move, pixels) - spline.render(profile, shift - move, pixels)).reshape(40, -1) / (2 * step)
+        numeric = (
+            spline.render(profile, shift + move, pixels)
+            - spline.render(profile, shift - move, pixels)
+        ).reshape(40, -1) / (2 * step)
         assert torch.allclose(slope, numeric, atol=2e-3 * float(numeric.abs().max()))
 
 

@@ -1,4 +1,6 @@
-"""Template matching: its parts against direct sums and the full upsampled DFT, the whole against known deformations and the bound."""
+"""Template matching: its parts against direct sums and the full upsampled DFT, the whole against
+known deformations and the bound.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +33,12 @@ def test_kernels_are_centred_and_a_trench_balances_the_probe(kind: Any, total: f
     torch.testing.assert_close(kernel, turned, rtol=0, atol=1e-5)
     assert float(kernel[0, 0]) > 0.7 * float(kernel.max())
     if kind != "flat":  # nothing beyond the trench but its soft edge
-        y, x = torch.meshgrid(torch.fft.fftfreq(128) * 128, torch.fft.fftfreq(128) * 128, indexing="ij")
-        assert kernel[(x**2 + y**2).sqrt() > 2.9 * MODEL.radius_px].abs().max() < 1e-3 * kernel.max()
+        y, x = torch.meshgrid(
+            torch.fft.fftfreq(128) * 128, torch.fft.fftfreq(128) * 128, indexing="ij"
+        )
+        assert (
+            kernel[(x**2 + y**2).sqrt() > 2.9 * MODEL.radius_px].abs().max() < 1e-3 * kernel.max()
+        )
         assert kernel.min() < -1e-3
 
 
@@ -43,7 +49,14 @@ def test_correlation_is_the_direct_sum_and_does_not_wrap_round() -> None:
     offsets = [(-2, 0), (0, 0), (3, 1), (0, -3)]
     for value, (y, x) in enumerate(offsets, 1):
         small[y, x] = value
-    border = np.concatenate([pattern[0, :2].ravel(), pattern[0, -2:].ravel(), pattern[0, :, :2].ravel(), pattern[0, :, -2:].ravel()]).mean()
+    border = np.concatenate(
+        [
+            pattern[0, :2].ravel(),
+            pattern[0, -2:].ravel(),
+            pattern[0, :, :2].ravel(),
+            pattern[0, :, -2:].ravel(),
+        ]
+    ).mean()
     expected = np.zeros((24, 24))
     for y, x in np.ndindex(24, 24):
         for value, (dy, dx) in enumerate(offsets, 1):
@@ -65,13 +78,17 @@ def test_phase_correlation_of_a_shifted_image_is_one_point() -> None:
 
 @pytest.mark.parametrize("upsample", [4, 16])
 def test_the_local_interpolation_follows_the_full_upsampled_dft(upsample: int) -> None:
-    """Peaks of correlation maps against the maximum of the whole map's Fourier series on a grid of 1/128 px.
+    """Peaks of correlation maps against the maximum of the whole map's Fourier series on a grid of
+    1/128 px.
 
-    Without the direct beam: a thousand times a disk's height, it rings through the whole series, but not into local windows.
+    Without the direct beam: a thousand times a disk's height, it rings through the whole series,
+    but not into local windows.
     """
     pattern = MODEL.pattern(geometry.deformation(0.01, -0.02, 0.005, 0.02)) * 1e6
     pattern[50:78, 50:78] = 0
-    pattern = torch.poisson(torch.from_numpy(pattern), generator=torch.Generator().manual_seed(1))[None]
+    pattern = torch.poisson(torch.from_numpy(pattern), generator=torch.Generator().manual_seed(1))[
+        None
+    ]
     kernel = kernels.template(PROBE, MODEL.radius_px, "sigmoid", 2.0)
     maps = kernels.correlate(torch.fft.rfft2(pattern), torch.fft.rfft2(kernel), 1.0, (128, 128))
     pixel = peaks.everywhere(maps, MODEL.radius_px, 12)
@@ -82,7 +99,11 @@ def test_the_local_interpolation_follows_the_full_upsampled_dft(upsample: int) -
     apart = []
     for s in range(12):
         x, y = pixel[0, s, 0] + steps, pixel[0, s, 1] + steps
-        fine = (torch.exp(2j * torch.pi * y[:, None] * k) @ series @ torch.exp(2j * torch.pi * k[:, None] * x)).real / 128**2
+        fine = (
+            torch.exp(2j * torch.pi * y[:, None] * k)
+            @ series
+            @ torch.exp(2j * torch.pi * k[:, None] * x)
+        ).real / 128**2
         iy, ix = divmod(int(fine.argmax()), len(steps))
         apart += [abs(float(found[0, s, 0] - x[ix])), abs(float(found[0, s, 1] - y[iy]))]
         assert float(height[0, s]) == pytest.approx(float(fine.max()), rel=1e-3)
@@ -90,48 +111,83 @@ def test_the_local_interpolation_follows_the_full_upsampled_dft(upsample: int) -
     assert max(apart) < 0.03
 
 
-@pytest.mark.parametrize("settings", [
-    {}, {"kernel": "flat"}, {"kernel": "gaussian"}, {"subpixel": "parabolic"}, {"weights": "information"}, {"weights": "none"},
-    {"search": "free"}, {"reject_outliers": True},
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"kernel": "flat"},
+        {"kernel": "gaussian"},
+        {"subpixel": "parabolic"},
+        {"weights": "information"},
+        {"weights": "none"},
+        {"search": "free"},
+        {"reject_outliers": True},
+    ],
+    ids=str,
+)
 def test_clean_patterns_give_the_strain(settings: dict[str, Any]) -> None:
     F = random_deformations((4, 4), strain=0.03, rotation=0.05)
     answer = template.map_strain(MODEL.counts(F), TemplateSettings(**settings), "cpu")
     found = errors(answer.F, F)
     assert rms(found).max() < 3e-4
     assert np.abs(found.mean((0, 1))).max() < 1.5e-4
-    np.testing.assert_allclose(answer.centre_px, np.broadcast_to([64.3, 63.8], (4, 4, 2)), atol=0.03)
+    np.testing.assert_allclose(
+        answer.centre_px, np.broadcast_to([64.3, 63.8], (4, 4, 2)), atol=0.03
+    )
 
 
 @pytest.mark.parametrize(
-    "settings", [{"correlation_power": 0.9}, {"correlation_power": 0.5}, {"correlation_power": 0.0, "smoothing_px": 1.5}], ids=str
+    "settings",
+    [
+        {"correlation_power": 0.9},
+        {"correlation_power": 0.5},
+        {"correlation_power": 0.0, "smoothing_px": 1.5},
+    ],
+    ids=str,
 )
 def test_hybrid_and_phase_correlation_give_the_strain(settings: dict[str, Any]) -> None:
     F = random_deformations((4, 4), strain=0.03, rotation=0.05)
     for electrons, most in ((np.inf, 12e-4), (1e6, 35e-4)):
-        answer = template.map_strain(MODEL.counts(F, electrons), TemplateSettings(**settings), "cpu")
+        answer = template.map_strain(
+            MODEL.counts(F, electrons), TemplateSettings(**settings), "cpu"
+        )
         assert rms(errors(answer.F, F)).max() < most
-        np.testing.assert_allclose(answer.centre_px, np.broadcast_to([64.3, 63.8], (4, 4, 2)), atol=0.3)
+        np.testing.assert_allclose(
+            answer.centre_px, np.broadcast_to([64.3, 63.8], (4, 4, 2)), atol=0.3
+        )
 
 
 def test_without_subpixel_positions_the_error_is_that_of_whole_pixels() -> None:
     F = random_deformations((3, 3))
-    error = rms(errors(template.map_strain(MODEL.counts(F), TemplateSettings(subpixel="none"), "cpu").F, F))
+    error = rms(
+        errors(template.map_strain(MODEL.counts(F), TemplateSettings(subpixel="none"), "cpu").F, F)
+    )
     assert 5e-4 < error.max() < 100e-4
 
 
 @pytest.mark.parametrize("weights", ["intensity", "information"])
-@pytest.mark.parametrize(("electrons", "background", "most"), [(1e5, 0.0, 1.7), (1e5, 0.25, 1.6), (1e4, 0.0, 2.3)])
-def test_noise_stays_near_the_bound(electrons: float, background: float, most: float, weights: Any) -> None:
+@pytest.mark.parametrize(
+    ("electrons", "background", "most"), [(1e5, 0.0, 1.7), (1e5, 0.25, 1.6), (1e4, 0.0, 2.3)]
+)
+def test_noise_stays_near_the_bound(
+    electrons: float, background: float, most: float, weights: Any
+) -> None:
     F = random_deformations((8, 8), seed=2)
-    found = errors(template.map_strain(MODEL.counts(F, electrons, background, seed=5), TemplateSettings(weights=weights), "cpu").F, F)
+    found = errors(
+        template.map_strain(
+            MODEL.counts(F, electrons, background, seed=5), TemplateSettings(weights=weights), "cpu"
+        ).F,
+        F,
+    )
     ratio = rms(found) / MODEL.limit(np.eye(2), electrons, background)
     assert ratio.max() < most
     assert ratio.min() > 0.9
 
 
 def test_any_orientation_is_found() -> None:
-    F = random_deformations((6, 6), seed=4) @ geometry.rotation_matrix(np.linspace(-1.2, 1.2, 36).reshape(6, 6))
+    F = random_deformations((6, 6), seed=4) @ geometry.rotation_matrix(
+        np.linspace(-1.2, 1.2, 36).reshape(6, 6)
+    )
     found = errors(template.map_strain(MODEL.counts(F, 1e5, 0.25), TemplateSettings(), "cpu").F, F)
     assert np.isfinite(found).all()
     assert (rms(found) / MODEL.limit(np.eye(2), 1e5, 0.25)).max() < 2
@@ -140,5 +196,7 @@ def test_any_orientation_is_found() -> None:
 def test_vacuum_has_no_answer() -> None:
     vacuum = np.zeros((4, 4), bool)
     vacuum[:2] = True
-    answer = template.map_strain(MODEL.counts(random_deformations((4, 4)), 1e5, 0.25, vacuum), TemplateSettings(), "cpu")
+    answer = template.map_strain(
+        MODEL.counts(random_deformations((4, 4)), 1e5, 0.25, vacuum), TemplateSettings(), "cpu"
+    )
     np.testing.assert_array_equal(np.isnan(answer.F).all((-1, -2)), vacuum)

@@ -1,4 +1,6 @@
-"""Run in py4DSTEM's own Python: disk positions that it finds, written as /peak (n, 5): row and column of the scan, x, y, intensity."""
+"""Run in py4DSTEM's own Python: disk positions that it finds, written as /peak (n, 5): row and
+column of the scan, x, y, intensity.
+"""
 
 import json
 import sys
@@ -17,6 +19,9 @@ vectors = run_py4dstem.detect(scan, json.loads(settings))
 rows = []
 for i, j in np.ndindex(scan.counts.shape[:2]):
     found = vectors.raw[i, j].data
-    rows += [(i, j, y, x, intensity) for x, y, intensity in zip(found["qx"], found["qy"], found["intensity"], strict=True)]
+    rows += [
+        (i, j, y, x, intensity)
+        for x, y, intensity in zip(found["qx"], found["qy"], found["intensity"], strict=True)
+    ]
 with h5py.File(out, "w") as file:
     file["peak"] = np.array(rows)

@@ -17,17 +17,25 @@ ROOT = Path(__file__).parents[2]
 from synthetic import Model, errors, random_deformations  # noqa: E402
 
 MODEL = Model()
-PEERS = {id: entry for id, entry in config.load(ROOT / "config" / "peers.yaml").methods.items() if entry.environment}
+PEERS = {
+    id: entry
+    for id, entry in config.load(ROOT / "config" / "peers.yaml").methods.items()
+    if entry.environment
+}
 
 
 @pytest.mark.parametrize("peer", PEERS)
-def test_a_peer_finds_known_deformations(peer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_peer_finds_known_deformations(
+    peer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(ROOT)
     state = external.interpreter(str(PEERS[peer].environment))
     python = state.read_text().strip() if state.is_file() else "never made"
     if not Path(python).is_file():
         pytest.skip(f"{peer}'s environment: {python}; `make peers` makes it")
-    truth = geometry.deformation(0.01, -0.005, 0.004, 0.3) @ random_deformations((2, 3), 0.01, 0.01)  # far from the nominal orientation
+    truth = geometry.deformation(0.01, -0.005, 0.004, 0.3) @ random_deformations(
+        (2, 3), 0.01, 0.01
+    )  # far from the nominal orientation
     made = MODEL.counts(truth, 1e7)
     with h5py.File(tmp_path / "counts.h5", "w") as file:
         file["counts"] = made.counts
@@ -36,7 +44,9 @@ def test_a_peer_finds_known_deformations(peer: str, tmp_path: Path, monkeypatch:
     answer = store.read_map(tmp_path / "map.h5", (2, 3))
     assert "error" not in answer.attributes, answer.attributes["error"]
     assert np.abs(errors(answer.F, truth)).max() < 5e-3
-    if answer.own_strain is not None:  # signs and axes of its own formula; that is linear, or nearly
+    if (
+        answer.own_strain is not None
+    ):  # signs and axes of its own formula; that is linear, or nearly
         own = geometry.deformation(*np.moveaxis(answer.own_strain, -1, 0))
         exact = geometry.regauge(truth, np.ones((2, 3), bool))
         assert np.abs(errors(geometry.regauge(own, np.ones((2, 3), bool)), exact)).max() < 5e-3

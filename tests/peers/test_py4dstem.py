@@ -1,4 +1,6 @@
-"""`template` with py4DSTEM's settings against py4DSTEM itself, on the same patterns. Skipped where its environment is missing."""
+"""`template` with py4DSTEM's settings against py4DSTEM itself, on the same patterns. Skipped where
+its environment is missing.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ from synthetic import Model, errors, random_deformations  # noqa: E402
 
 STATE = ROOT / external.interpreter("py4dstem")
 PYTHON = STATE.read_text().strip() if STATE.is_file() else "error: never made"
-pytestmark = pytest.mark.skipif(not Path(PYTHON).is_file(), reason=f"py4DSTEM's environment: {PYTHON}; `make peers` makes it")
+pytestmark = pytest.mark.skipif(
+    not Path(PYTHON).is_file(), reason=f"py4DSTEM's environment: {PYTHON}; `make peers` makes it"
+)
 
 MODEL = Model()
 TRUTH = random_deformations((4, 4))
@@ -44,7 +48,11 @@ def counts_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def theirs(script: str, counts: Path, out: Path, *, subpixel: str, words: bool) -> h5py.File:
     settings = json.dumps({"kernel": "flat", "subpixel": subpixel})
-    named = ["--counts", str(counts), "--map", str(out), "--settings", settings] if words else [str(counts), str(out), settings]
+    named = (
+        ["--counts", str(counts), "--map", str(out), "--settings", settings]
+        if words
+        else [str(counts), str(out), settings]
+    )
     subprocess.run([PYTHON, str(ROOT / script), *named], check=True, capture_output=True)
     return h5py.File(out)
 
@@ -55,14 +63,24 @@ def test_disk_positions_agree(subpixel: str, tmp_path: Path, counts_path: Path) 
     settings = TemplateSettings(kernel="flat", subpixel=SUBPIXEL[subpixel])
     hk = nodes(counts.calibration, counts.counts.shape)
     finder = SiteFinder.learn(counts, "cpu")
-    matcher = template.Matcher(torch.from_numpy(counts.probe), hk, rings(counts.calibration, hk), finder.radius, settings)
+    matcher = template.Matcher(
+        torch.from_numpy(counts.probe), hk, rings(counts.calibration, hk), finder.radius, settings
+    )
     patterns = torch.from_numpy(counts.counts.reshape(-1, *counts.probe.shape).astype(np.float32))
-    maps = kernels.correlate(kernels.spectrum(patterns, matcher.n), matcher.spectrum, 1.0, patterns.shape)
+    maps = kernels.correlate(
+        kernels.spectrum(patterns, matcher.n), matcher.spectrum, 1.0, patterns.shape
+    )
     G = geometry.inverse_transpose(TRUTH.reshape(-1, 2, 2)) @ MODEL.G0 / MODEL.pixel_size_inv_A
     sites = torch.from_numpy(MODEL.px // 2 + np.einsum("nij,sj->nsi", G, hk.numpy())).float()
     ours = peaks.subpixel(maps, peaks.near(maps, sites, 3.0), SUBPIXEL[subpixel], 16)[0].numpy()
 
-    with theirs("tests/peers/positions.py", counts_path, tmp_path / "peaks.h5", subpixel=subpixel, words=False) as file:
+    with theirs(
+        "tests/peers/positions.py",
+        counts_path,
+        tmp_path / "peaks.h5",
+        subpixel=subpixel,
+        words=False,
+    ) as file:
         found = file["peak"][...]
     on_detector = windows.inside(sites, finder.radius + 1, counts.probe.shape).numpy()
     apart = []
@@ -77,12 +95,22 @@ def test_disk_positions_agree(subpixel: str, tmp_path: Path, counts_path: Path) 
 
 @pytest.mark.parametrize("subpixel", SUBPIXEL)
 def test_strain_agrees(subpixel: str, tmp_path: Path, counts_path: Path) -> None:
-    """To 0.5e-4 with `poly`. `multicorr` puts one disk in some hundred 0.6 px off on noise-free patterns (it stops at the border of the
-    area that it upsamples), and its strain is then wrong by 1e-3: there, ours must be nearer the truth."""
-    with theirs("peers/run_py4dstem.py", counts_path, tmp_path / "map.h5", subpixel=subpixel, words=True) as file:
+    """To 0.5e-4 with `poly`. `multicorr` puts one disk in some hundred 0.6 px off on noise-free
+    patterns (it stops at the border of the area that it upsamples), and its strain is then wrong by
+    1e-3: there, ours must be nearer the truth.
+    """
+    with theirs(
+        "peers/run_py4dstem.py", counts_path, tmp_path / "map.h5", subpixel=subpixel, words=True
+    ) as file:
         peer = file["F"][...]
-    ours = template.map_strain(store.read_counts(counts_path), TemplateSettings(kernel="flat", subpixel=SUBPIXEL[subpixel]), "cpu").F
+    ours = template.map_strain(
+        store.read_counts(counts_path),
+        TemplateSettings(kernel="flat", subpixel=SUBPIXEL[subpixel]),
+        "cpu",
+    ).F
     if subpixel == "poly":
         assert np.sqrt((errors(ours, geometry.to_branch(peer, ours, 6)) ** 2).mean()) < 0.5e-4
     assert np.abs(errors(ours, TRUTH)).max() <= np.abs(errors(peer, TRUTH)).max()
-    assert np.abs(errors(peer, TRUTH)).max() < 5e-3  # theirs is right too: conventions, signs and indices
+    assert (
+        np.abs(errors(peer, TRUTH)).max() < 5e-3
+    )  # theirs is right too: conventions, signs and indices

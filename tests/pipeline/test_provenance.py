@@ -1,4 +1,6 @@
-"""Provenance: the cost of every rule from the benchmark files, and what it says of machine and code."""
+"""Provenance: the cost of every rule from the benchmark files, and what it says of machine and
+code.
+"""
 
 from __future__ import annotations
 

@@ -28,12 +28,20 @@ def names(paths: list[str]) -> set[str]:
         {"stage": "simulate", "scene": "heterostructure"},
         {"stage": "limit", "scene": "heterostructure"},
         {"stage": "noise", "scene": "heterostructure", "level": "clean", "seed": 2},
-        {"stage": "map", "scene": "heterostructure", "level": "clean", "seed": 2, "method": "template"},
+        {
+            "stage": "map",
+            "scene": "heterostructure",
+            "level": "clean",
+            "seed": 2,
+            "method": "template",
+        },
         {"stage": "score"},
     ],
     ids=lambda given: given["stage"],
 )
-def test_a_narrowed_config_is_a_config_on_one_line(config: Config, given: dict[str, object]) -> None:
+def test_a_narrowed_config_is_a_config_on_one_line(
+    config: Config, given: dict[str, object]
+) -> None:
     narrowed = stages.narrow(config, **given)  # type: ignore[arg-type]
     line = stages.one_line(narrowed)
     assert "\n" not in line
@@ -47,7 +55,9 @@ def test_a_job_gets_its_own_settings_alone(config: Config) -> None:
     simulated = stages.narrow(config, "simulate", scene="heterostructure")
     assert [level.name for level in simulated.levels] == ["clean"]
     assert list(simulated.methods) == ["zero"]
-    mapped = stages.narrow(config, "map", scene="heterostructure", level="w0.00_n10000", seed=2, method="com")
+    mapped = stages.narrow(
+        config, "map", scene="heterostructure", level="w0.00_n10000", seed=2, method="com"
+    )
     assert [level.name for level in mapped.levels] == ["w0.00_n10000"]
     assert mapped.seeds.test == (2,)
     assert list(mapped.methods) == ["com"]
@@ -56,29 +66,42 @@ def test_a_job_gets_its_own_settings_alone(config: Config) -> None:
 
 
 def test_where_numbers_come_from_is_no_setting_of_the_simulation(config: Config) -> None:
-    materials = {name: material.model_copy(update={"source": "elsewhere"}) for name, material in config.materials.items()}
+    materials = {
+        name: material.model_copy(update={"source": "elsewhere"})
+        for name, material in config.materials.items()
+    }
     other = config.model_copy(update={"materials": materials})
-    assert stages.narrow(other, "simulate", scene="heterostructure") == stages.narrow(config, "simulate", scene="heterostructure")
+    assert stages.narrow(other, "simulate", scene="heterostructure") == stages.narrow(
+        config, "simulate", scene="heterostructure"
+    )
     assert stages.narrow(other, "report") != stages.narrow(config, "report")
 
 
 def test_another_device_simulates_nothing_anew(config: Config) -> None:
     other = config.model_copy(update={"device": "cpu"})
     for stage in ("simulate", "limit"):
-        assert stages.narrow(other, stage, scene="heterostructure") == stages.narrow(config, stage, scene="heterostructure")
+        assert stages.narrow(other, stage, scene="heterostructure") == stages.narrow(
+            config, stage, scene="heterostructure"
+        )
 
 
 def test_no_stage_depends_on_a_later_one(config: Config) -> None:
     later = {"score.py", "tables.py", "figures/__init__.py", "report.py", "cli.py"}
-    assert not names(stages.sources(config, "simulate")) & (later | {"noise.py", "limit.py", "methods/run.py"})
+    assert not names(stages.sources(config, "simulate")) & (
+        later | {"noise.py", "limit.py", "methods/run.py"}
+    )
     assert not names(stages.sources(config, "noise")) & (later | {"simulate.py", "methods/run.py"})
     for method in config.methods:
-        assert not names(stages.sources(config, "map", method)) & (later | {"simulate.py", "limit.py"})
+        assert not names(stages.sources(config, "map", method)) & (
+            later | {"simulate.py", "limit.py"}
+        )
     assert not names(stages.sources(config, "score")) & (later - {"score.py"})
 
 
 def test_a_method_depends_on_its_own_files(config: Config) -> None:
-    com, template, zero = (names(stages.sources(config, "map", method)) for method in ("com", "template", "zero"))
+    com, template, zero = (
+        names(stages.sources(config, "map", method)) for method in ("com", "template", "zero")
+    )
     assert "methods/com.py" in com - template
     assert "methods/template.py" in template - com
     assert {"methods/zero.py", "methods/run.py", "store.py"} <= zero
@@ -87,15 +110,27 @@ def test_a_method_depends_on_its_own_files(config: Config) -> None:
 
 def test_the_simulator_depends_on_what_it_imports(config: Config) -> None:
     found = names(stages.sources(config, "simulate"))
-    assert {"simulate.py", "optics.py", "geometry.py", "store.py", "scenes/__init__.py", "scenes/heterostructure.py"} <= found
-    assert not any(name.startswith("settings/") or name in ("config.py", "cli.py", "progress.py") for name in found)
+    assert {
+        "simulate.py",
+        "optics.py",
+        "geometry.py",
+        "store.py",
+        "scenes/__init__.py",
+        "scenes/heterostructure.py",
+    } <= found
+    assert not any(
+        name.startswith("settings/") or name in ("config.py", "cli.py", "progress.py")
+        for name in found
+    )
 
 
 def test_the_report_depends_on_its_template(config: Config) -> None:
     assert "templates/report.html.j2" in names(stages.sources(config, "report"))
 
 
-def test_a_program_from_outside_is_a_source_where_it_is_a_file(tmp_path: Path, config: Config) -> None:
+def test_a_program_from_outside_is_a_source_where_it_is_a_file(
+    tmp_path: Path, config: Config
+) -> None:
     program = tmp_path / "mine.py"
     program.write_text("")
     entry = config.methods["zero"].model_copy(update={"command": f"python {program}"})

@@ -1,4 +1,6 @@
-"""Figures show the numbers that they are given, on axes with units, and come out the same each time."""
+"""Figures show the numbers that they are given, on axes with units, and come out the same each
+time.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ def shown(panel: Axes) -> np.ma.MaskedArray:
 
 
 def has_white_rim(drawn: Figure) -> bool:
-    """Whether nothing is drawn on the outermost pixels of the page: what is cut off would leave its cut edge there."""
+    """Whether nothing is drawn on the outermost pixels of the page: what is cut off would leave its
+    cut edge there.
+    """
     canvas = FigureCanvasAgg(drawn)
     canvas.draw()
     page = np.asarray(canvas.buffer_rgba())[..., :3]
@@ -65,9 +69,14 @@ def test_error_figure_holds_the_scores_the_bound_and_the_control(metrics, axis: 
         assert x == pytest.approx(expected[0])
         assert y == pytest.approx(np.array(expected[1]) * limit * 1e4)
         chosen = along[
-            (along.region == "interior") & (along.quantity == component) & (along.metric == "rmse") & (along.method == "template")
+            (along.region == "interior")
+            & (along.quantity == component)
+            & (along.metric == "rmse")
+            & (along.method == "template")
         ]
-        assert line(panel, "template")[1] == pytest.approx(chosen.groupby(axis).value.median().to_numpy() * 1e4)
+        assert line(panel, "template")[1] == pytest.approx(
+            chosen.groupby(axis).value.median().to_numpy() * 1e4
+        )
         assert len(set(line(panel, "no strain (zero)")[1])) == 1
         assert ("rad" in panel.get_ylabel()) == (component == "theta")
         assert panel.get_yscale() == "log"
@@ -85,7 +94,9 @@ def test_maps_show_answer_residual_failures_and_vacuum():
         drawn = maps.draw(answers, limit, exact.label == 0, exact.region == 1, 3.2)
     panels = np.array(drawn.axes[:16]).reshape(8, 2)
     theta, residual = panels[6, 1], panels[7, 1]
-    assert shown(theta)[2, 12] == pytest.approx(1e3 * (geometry.components(exact.F_probe)[2, 12, 3] + 2e-3), abs=1e-6)
+    assert shown(theta)[2, 12] == pytest.approx(
+        1e3 * (geometry.components(exact.F_probe)[2, 12, 3] + 2e-3), abs=1e-6
+    )
     assert shown(residual)[2, 12] == pytest.approx(20)  # 2e-3 rad in units of 1e-4
     assert shown(residual).mask[10:].all()
     assert not shown(residual).mask[:10].any()
@@ -111,15 +122,23 @@ def test_scatter_draws_every_sample_position_once_a_seed():
     points = np.concatenate([np.asarray(c.get_offsets()) for c in panels[1, 0].collections])
     assert len(points) == 2 * sample.sum()
     assert points[:, 0] == pytest.approx(points[:, 1])
-    assert np.concatenate([np.asarray(c.get_offsets()) for c in panels[0, 3].collections])[:, 1] == pytest.approx(0)
+    assert np.concatenate([np.asarray(c.get_offsets()) for c in panels[0, 3].collections])[
+        :, 1
+    ] == pytest.approx(0)
     assert has_white_rim(drawn)
 
 
 def test_elastic_strain_is_against_the_own_lattice():
     exact = made_truth()
-    F = np.where((exact.label == 2)[..., None, None], geometry.deformation(3.282 / 3.153 - 1, 3.282 / 3.153 - 1, 0, 0), np.eye(2))
+    F = np.where(
+        (exact.label == 2)[..., None, None],
+        geometry.deformation(3.282 / 3.153 - 1, 3.282 / 3.153 - 1, 0, 0),
+        np.eye(2),
+    )
     own = truth.elastic(replace(exact, F_probe=F), [3.153, 3.282])
-    assert own[exact.label == 2] == pytest.approx(0, abs=1e-12)  # relaxed WSe2: total strain 4 %, elastic none
+    assert own[exact.label == 2] == pytest.approx(
+        0, abs=1e-12
+    )  # relaxed WSe2: total strain 4 %, elastic none
     assert own[exact.label == 1] == pytest.approx(0, abs=1e-12)
     assert np.isnan(own[exact.label == -1]).all()
 
@@ -129,7 +148,9 @@ def test_truth_figure(lattice: list[float] | None):
     exact = made_truth()
     with style.styled():
         drawn = truth.draw(exact, ["WS2", "WSe2"], lattice, next(iter(exact.limit.values())), 3.2)
-    assert shown(drawn.axes[0])[2, 12] == pytest.approx(100 * geometry.components(exact.F_probe)[2, 12, 0])
+    assert shown(drawn.axes[0])[2, 12] == pytest.approx(
+        100 * geometry.components(exact.F_probe)[2, 12, 0]
+    )
     assert drawn.axes[5].axison == (lattice is not None)
     names = {t.get_text() for t in drawn.axes[9].get_legend().get_texts()}
     assert names == {"vacuum", "interior", "interface", "edge"}
@@ -141,7 +162,11 @@ def test_sample_positions_lie_in_what_they_are_named_after():
     places = patterns.positions(exact, ["WS2", "WSe2"])
     assert list(places) == ["WS2", "WSe2", "interface", "edge", "vacuum"]
     assert [exact.label[places[k]] for k in ("WS2", "WSe2", "vacuum")] == [1, 2, 0]
-    assert [exact.regions[exact.region[places[k]]] for k in ("WS2", "interface", "edge")] == ["interior", "interface", "edge"]
+    assert [exact.regions[exact.region[places[k]]] for k in ("WS2", "interface", "edge")] == [
+        "interior",
+        "interface",
+        "edge",
+    ]
 
 
 def test_sample_counts_are_those_that_the_methods_got():
@@ -149,7 +174,9 @@ def test_sample_counts_are_those_that_the_methods_got():
     level, clean = Level(background=0.25, electrons=1e4), Level(background=0, electrons=np.inf)
     again = figures.counts(pattern, level, level, 2, "pair", (3, 5), SHAPE[1])
     assert (again == noise.pattern_counts(pattern, level, 2, "pair", 3 * SHAPE[1] + 5)).all()
-    assert figures.counts(pattern, clean, level, 2, "pair", (3, 5), SHAPE[1]).sum() == pytest.approx(1e4)
+    assert figures.counts(
+        pattern, clean, level, 2, "pair", (3, 5), SHAPE[1]
+    ).sum() == pytest.approx(1e4)
 
 
 def test_methods_are_told_apart():
@@ -161,19 +188,26 @@ def test_methods_are_told_apart():
 def test_a_run_gets_every_figure_of_the_catalogue_that_it_can_have(drawn_run: Path):
     names = {entry.name for entry in figures.catalogue(made_config())}
     found = {path.name for path in (drawn_run / "figures").iterdir()}
-    assert {Path(name).stem for name in found} == names - {"pair_speed", *(f"pair_dictionary_{m}" for m in ("zero", "com", "template"))}
+    assert {Path(name).stem for name in found} == names - {
+        "pair_speed",
+        *(f"pair_dictionary_{m}" for m in ("zero", "com", "template")),
+    }
     for path in (drawn_run / "figures").iterdir():
         assert path.read_bytes().startswith(b"\x89PNG" if path.suffix == ".png" else b"%PDF")
 
 
 def test_closures_stand_at_the_middle_of_their_circuits():
-    """On a scan of 6 x 8 positions 2 nm apart: the circuit of first corner (1, 2) has its middle 1.5 steps on, in the cell from there."""
+    """On a scan of 6 x 8 positions 2 nm apart: the circuit of first corner (1, 2) has its middle
+    1.5 steps on, in the cell from there.
+    """
     closure = np.zeros((3, 5, 2))
     closure[1, 2, 0] = 3.0
     seen = Circuits(3, closure, np.zeros((3, 5, 2, 2)), np.zeros((3, 5, 2, 2)))
     line = np.array([(3.5, 2.5)])
     with style.styled():
-        drawn = dislocations.draw(line, {"com": (seen, Found(line, closure[1, 2][None]))}, (6, 8), 3.0, 2.0)
+        drawn = dislocations.draw(
+            line, {"com": (seen, Found(line, closure[1, 2][None]))}, (6, 8), 3.0, 2.0
+        )
         assert has_white_rim(drawn)
     panel = drawn.get_axes()[0]
     image = panel.get_images()[0]
@@ -182,12 +216,17 @@ def test_closures_stand_at_the_middle_of_their_circuits():
     assert shown(panel)[1, 2] == 1
     for points in panel.collections:
         np.testing.assert_allclose(points.get_offsets()[0], at)
-    np.testing.assert_allclose(at, [8, 6])  # 0.5 more for the frame round the first position, times 2 nm
+    np.testing.assert_allclose(
+        at, [8, 6]
+    )  # 0.5 more for the frame round the first position, times 2 nm
 
 
 def test_drawing_twice_gives_the_same_bytes(metrics, tmp_path: Path):
     for name in ("a", "b"):
         with style.styled():
-            style.save(error.draw(error.series(metrics, "background"), ["zero", "com"], "background"), tmp_path / name)
+            style.save(
+                error.draw(error.series(metrics, "background"), ["zero", "com"], "background"),
+                tmp_path / name,
+            )
     for kind in ("png", "pdf"):
         assert (tmp_path / f"a.{kind}").read_bytes() == (tmp_path / f"b.{kind}").read_bytes()

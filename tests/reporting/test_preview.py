@@ -16,7 +16,9 @@ CONFIG = load(ROOT / "config" / "scenes.yaml")
 
 
 @pytest.mark.parametrize("id", ["ripple", "labelled"])
-def test_a_scene_becomes_one_picture(id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scene_becomes_one_picture(
+    id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(ROOT)
     preview.write(CONFIG, id, tmp_path / "made.png", (3, 4))
     assert [path.name for path in tmp_path.iterdir()] == ["made.png"]
@@ -25,7 +27,9 @@ def test_a_scene_becomes_one_picture(id: str, tmp_path: Path, monkeypatch: pytes
         assert len(image.convert("RGB").resize((200, 100)).getcolors(20000)) > 200
 
 
-def test_a_position_off_the_scan_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_position_off_the_scan_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(ROOT)
     with pytest.raises(InputError, match="16 x 16"):
         preview.write(CONFIG, "ripple", tmp_path / "made.png", (16, 0))

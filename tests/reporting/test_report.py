@@ -72,7 +72,9 @@ def made(folder: Path, settings: config.Config | None = None) -> Page:
 def test_the_report_holds_figures_tables_settings_and_provenance(folder: Path):
     atomic.write_text(folder / "benchmarks" / "score.tsv", "s\tmax_rss\n12.25\t100.00\n")
     page = made(folder)
-    assert page.images == [(folder / "figures" / f"{i}.png").read_bytes() for i in page.ids if i.startswith("pair_")]
+    assert page.images == [
+        (folder / "figures" / f"{i}.png").read_bytes() for i in page.ids if i.startswith("pair_")
+    ]
     assert len(page.images) == 7
     for table in tables.make(made_config(), score.read(folder / "metrics.csv")):
         assert table.name in page.ids
@@ -103,7 +105,10 @@ def change_settings(folder: Path, settings: dict[str, object]) -> None:
     for seed in made_config().seeds.test:
         path = score.map_path(folder, "pair", made_config().levels[2], seed, "template")
         answer = store.read_map(path)
-        store.write_map(path, replace(answer, attributes={**answer.attributes, "settings": json.dumps(settings)}))
+        store.write_map(
+            path,
+            replace(answer, attributes={**answer.attributes, "settings": json.dumps(settings)}),
+        )
 
 
 def test_settings_that_differ_between_levels_are_shown(folder: Path):
@@ -120,7 +125,14 @@ def test_settings_chosen_by_search_are_shown(folder: Path):
     entry = plain.methods["com"].model_copy(update={"tune": {"window_radii": [1.0, 1.875]}})
     settings = plain.model_copy(update={"methods": {**plain.methods, "com": entry}})
     for level in settings.levels:
-        chosen = tuned.Tuned(method="com", level=level.name, settings={"window_radii": 1.875}, error=1.2345, error_before=1.3456, tried=17)
+        chosen = tuned.Tuned(
+            method="com",
+            level=level.name,
+            settings={"window_radii": 1.875},
+            error=1.2345,
+            error_before=1.3456,
+            tried=17,
+        )
         tuned.write(tuned.path(folder, "com", level), chosen)
     page = made(folder, settings)
     assert "tuned" in page.ids
@@ -137,6 +149,9 @@ def test_prose_marks_code_and_escapes_the_rest():
 
 def test_missing_figures_are_named(folder: Path):
     shutil.rmtree(folder / "figures")
-    with pytest.raises(InputError, match=r"figures: no figure of scene 'pair'; expected PNG files named pair_<kind>\.png"):
+    with pytest.raises(
+        InputError,
+        match=r"figures: no figure of scene 'pair'; expected PNG files named pair_<kind>\.png",
+    ):
         made(folder)
     assert not (folder / "report.html").exists()

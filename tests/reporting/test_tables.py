@@ -1,4 +1,5 @@
-"""Tables hold the scores, in the units they state, with the best and the bound where they belong."""
+"""Tables hold the scores, in the units they state, with the best and the bound where they
+belong."""
 
 from __future__ import annotations
 
@@ -27,13 +28,29 @@ def row(table: tables.Table, *key: str) -> dict[str, str]:
 
 
 def test_every_table_is_made(made: dict[str, tables.Table]):
-    assert list(made) == ["headline", "limit_ratio", "bias", "gain", "coverage", "regions", "failures", "labels", "cost", "comparison"]
+    assert list(made) == [
+        "headline",
+        "limit_ratio",
+        "bias",
+        "gain",
+        "coverage",
+        "regions",
+        "failures",
+        "labels",
+        "cost",
+        "comparison",
+    ]
 
 
-def test_headline_is_the_interior_rmse_beside_the_bound(made: dict[str, tables.Table], run_dir: Path):
+def test_headline_is_the_interior_rmse_beside_the_bound(
+    made: dict[str, tables.Table], run_dir: Path
+):
     metrics = score.read(run_dir / "metrics.csv")
     chosen = metrics[
-        (metrics.region == "interior") & (metrics.quantity == "eyy") & (metrics.metric == "rmse") & (metrics.background == 0.25)
+        (metrics.region == "interior")
+        & (metrics.quantity == "eyy")
+        & (metrics.metric == "rmse")
+        & (metrics.background == 0.25)
     ]
     low, high = sorted(chosen[chosen.method == "template"].value * 1e4)
     found = row(made["headline"], "eyy", "w 0.25, 1e5 e")
@@ -41,8 +58,21 @@ def test_headline_is_the_interior_rmse_beside_the_bound(made: dict[str, tables.T
     assert median == pytest.approx((low + high) / 2, abs=0.06)
     assert half_range == pytest.approx((high - low) / 2, abs=0.06)
     assert found["bound"] == "20.0"  # 2e-3 in units of 1e-4
-    assert made["headline"].head == ["quantity", "level", "bound", "zero", "com", "template", "ccstae"]
-    assert [r[1] for r in made["headline"].rows[:4]] == ["clean", "w 0.00, 1e5 e", "w 0.25, 1e5 e", "w 0.00, 1e4 e"]
+    assert made["headline"].head == [
+        "quantity",
+        "level",
+        "bound",
+        "zero",
+        "com",
+        "template",
+        "ccstae",
+    ]
+    assert [r[1] for r in made["headline"].rows[:4]] == [
+        "clean",
+        "w 0.00, 1e5 e",
+        "w 0.25, 1e5 e",
+        "w 0.00, 1e4 e",
+    ]
     assert [r[0] for r in made["headline"].rows[::4]] == ["exx", "eyy", "exy", "theta"]
 
 
@@ -56,10 +86,13 @@ def test_the_best_is_marked_and_is_never_the_bound(made: dict[str, tables.Table]
     assert (at, table.head.index("ccstae")) in table.best
 
 
-def test_ratio_table_leaves_out_the_noise_free_level_and_finds_the_injected_ratios(made: dict[str, tables.Table]):
+def test_ratio_table_leaves_out_the_noise_free_level_and_finds_the_injected_ratios(
+    made: dict[str, tables.Table],
+):
     numbers = made["limit_ratio"].numbers
     assert np.isfinite(numbers.electrons).all()
-    # A third of the interior is reference without error, which the median absolute deviation takes in.
+    # A third of the interior is reference without error, which the median absolute deviation takes
+    # in.
     ratio = numbers.groupby("method")["median"].median()
     assert ratio["template"] / ratio["ccstae"] == pytest.approx(1.3, abs=0.15)
     assert ratio["com"] / ratio["ccstae"] == pytest.approx(2.0, abs=0.25)
@@ -67,14 +100,17 @@ def test_ratio_table_leaves_out_the_noise_free_level_and_finds_the_injected_rati
 
 def test_failures_are_in_percent(made: dict[str, tables.Table], run_dir: Path):
     found = row(made["failures"], "all", "clean")
-    assert float(found["com"].split(" ")[0]) == pytest.approx(100 * 3 / 160, abs=0.005)  # 10 rows of 16 are sample
+    assert float(found["com"].split(" ")[0]) == pytest.approx(
+        100 * 3 / 160, abs=0.005
+    )  # 10 rows of 16 are sample
     assert float(found["zero"].split(" ")[0]) == 0
 
 
 def test_labels_and_coverage_only_of_methods_that_give_them(made: dict[str, tables.Table]):
     assert made["labels"].head == ["metric", "level", "ccstae"]
     assert all(
-        row(made["labels"], kind, "clean")["ccstae"] == "100" for kind in ("vacuum and materials", "vacuum or specimen", "materials")
+        row(made["labels"], kind, "clean")["ccstae"] == "100"
+        for kind in ("vacuum and materials", "vacuum or specimen", "materials")
     )
     assert made["coverage"].head == ["quantity", "level", "ccstae"]
 
@@ -90,10 +126,23 @@ def test_written_tables(run_dir: Path, tmp_path: Path):
     names = {p.name for p in tmp_path.iterdir()}
     assert {f"headline.{kind}" for kind in ("csv", "md", "tex")} <= names
     numbers = pd.read_csv(tmp_path / "headline.csv")
-    assert list(numbers.columns) == ["scene", "quantity", "background", "electrons", "method", "median", "low", "high"]
-    bound = numbers[(numbers.method == "bound") & (numbers.quantity == "theta") & (numbers.background == 0.25)]
+    assert list(numbers.columns) == [
+        "scene",
+        "quantity",
+        "background",
+        "electrons",
+        "method",
+        "median",
+        "low",
+        "high",
+    ]
+    bound = numbers[
+        (numbers.method == "bound") & (numbers.quantity == "theta") & (numbers.background == 0.25)
+    ]
     assert bound["median"].item() == pytest.approx(5e-4)
-    lines = [line for line in (tmp_path / "headline.md").read_text().splitlines() if line.startswith("|")]
+    lines = [
+        line for line in (tmp_path / "headline.md").read_text().splitlines() if line.startswith("|")
+    ]
     assert len({line.count("|") for line in lines}) == 1
     assert len({len(line) for line in lines}) == 1
     tex = (tmp_path / "failures.tex").read_text()
@@ -136,7 +185,9 @@ def test_numbers(value: float, text: str):
     assert display.number(value) == text
 
 
-@pytest.mark.parametrize(("value", "text"), [(1e5, "1e5"), (2.5e4, "2.5e4"), (math.inf, "inf"), (300, "3e2")])
+@pytest.mark.parametrize(
+    ("value", "text"), [(1e5, "1e5"), (2.5e4, "2.5e4"), (math.inf, "inf"), (300, "3e2")]
+)
 def test_powers(value: float, text: str):
     assert display.power(value) == text
 

@@ -28,8 +28,9 @@ def disks(centres, radius, edge, px):
 
 
 def test_six_equal_disks_give_the_closed_form():
-    # Six disks at radius G, each placed with error s: s / (sqrt 3 G) for exx and eyy, s / (sqrt 6 G) for exy and theta. The centre is
-    # free, but six disks round it determine it apart from the strain.
+    # Six disks at radius G, each placed with error s: s / (sqrt 3 G) for exx and eyy, s / (sqrt 6
+    # G) for exy and theta. The centre is free, but six disks round it determine it apart from the
+    # strain.
     px, G, radius, edge, N = 256, 80.0, 20.0, 1.2, 1e4
     turn = np.arange(6) * np.pi / 3
     lattice = G * np.array([[1.0, np.cos(np.pi / 3)], [0.0, np.sin(np.pi / 3)]])
@@ -37,9 +38,13 @@ def test_six_equal_disks_give_the_closed_form():
     centres = 128 + G * np.stack([np.cos(turn), np.sin(turn)], -1)
     image, slope = disks(centres, radius, edge, px)
     share = 1 / 6
-    images = bound.shift_images((share * slope)[None].astype(np.float32), np.eye(2)[None], calibration)
+    images = bound.shift_images(
+        (share * slope)[None].astype(np.float32), np.eye(2)[None], calibration
+    )
     level = Level(background=0, electrons=N)
-    found = bound.bound((share * image)[None].astype(np.float32), images, np.eye(2)[None], level, calibration)[0]
+    found = bound.bound(
+        (share * image)[None].astype(np.float32), images, np.eye(2)[None], level, calibration
+    )[0]
     # Position error of one disk with N / 6 counts: sqrt(R s / (0.903 N)).
     s = np.sqrt(radius * edge / (0.903 * N / 6))
     assert found == pytest.approx([s / (np.sqrt(3) * G)] * 2 + [s / (np.sqrt(6) * G)] * 2, rel=0.03)
@@ -59,25 +64,36 @@ def test_bound_agrees_with_patterns_drawn_at_f_plus_and_minus_a_step(w):
     )
     images = bound.shift_images(gradient[None].astype(np.float32), F[None], model.calibration)
     pattern = model.pattern(F, oversample=9)[None].astype(np.float32)
-    found = bound.bound(pattern, images, F[None], Level(background=w, electrons=1e5), model.calibration)[0]
-    # At w = 0 the bound leans on edge pixels that expect far less than a count, where the two ways of differentiating differ most.
+    found = bound.bound(
+        pattern, images, F[None], Level(background=w, electrons=1e5), model.calibration
+    )[0]
+    # At w = 0 the bound leans on edge pixels that expect far less than a count, where the two ways
+    # of differentiating differ most.
     assert found == pytest.approx(expected, rel=0.03)
 
 
 @pytest.mark.parametrize("w", [0.0, 0.25, 0.7])
 def test_bound_agrees_with_patterns_simulated_at_f_plus_and_minus_a_step(w):
-    """Simulated anew, with all that strain changes in a pattern: what disk intensities tell of it is not in the bound, and little."""
+    """Simulated anew, with all that strain changes in a pattern: what disk intensities tell of it
+    is not in the bound, and little.
+    """
     config, scene = made({"kind": "uniform"})
     calibration = simulate.calibration(config, scene)
     F, step = geometry.deformation(0.015, -0.01, 0.008, 0.02), 2e-4
     steps = step * np.eye(4).reshape(4, 2, 2)
     drawer = uniform.UniformRenderer(config, scene)
-    patterns, gradient = drawer.patterns(np.concatenate([F[None], F + steps, F - steps]), np.ones(9))
+    patterns, gradient = drawer.patterns(
+        np.concatenate([F[None], F + steps, F - steps]), np.ones(9)
+    )
     level = Level(background=w, electrons=1e5)
     images = bound.shift_images(gradient[:1], F[None], calibration)
     found = bound.bound(patterns[:1], images, F[None], level, calibration)[0]
     expected = noise.expectation(patterns[:1], level).ravel()
-    slopes = np.concatenate([gradient[0], (patterns[1:5] - patterns[5:]) / (2 * step)]).astype(float).reshape(6, -1)
+    slopes = (
+        np.concatenate([gradient[0], (patterns[1:5] - patterns[5:]) / (2 * step)])
+        .astype(float)
+        .reshape(6, -1)
+    )
     slopes *= level.electrons * (1 - w) / patterns[0].sum(dtype=float)
     seen = expected > 0
     information = (slopes[:, seen] / expected[seen]) @ slopes[:, seen].T
@@ -90,13 +106,21 @@ def test_bound_falls_with_the_root_of_the_dose():
     model = Model()
     F = np.eye(2)[None]
     gradient = np.stack(
-        [model.pattern(F[0], (0.5, 0)) - model.pattern(F[0], (-0.5, 0)), model.pattern(F[0], (0, 0.5)) - model.pattern(F[0], (0, -0.5))]
+        [
+            model.pattern(F[0], (0.5, 0)) - model.pattern(F[0], (-0.5, 0)),
+            model.pattern(F[0], (0, 0.5)) - model.pattern(F[0], (0, -0.5)),
+        ]
     )
     images = bound.shift_images(gradient[None].astype(np.float32), F, model.calibration)
     pattern = model.pattern(F[0])[None].astype(np.float32)
-    low, high = (bound.bound(pattern, images, F, Level(background=0.25, electrons=n), model.calibration) for n in (1e3, 1e5))
+    low, high = (
+        bound.bound(pattern, images, F, Level(background=0.25, electrons=n), model.calibration)
+        for n in (1e3, 1e5)
+    )
     assert low == pytest.approx(10 * high)
-    clean = bound.bound(pattern, images, F, Level(background=0, electrons=float("inf")), model.calibration)
+    clean = bound.bound(
+        pattern, images, F, Level(background=0, electrons=float("inf")), model.calibration
+    )
     assert not clean.any()
 
 

@@ -1,4 +1,6 @@
-"""Patterns of every kind of scene against abTEM's multislice of the same atoms, at ten positions each."""
+"""Patterns of every kind of scene against abTEM's multislice of the same atoms, at ten positions
+each.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,18 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 import pytest
-from exact import SAMPLES, SMALL, WARM, WIDTH_A, OnGrid, abtem_pattern, agrees, lattice, made, patterns_at
+from exact import (
+    SAMPLES,
+    SMALL,
+    WARM,
+    WIDTH_A,
+    OnGrid,
+    abtem_pattern,
+    agrees,
+    lattice,
+    made,
+    patterns_at,
+)
 
 from ccstae import geometry
 from ccstae.config.run import Config
@@ -28,9 +41,15 @@ class Case(NamedTuple):
 
 
 CASES = {
-    # Interior left and right, the round region of tension, the interface, a core and the lattice next to it, the edge, a corner of both.
+    # Interior left and right, the round region of tension, the interface, a core and the lattice
+    # next to it, the edge, a corner of both.
     "dislocations": Case(
-        {"kind": "heterostructure", "interface_width_A": 0, "lattice_deg": 90, "dislocations": {"core_A": 12}},
+        {
+            "kind": "heterostructure",
+            "interface_width_A": 0,
+            "lattice_deg": 90,
+            "dislocations": {"core_A": 12},
+        },
         [
             (-450.0, -300.0),
             (-80.3, 120.9),
@@ -45,7 +64,8 @@ CASES = {
         ],
         {"interior", "interface", "edge", "core"},
     ),
-    # A graded interface between x = 0 and 120 in a triangle with a corner at (0, -520) and an edge at y = 260; the ripple lies on its left.
+    # A graded interface between x = 0 and 120 in a triangle with a corner at (0, -520) and an edge
+    # at y = 260; the ripple lies on its left.
     "graded, rippled, triangular": Case(
         {
             **HERE,
@@ -56,7 +76,12 @@ CASES = {
             "edge_offset_A": 260,
             "reference_A": [-320, -320, -200, 160],
             "inclusions": [],
-            "ripple": {"height_A": 10, "wavelength_A": 200, "centre_A": [-60, 0], "direction_deg": 20},
+            "ripple": {
+                "height_A": 10,
+                "wavelength_A": 200,
+                "centre_A": [-60, 0],
+                "direction_deg": 20,
+            },
         },
         [
             (-60.0, 0.0),
@@ -117,10 +142,15 @@ class Compared(NamedTuple):
 
 
 def grains(scene: Any) -> list[tuple[float, float]]:
-    """Five positions on boundaries of grains, the first where three meet or nearly so, and five deep in a grain."""
+    """Five positions on boundaries of grains, the first where three meet or nearly so, and five
+    deep in a grain.
+    """
     points = scene.positions.reshape(-1, 2)
     distance = scene._seeds.query(points, 3)[0]
-    on = np.argsort(distance[:, 2] - distance[:, 0])[:1].tolist() + np.argsort(distance[:, 1] - distance[:, 0])[:40:10].tolist()
+    on = (
+        np.argsort(distance[:, 2] - distance[:, 0])[:1].tolist()
+        + np.argsort(distance[:, 1] - distance[:, 0])[:40:10].tolist()
+    )
     deep = np.argsort(distance[:, 0] - distance[:, 1])[:100:20].tolist()
     return [tuple(points[i]) for i in on + deep]
 
@@ -129,20 +159,34 @@ def windowed(settings: dict[str, Any], points: list[tuple[float, float]]) -> Com
     config, scene = made(settings, microscope=SMALL, materials=WARM)
     points = points or grains(scene)
     atoms = OnGrid(scene)
-    return Compared(config, scene, points, patterns_at(config, atoms, points), np.stack([abtem_pattern(config, atoms, p) for p in points]))
+    return Compared(
+        config,
+        scene,
+        points,
+        patterns_at(config, atoms, points),
+        np.stack([abtem_pattern(config, atoms, p) for p in points]),
+    )
 
 
-# Lattice vectors in samples of abTEM's grid, on which their atoms lie too: nearly that of WS2, and turned by a right angle.
-CELLS = [((28, q), (-14, s)) for q, s in ((0, 24), (3, 24), (-3, 24), (1, 25), (2, 23))] + [((26, 0), (-13, 24)), ((27, 0), (-12, 24))]
+# Lattice vectors in samples of abTEM's grid, on which their atoms lie too: nearly that of WS2, and
+# turned by a right angle.
+CELLS = [((28, q), (-14, s)) for q, s in ((0, 24), (3, 24), (-3, 24), (1, 25), (2, 23))] + [
+    ((26, 0), (-13, 24)),
+    ((27, 0), (-12, 24)),
+]
 CELLS += [((-y1, x1), (-y2, x2)) for (x1, y1), (x2, y2) in CELLS[3:6]]
 
 
 def one_lattice_a_position(folder: Path) -> Compared:
     """Ten lattices, given as arrays in HDF5 and npy files."""
     cells = WIDTH_A / SAMPLES * np.swapaxes(np.array(CELLS, float), 1, 2)
-    parts = geometry.components(cells @ np.linalg.inv(made({"kind": "uniform"})[1].crystals[0].cell)).reshape(2, 5, 4)
+    parts = geometry.components(
+        cells @ np.linalg.inv(made({"kind": "uniform"})[1].crystals[0].cell)
+    ).reshape(2, 5, 4)
     files = {}
-    for name, values in zip(("exx", "eyy", "exy", "rotation"), np.moveaxis(parts, -1, 0), strict=True):
+    for name, values in zip(
+        ("exx", "eyy", "exy", "rotation"), np.moveaxis(parts, -1, 0), strict=True
+    ):
         path = folder / f"{name}{'.h5' if name == 'exx' else '.npy'}"
         if name == "exx":
             with h5py.File(path, "w") as file:
@@ -151,13 +195,24 @@ def one_lattice_a_position(folder: Path) -> Compared:
             np.save(path, values)
         files[name] = {"path": str(path), "sha256": sha256(path.read_bytes()).hexdigest()}
     files["exx"]["dataset"] = "strain/xx"
-    settings = {"kind": "labelled", "scan": {"shape": [2, 5], "step_A": 40}, "reference_A": [-100, -40, -60, 0], **files}
+    settings = {
+        "kind": "labelled",
+        "scan": {"shape": [2, 5], "step_A": 40},
+        "reference_A": [-100, -40, -60, 0],
+        **files,
+    }
     config, scene = made(settings, microscope=SMALL, materials=WARM)
     drawer = simulate.renderer(config, scene)
     assert isinstance(drawer, uniform.UniformRenderer)
     points = [tuple(point) for point in scene.positions.reshape(-1, 2)]
     ours = drawer.tile(scene, scene.positions)[0].reshape(10, 76, 76)
-    return Compared(config, scene, points, ours, np.stack([abtem_pattern(config, scene, point) for point in points]))
+    return Compared(
+        config,
+        scene,
+        points,
+        ours,
+        np.stack([abtem_pattern(config, scene, point) for point in points]),
+    )
 
 
 @pytest.fixture(scope="module", params=[*CASES, "labelled"])
@@ -168,16 +223,22 @@ def compared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 
 def test_patterns_are_those_of_abtem(compared: Compared) -> None:
-    """Of Bragg disks within 0.5 %, of the whole within 1 %, and no streak or copy outside the disks."""
+    """Of Bragg disks within 0.5 %, of the whole within 1 %, and no streak or copy outside the
+    disks.
+    """
     for ours, exact, point in zip(compared.ours, compared.exact, compared.points, strict=True):
-        whole, disk, outside = agrees(ours, exact, compared.config, lattice(compared.config, compared.scene, point))
+        whole, disk, outside = agrees(
+            ours, exact, compared.config, lattice(compared.config, compared.scene, point)
+        )
         assert whole < 0.01, point
         assert disk < 0.005, point
         assert outside < 1e-6, point
 
 
 def test_positions_are_of_every_kind(compared: Compared, request: pytest.FixtureRequest) -> None:
-    regions = exact_truth(compared.config, compared.scene, np.array(compared.points)[None])["region"].ravel()
+    regions = exact_truth(compared.config, compared.scene, np.array(compared.points)[None])[
+        "region"
+    ].ravel()
     case = CASES.get(request.node.callspec.params["compared"])
     assert {REGIONS[i] for i in regions} >= (case.regions if case else {"interface"})
 

@@ -33,7 +33,9 @@ def test_expected_counts_follow_the_formula(pattern, w):
 def test_counts_are_poisson(pattern):
     level = Level(background=0.25, electrons=1e4)
     expected = noise.expectation(pattern, level)
-    counts = np.stack([noise.pattern_counts(pattern, level, 3, "s", i) for i in range(400)]).astype(float)
+    counts = np.stack([noise.pattern_counts(pattern, level, 3, "s", i) for i in range(400)]).astype(
+        float
+    )
     # Mean and index of dispersion over 400 draws, for each pixel; chi-squared over all of them.
     seen = expected > 0.5
     chi2 = ((counts[:, seen] - expected[seen]) ** 2 / expected[seen]).sum()

@@ -1,4 +1,6 @@
-"""Nuisances do to the patterns what they say, their gradients follow, and the truth file tells of them."""
+"""Nuisances do to the patterns what they say, their gradients follow, and the truth file tells of
+them.
+"""
 
 from __future__ import annotations
 
@@ -19,20 +21,44 @@ from ccstae.specimen import build as scenes
 from ccstae.specimen.scene import Scene
 
 ROOT = Path(__file__).parents[2]
-SMALL = {"semiangle_mrad": 5, "aperture_edge_mrad": 1 / 3, "pixel_size_inv_A": 0.013 * 5 / 3, "detector_px": 64}
+SMALL = {
+    "semiangle_mrad": 5,
+    "aperture_edge_mrad": 1 / 3,
+    "pixel_size_inv_A": 0.013 * 5 / 3,
+    "detector_px": 64,
+}
 ELLIPSE = [[1.02, 0.008], [0.008, 0.985]]
 CORNER = np.array([[[100.0, 60.0]]])  # the last position of the scan
 
 
 @cache
-def made(scene: tuple[tuple[str, Any], ...] = (), **nuisances: Any) -> tuple[Config, Scene, simulate.Renderer]:
+def made(
+    scene: tuple[tuple[str, Any], ...] = (), **nuisances: Any
+) -> tuple[Config, Scene, simulate.Renderer]:
     data = load(ROOT / "config" / "default.yaml").model_dump(mode="json")
-    data["microscope"] |= SMALL | {"nuisances": {k: [list(row) for row in v] if isinstance(v, tuple) else v for k, v in nuisances.items()}}
+    data["microscope"] |= SMALL | {
+        "nuisances": {
+            k: [list(row) for row in v] if isinstance(v, tuple) else v for k, v in nuisances.items()
+        }
+    }
     data["simulation"] |= {"potential_sampling_A": 0.1}
-    data["scenes"] = {"made": {"kind": "ramp", "materials": ["WS2"], "scan": {"shape": [4, 6], "step_A": 40}, **dict(scene)}}
+    data["scenes"] = {
+        "made": {
+            "kind": "ramp",
+            "materials": ["WS2"],
+            "scan": {"shape": [4, 6], "step_A": 40},
+            **dict(scene),
+        }
+    }
     config = parse(data)
     scene = scenes.build(config, "made")
-    return config, scene, simulate.Renderer(config, optics.window(config.microscope, config.simulation, scene.layers))
+    return (
+        config,
+        scene,
+        simulate.Renderer(
+            config, optics.window(config.microscope, config.simulation, scene.layers)
+        ),
+    )
 
 
 def drawn(at: np.ndarray = CORNER, **nuisances: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -64,15 +90,23 @@ def test_drift_is_linear_and_none_in_the_middle() -> None:
 
 @pytest.mark.parametrize(
     "other",
-    [{}, {"distortion": tuple(map(tuple, ELLIPSE))}, {"scene": (("layers", 2), ("tilt_mrad", (20, -10)))}],
+    [
+        {},
+        {"distortion": tuple(map(tuple, ELLIPSE))},
+        {"scene": (("layers", 2), ("tilt_mrad", (20, -10)))},
+    ],
     ids=["round", "elliptical", "tilted layers"],
 )
 def test_the_gradient_is_what_a_drift_changes(other: dict[str, Any]) -> None:
-    """With a distortion too: the beam drifts before the detector distorts, and that is what a shift of the lattice does."""
+    """With a distortion too: the beam drifts before the detector distorts, and that is what a shift
+    of the lattice does.
+    """
     h = 0.02
     _, gradient = drawn(**other)
     for image, (x, y) in zip(gradient, ((h, 0.0), (0.0, h)), strict=True):
-        difference = (drawn(descan_px=drift(x, y), **other)[0] - drawn(descan_px=drift(-x, -y), **other)[0]) / (2 * h)
+        difference = (
+            drawn(descan_px=drift(x, y), **other)[0] - drawn(descan_px=drift(-x, -y), **other)[0]
+        ) / (2 * h)
         # Where the slope changes fast the difference is a little blunter than the slope.
         assert np.abs(difference - image).sum() < 2e-3 * np.abs(image).sum()
 
@@ -97,7 +131,9 @@ def test_no_distortion_is_the_plain_detector() -> None:
     _, _, drawer = made()
     config = made(distortion=((1.0, 1e-12), (0.0, 1.0)))[0]
     plain = drawer.vacuum()
-    np.testing.assert_allclose(simulate.Renderer(config, drawer.win).vacuum(), plain, atol=1e-6 * plain.max())
+    np.testing.assert_allclose(
+        simulate.Renderer(config, drawer.win).vacuum(), plain, atol=1e-6 * plain.max()
+    )
 
 
 def test_source_size_is_an_average_over_positions() -> None:
@@ -114,16 +150,23 @@ def test_source_size_is_an_average_over_positions() -> None:
 
 
 def test_truth_is_averaged_over_the_source_too() -> None:
-    """F^-T is averaged, and the source's share of it is sigma^2 / 2 of its curvature, whatever the probe."""
+    """F^-T is averaged, and the source's share of it is sigma^2 / 2 of its curvature, whatever the
+    probe.
+    """
     sigma = 15.0
     (plain, scene, _), (blurred, _, _) = made(), made(source_size_A=sigma)
-    without, with_it = (geometry.inverse_transpose(exact_truth(c, scene, CORNER)["F_probe"][0, 0]) for c in (plain, blurred))
+    without, with_it = (
+        geometry.inverse_transpose(exact_truth(c, scene, CORNER)["F_probe"][0, 0])
+        for c in (plain, blurred)
+    )
 
     def mean(d: tuple[float, float]) -> np.ndarray:
         return geometry.inverse_transpose(exact_truth(plain, scene, CORNER + d)["F_probe"][0, 0])
 
     h = 5.0
-    curvature = sum((mean(d) + mean((-d[0], -d[1])) - 2 * without) / h**2 for d in ((h, 0.0), (0.0, h)))
+    curvature = sum(
+        (mean(d) + mean((-d[0], -d[1])) - 2 * without) / h**2 for d in ((h, 0.0), (0.0, h))
+    )
     np.testing.assert_allclose(with_it - without, sigma**2 / 2 * curvature, atol=2e-6)
 
 
@@ -154,7 +197,13 @@ def test_the_truth_file_tells_of_them_and_the_limit_counts_them(tmp_path: Path) 
     path, truth = run(tmp_path / "plain")
     with h5py.File(path) as file:
         assert "nuisance" not in file
-    bad = {"dead_px": 0.05, "hot_px": 0.02, "descan_px": drift(1.5, 0.5), "distortion": tuple(map(tuple, ELLIPSE)), "source_size_A": 3.0}
+    bad = {
+        "dead_px": 0.05,
+        "hot_px": 0.02,
+        "descan_px": drift(1.5, 0.5),
+        "distortion": tuple(map(tuple, ELLIPSE)),
+        "source_size_A": 3.0,
+    }
     path, spoilt = run(tmp_path / "spoilt", **bad)
     with h5py.File(path) as file:
         found = {name: value[()] for name, value in file["nuisance"].items()}

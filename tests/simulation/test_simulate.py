@@ -1,4 +1,6 @@
-"""Patterns of whole flakes against truth and against their own numerical settings; test_exactness.py holds them against abTEM."""
+"""Patterns of whole flakes against truth and against their own numerical settings;
+test_exactness.py holds them against abTEM.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +28,15 @@ from ccstae.specimen.scene import Scene
 
 @cache
 def flake() -> tuple[Config, Scene]:
-    """The heterostructure with a sharp interface at x = 120, an edge near y = 439, and a row of dislocations."""
-    sharp = {"kind": "heterostructure", "interface_width_A": 0, "lattice_deg": 90, "dislocations": {"core_A": 12}}
+    """The heterostructure with a sharp interface at x = 120, an edge near y = 439, and a row of
+    dislocations.
+    """
+    sharp = {
+        "kind": "heterostructure",
+        "interface_width_A": 0,
+        "lattice_deg": 90,
+        "dislocations": {"core_A": 12},
+    }
     return made(sharp, microscope=SMALL, materials=WARM)
 
 
@@ -46,7 +55,12 @@ def test_vacuum_is_the_probe_and_holds_every_electron() -> None:
 def test_electrons_are_conserved() -> None:
     """A detector that reaches far enough catches all of them, in a core and at an edge too."""
     config, scene = made(
-        {"kind": "heterostructure", "interface_width_A": 0, "lattice_deg": 90, "dislocations": {"core_A": 12}},
+        {
+            "kind": "heterostructure",
+            "interface_width_A": 0,
+            "lattice_deg": 90,
+            "dislocations": {"core_A": 12},
+        },
         microscope=SMALL | {"detector_px": 400},
         materials=WARM,
     )
@@ -55,7 +69,9 @@ def test_electrons_are_conserved() -> None:
 
 
 def recovered(patterns: np.ndarray, F: np.ndarray, config: Config, scene: Scene) -> np.ndarray:
-    """Strain and rotation (n, 4) of patterns (n, Qy, Qx): a lattice through the centroids of disks whose places are known roughly."""
+    """Strain and rotation (n, 4) of patterns (n, Qy, Qx): a lattice through the centroids of disks
+    whose places are known roughly.
+    """
     m, out = config.microscope, []
     half = m.detector_px // 2
     reach = optics.aperture_radius_inv_A(m) / m.pixel_size_inv_A + min(5.5, m.detector_px / 25)
@@ -70,9 +86,15 @@ def recovered(patterns: np.ndarray, F: np.ndarray, config: Config, scene: Scene)
                 at.append([(weight * x).sum() / weight.sum(), (weight * y).sum() / weight.sum()])
                 mass.append(weight.sum())
             root = np.sqrt(mass)[:, None]
-            fit = np.linalg.lstsq(root * np.column_stack([np.ones(len(hk)), hk]), root * np.array(at), rcond=None)[0]
+            fit = np.linalg.lstsq(
+                root * np.column_stack([np.ones(len(hk)), hk]), root * np.array(at), rcond=None
+            )[0]
             G = fit[1:].T
-        out.append(geometry.components(geometry.deformation_from_reciprocal(G * m.pixel_size_inv_A, scene.nominal)))
+        out.append(
+            geometry.components(
+                geometry.deformation_from_reciprocal(G * m.pixel_size_inv_A, scene.nominal)
+            )
+        )
     return np.array(out)
 
 
@@ -86,7 +108,9 @@ def test_centroids_recover_the_averaged_truth(kind: str, middle_A: tuple[float, 
     truth = exact_truth(config, scene, grid)
     interior = truth["region"] == REGIONS.index("interior")
     assert interior.sum() > 15
-    found = recovered(windows(config).tile(scene, grid)[0][interior], truth["F_probe"][interior], config, scene)
+    found = recovered(
+        windows(config).tile(scene, grid)[0][interior], truth["F_probe"][interior], config, scene
+    )
     error = found - geometry.components(truth["F_probe"][interior])
     assert np.sqrt((error**2).mean(0)).max() < 0.3e-4
 
@@ -94,7 +118,11 @@ def test_centroids_recover_the_averaged_truth(kind: str, middle_A: tuple[float, 
 POINT = (-130.3, 60.2)  # on the slope of the round region of tension
 
 
-@pytest.mark.parametrize("finer", [{"potential_sampling_A": 0.03}, {"window_per_px": 4}], ids=["half the sampling", "twice the window"])
+@pytest.mark.parametrize(
+    "finer",
+    [{"potential_sampling_A": 0.03}, {"window_per_px": 4}],
+    ids=["half the sampling", "twice the window"],
+)
 def test_strain_does_not_depend_on_the_numerical_settings(finer: dict[str, float]) -> None:
     config, scene = made({"kind": "heterostructure"}, microscope=SMALL)
     better, _ = made({"kind": "heterostructure"}, microscope=SMALL, simulation=finer)
@@ -104,14 +132,18 @@ def test_strain_does_not_depend_on_the_numerical_settings(finer: dict[str, float
 
 
 def test_turning_the_crystal_by_60_degrees_turns_the_pattern() -> None:
-    """About a metal atom, sixty degrees trade each disk for its opposite, and another sixty turn the pattern back into itself."""
+    """About a metal atom, sixty degrees trade each disk for its opposite, and another sixty turn
+    the pattern back into itself.
+    """
     flat = {"kind": "heterostructure", "inclusions": [], "interface_A": 400}
     config, scene = made(flat, microscope=SMALL)
     patterns = []
     for turn in (0, 60, 120):
         _, turned = made({**flat, "lattice_deg": turn}, microscope=SMALL)
         patterns.append(patterns_at(config, turned, [(-300.0, -100.0)])[0])
-    masses = [np.array([(p * near).sum() for near in disks(config, scene.nominal)]) for p in patterns]
+    masses = [
+        np.array([(p * near).sum() for near in disks(config, scene.nominal)]) for p in patterns
+    ]
     np.testing.assert_allclose(masses[2], masses[0], rtol=1e-3)
     np.testing.assert_allclose(patterns[1][1:, 1:][::-1, ::-1], patterns[0][1:, 1:], atol=2e-6)
     assert np.abs(masses[1] / masses[0] - 1).max() > 0.02
@@ -137,15 +169,30 @@ def test_the_gradient_is_a_shift_by_a_pixel() -> None:
 
 def small_run(tile_A: float = 80.0, columns: int = 6) -> Config:
     scene = {"kind": "ramp", "scan": {"shape": [2, columns], "step_A": 40}}
-    return made(scene, microscope=SMALL, simulation={"tile_A": tile_A, "potential_sampling_A": 0.1})[0]
+    return made(
+        scene, microscope=SMALL, simulation={"tile_A": tile_A, "potential_sampling_A": 0.1}
+    )[0]
 
 
-def test_a_run_that_was_killed_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_was_killed_goes_on_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = small_run(columns=16)
     (tmp_path / "config.yaml").write_text(dump(config))
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    words = ["simulate", str(tmp_path / "config.yaml"), "made", "--out", str(killed / "made.h5"), "--optics", str(killed / "optics.h5")]
-    run = subprocess.Popen([sys.executable, "-c", "from ccstae.cli import main; main()", *words], stderr=subprocess.DEVNULL)
+    words = [
+        "simulate",
+        str(tmp_path / "config.yaml"),
+        "made",
+        "--out",
+        str(killed / "made.h5"),
+        "--optics",
+        str(killed / "optics.h5"),
+    ]
+    run = subprocess.Popen(
+        [sys.executable, "-c", "from ccstae.cli import main; main()", *words],
+        stderr=subprocess.DEVNULL,
+    )
     deadline = time.monotonic() + 120
     while not list(killed.glob(".made.h5.tiles/*/*.done")) and time.monotonic() < deadline:
         time.sleep(0.005)
@@ -184,7 +231,9 @@ def test_room_is_set_aside_without_a_change_to_what_is_there(tmp_path: Path) -> 
 
 
 def test_half_of_the_files_is_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run that ended between its two last steps has one file in its place and the other not: no tile counts as done."""
+    """A run that ended between its two last steps has one file in its place and the other not: no
+    tile counts as done.
+    """
     config, plain = small_run(), simulate._publish
     scene_path, optics_path = tmp_path / "made.h5", tmp_path / "optics.h5"
 
@@ -199,11 +248,17 @@ def test_half_of_the_files_is_begun_anew(tmp_path: Path, monkeypatch: pytest.Mon
     assert not scene_path.exists()
     simulate.simulate(config, "made", scene_path, optics_path)
     again = [path.read_bytes() for path in (scene_path, optics_path)]
-    simulate.simulate(config, "made", tmp_path / "whole" / "made.h5", tmp_path / "whole" / "optics.h5")
-    assert again == [(tmp_path / "whole" / path.name).read_bytes() for path in (scene_path, optics_path)]
+    simulate.simulate(
+        config, "made", tmp_path / "whole" / "made.h5", tmp_path / "whole" / "optics.h5"
+    )
+    assert again == [
+        (tmp_path / "whole" / path.name).read_bytes() for path in (scene_path, optics_path)
+    ]
 
 
-def test_tiles_of_other_settings_are_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiles_of_other_settings_are_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -211,7 +266,9 @@ def test_tiles_of_other_settings_are_not_taken(tmp_path: Path, monkeypatch: pyte
         with monkeypatch.context() as patch:
             patch.setattr(simulate, "_publish", stop)
             with pytest.raises(KeyboardInterrupt):
-                simulate.simulate(small_run(tile_A), "made", tmp_path / "made.h5", tmp_path / "optics.h5")
+                simulate.simulate(
+                    small_run(tile_A), "made", tmp_path / "made.h5", tmp_path / "optics.h5"
+                )
         kept = list((tmp_path / ".made.h5.tiles").iterdir())
         assert len(kept) == 1
         assert len(list(kept[0].glob("*.done"))) == {80.0: 3, 120.0: 2}[tile_A]
@@ -229,15 +286,25 @@ def test_tiles_cover_the_scan_once_and_fit_in_memory() -> None:
 
 def test_tiles_are_of_nearly_one_size() -> None:
     positions = scenes.base.scan_positions(scenes.base.Scan(shape=(32, 33), step_A=32))
-    sizes = {(rows.stop - rows.start, columns.stop - columns.start) for rows, columns in simulate.tiles_of(positions, 400.0, 128)}
+    sizes = {
+        (rows.stop - rows.start, columns.stop - columns.start)
+        for rows, columns in simulate.tiles_of(positions, 400.0, 128)
+    }
     assert sizes == {(10, 11), (11, 11)}
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 @pytest.mark.parametrize("specimen", [{}, {"layers": 2}], ids=["one layer", "two layers"])
 def test_a_gpu_gives_the_same_patterns(specimen: dict[str, int]) -> None:
-    config, scene = made({"kind": "heterostructure", **specimen}, microscope=SMALL, simulation={"potential_sampling_A": 0.1})
+    config, scene = made(
+        {"kind": "heterostructure", **specimen},
+        microscope=SMALL,
+        simulation={"potential_sampling_A": 0.1},
+    )
     positions = np.array([[POINT, (120.0, 33.3)]])
-    on_cpu, on_gpu = (simulate.renderer(config, scene, device).tile(scene, positions) for device in ("cpu", "cuda"))
+    on_cpu, on_gpu = (
+        simulate.renderer(config, scene, device).tile(scene, positions)
+        for device in ("cpu", "cuda")
+    )
     for expected, found in zip(on_cpu, on_gpu, strict=True):
         assert np.abs(found - expected).sum() < 1e-5 * np.abs(expected).sum()

@@ -1,4 +1,6 @@
-"""Patterns of uniform lattices: against the window route, against published figures, and against symmetry and conservation."""
+"""Patterns of uniform lattices: against the window route, against published figures, and against
+symmetry and conservation.
+"""
 
 from __future__ import annotations
 
@@ -41,35 +43,59 @@ def test_it_is_the_window_route_on_a_uniform_crystal(thermal: dict[str, float]) 
     assert isinstance(disks, uniform.UniformRenderer)
     windows = simulate.Renderer(config, optics.window(config.microscope, config.simulation))
     one = scene.positions[:1, :1]
-    (pattern, slope), (expected, expected_slope) = (drawer.tile(scene, one) for drawer in (disks, windows))
+    (pattern, slope), (expected, expected_slope) = (
+        drawer.tile(scene, one) for drawer in (disks, windows)
+    )
     assert np.abs(pattern - expected).sum() < 1e-3 * expected.sum()
     assert np.abs(slope - expected_slope).sum() < 2e-3 * np.abs(expected_slope).sum()
     np.testing.assert_allclose(disks.vacuum(), windows.vacuum(), atol=3e-6)
 
 
 @pytest.mark.parametrize(
-    "specimen", [{"tilt_mrad": [30, -20]}, {"layers": 3, "stacking": "ABC", "tilt_mrad": [20, -10]}, {"layers": 5}], ids=str
+    "specimen",
+    [
+        {"tilt_mrad": [30, -20]},
+        {"layers": 3, "stacking": "ABC", "tilt_mrad": [20, -10]},
+        {"layers": 5},
+    ],
+    ids=str,
 )
 def test_it_is_the_window_route_on_a_tilted_specimen_of_layers(specimen: dict[str, Any]) -> None:
-    config, scene = exact.made({**STRAINED, **specimen}, microscope=exact.SMALL, materials=exact.WARM)
+    config, scene = exact.made(
+        {**STRAINED, **specimen}, microscope=exact.SMALL, materials=exact.WARM
+    )
     disks = simulate.renderer(config, scene)
     assert isinstance(disks, uniform.UniformRenderer)
-    windows = simulate.Renderer(config, optics.window(config.microscope, config.simulation, scene.layers))
+    windows = simulate.Renderer(
+        config, optics.window(config.microscope, config.simulation, scene.layers)
+    )
     one = scene.positions[:1, :1]
-    (pattern, slope), (expected, expected_slope) = (drawer.tile(scene, one) for drawer in (disks, windows))
+    (pattern, slope), (expected, expected_slope) = (
+        drawer.tile(scene, one) for drawer in (disks, windows)
+    )
     assert np.abs(pattern - expected).sum() < 2e-3 * expected.sum()
     assert np.abs(slope - expected_slope).sum() < 3e-3 * np.abs(expected_slope).sum()
     assert disks.vacuum().sum() == pytest.approx(1, abs=1e-5)
 
 
 def test_strain_does_not_depend_on_the_sampling_of_layers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Centroids of disks with structure are biased; half the sampling changes that by less than 0.1e-4."""
-    config, scene = exact.made({**STRAINED, "layers": 3, "tilt_mrad": [20, -10]}, microscope=exact.SMALL, materials=exact.WARM)
+    """Centroids of disks with structure are biased; half the sampling changes that by less than
+    0.1e-4.
+    """
+    config, scene = exact.made(
+        {**STRAINED, "layers": 3, "tilt_mrad": [20, -10]},
+        microscope=exact.SMALL,
+        materials=exact.WARM,
+    )
     F, found = scene.F[0, 0], []  # type: ignore[attr-defined]
     hk = geometry.lattice_nodes(scene.nominal, 0.75)
     for sampling_A in (optics.SLICED_A, optics.SLICED_A / 2):
         monkeypatch.setattr(optics, "SLICED_A", sampling_A)
-        pattern = simulate.renderer(config, scene).tile(scene, scene.positions[:1, :1])[0][0, 0].astype(float)
+        pattern = (
+            simulate.renderer(config, scene)
+            .tile(scene, scene.positions[:1, :1])[0][0, 0]
+            .astype(float)
+        )
         G = geometry.inverse_transpose(F) @ scene.nominal
         at = centroids(pattern, G, hk, config, 8.0) * config.microscope.pixel_size_inv_A
         fit = np.linalg.lstsq(np.column_stack([np.ones(len(hk)), hk]), at, rcond=None)[0][1:].T
@@ -93,13 +119,17 @@ def test_the_gradient_is_what_a_shift_changes() -> None:
         assert np.abs(difference - gradient).max() < 2e-3 * np.abs(gradient).max()
 
 
-def centroids(pattern: np.ndarray, G: np.ndarray, hk: np.ndarray, config: Config, radius_px: float = 11.0) -> np.ndarray:
+def centroids(
+    pattern: np.ndarray, G: np.ndarray, hk: np.ndarray, config: Config, radius_px: float = 11.0
+) -> np.ndarray:
     """Centre of mass round each expected disk, pixels from the detector's centre."""
     n, out = len(pattern), []
     y, x = np.mgrid[:n, :n] - n // 2
     for g in hk @ G.T / config.microscope.pixel_size_inv_A:
         near = np.hypot(x - g[0], y - g[1]) < radius_px
-        out.append([(pattern * near * x).sum(), (pattern * near * y).sum()] / (pattern * near).sum())
+        out.append(
+            [(pattern * near * x).sum(), (pattern * near * y).sum()] / (pattern * near).sum()
+        )
     return np.array(out)
 
 
@@ -114,7 +144,8 @@ def test_disks_lie_where_the_deformation_says() -> None:
 
 
 def test_electrons_are_conserved() -> None:
-    """What a large detector does not catch is what is scattered beyond it, and nothing is gained."""
+    """What a large detector does not catch is what is scattered beyond it, and nothing is
+    gained."""
     config, scene = made({"kind": "uniform"}, microscope={"detector_px": 1024})
     total = float(simulate.renderer(config, scene).tile(scene, scene.positions[:1, :1])[0].sum())
     assert 0.999 < total < 1 + 1e-6
@@ -123,7 +154,9 @@ def test_electrons_are_conserved() -> None:
 
 
 def test_turning_the_crystal_by_60_degrees_turns_the_pattern() -> None:
-    """A lattice turned by 120 degrees is itself, and by 60 degrees its disks trade intensities with their opposites."""
+    """A lattice turned by 120 degrees is itself, and by 60 degrees its disks trade intensities with
+    their opposites.
+    """
     config, scene = made({"kind": "uniform"})
     drawer = uniform.UniformRenderer(config, scene)
     F = geometry.rotation_matrix(np.deg2rad([0.0, 60.0, 120.0, 180.0]))
@@ -138,7 +171,9 @@ def test_turning_the_crystal_by_60_degrees_turns_the_pattern() -> None:
 def test_vacuum_is_the_probe() -> None:
     config, scene = made({"kind": "uniform"})
     drawer = uniform.UniformRenderer(config, scene)
-    np.testing.assert_allclose(drawer.patterns(np.eye(2)[None], np.zeros(1))[0][0], drawer.vacuum(), atol=1e-9)
+    np.testing.assert_allclose(
+        drawer.patterns(np.eye(2)[None], np.zeros(1))[0][0], drawer.vacuum(), atol=1e-9
+    )
 
 
 def test_disks_that_touch_are_left_to_the_windows() -> None:
@@ -150,10 +185,16 @@ def test_disks_that_touch_are_left_to_the_windows() -> None:
 
 
 def test_the_published_geometry() -> None:
-    """Rings at 37.7 and 65.5 px within 1 %, disks of 4 px, {11-20} disks of 1.2e-3 of the electrons within 25 %."""
+    """Rings at 37.7 and 65.5 px within 1 %, disks of 4 px, {11-20} disks of 1.2e-3 of the electrons
+    within 25 %.
+    """
     config = load(ROOT / "config" / "paper.yaml")
     m, material = config.microscope, config.materials["WS2"]
-    assert (m.detector_px, config.scenes["polycrystal"].scan.shape, config.scenes["published"].scan.shape) == (200, (256, 256), (256, 256))
+    assert (
+        m.detector_px,
+        config.scenes["polycrystal"].scan.shape,
+        config.scenes["published"].scan.shape,
+    ) == (200, (256, 256), (256, 256))
     data = config.model_dump(mode="json")
     data["scenes"] = {"made": {"kind": "uniform", "materials": ["WS2"], "scan": SCAN}}
     small = parse(data)
@@ -182,12 +223,16 @@ def test_truth_of_one_lattice_a_position_is_that_lattice() -> None:
 
 
 def test_mixed_grains_are_marked_and_not_averaged() -> None:
-    config, scene = made({"kind": "polycrystal", "grains": 3, "scan": {"shape": [12, 12], "step_A": 15}})
+    config, scene = made(
+        {"kind": "polycrystal", "grains": 3, "scan": {"shape": [12, 12], "step_A": 15}}
+    )
     truth = exact_truth(config, scene, scene.positions)
     boundary = truth["region"] == REGIONS.index("boundary")
     assert 0 < boundary.sum() < boundary.size / 2
     assert (truth["label"][boundary] == -1).all()
     assert (truth["label"][~boundary] == 1).all()
     assert not (truth["reference"] & boundary).any()
-    nearest = np.abs(truth["F_probe"][..., None, :, :] - scene.grain_deformation).max((-1, -2)).min(-1)
+    nearest = (
+        np.abs(truth["F_probe"][..., None, :, :] - scene.grain_deformation).max((-1, -2)).min(-1)
+    )
     assert nearest.max() < 1e-12

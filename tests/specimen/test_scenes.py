@@ -1,4 +1,6 @@
-"""The scenes: exact deformation, atoms where it says, dislocations that close, references and errors."""
+"""The scenes: exact deformation, atoms where it says, dislocations that close, references and
+errors.
+"""
 
 from __future__ import annotations
 
@@ -49,24 +51,41 @@ def _in_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 DISLOCATED = build(
-    **RIGHT, interface_A=0, interface_width_A=0, lattice_deg=90, dislocations={"core_A": 10}, ripple={"height_A": 6, "wavelength_A": 150}
+    **RIGHT,
+    interface_A=0,
+    interface_width_A=0,
+    lattice_deg=90,
+    dislocations={"core_A": 10},
+    ripple={"height_A": 6, "wavelength_A": 150},
 )
 FLAKES: dict[str, Flake] = {
     "smooth": build(
-        **RIGHT, interface_A=20, inclusions=[{"centre_A": [-50, 0], "radius_A": 90, "exx": 0.02, "exy": 0.01, "rotation": -0.02}]
+        **RIGHT,
+        interface_A=20,
+        inclusions=[
+            {"centre_A": [-50, 0], "radius_A": 90, "exx": 0.02, "exy": 0.01, "rotation": -0.02}
+        ],
     ),
     "rippled": build(**RIGHT, ripple={"height_A": 12, "wavelength_A": 180, "direction_deg": 30}),
     "ramp": build(kind="ramp", materials=["WS2"], scan=SCAN, exx=0.03, eyy=-0.02, exy=0.015),
     "dislocated": DISLOCATED,
-    "tilted": build(**RIGHT, ripple={"height_A": 12, "wavelength_A": 180, "direction_deg": 30}, tilt_mrad=[40, -25]),
+    "tilted": build(
+        **RIGHT,
+        ripple={"height_A": 12, "wavelength_A": 180, "direction_deg": 30},
+        tilt_mrad=[40, -25],
+    ),
 }
 
 
 @pytest.mark.parametrize("name", FLAKES)
 @settings(max_examples=40, deadline=None)
 @given(at=points)
-def test_truth_is_the_derivative_of_where_the_lattice_is(name: str, at: tuple[float, float]) -> None:
-    """F^-1 is the derivative of the lattice coordinate X(x), by central differences, off cores and kinks."""
+def test_truth_is_the_derivative_of_where_the_lattice_is(
+    name: str, at: tuple[float, float]
+) -> None:
+    """F^-1 is the derivative of the lattice coordinate X(x), by central differences, off cores and
+    kinks.
+    """
     flake, h = FLAKES[name], 1e-3
 
     def lattice(x: np.ndarray) -> np.ndarray:
@@ -76,13 +95,21 @@ def test_truth_is_the_derivative_of_where_the_lattice_is(name: str, at: tuple[fl
     x = np.array(at)
     if flake.core(x) or abs(flake.to_reference(x)[0]) < 2 * h:
         return
-    slope = np.stack([(lattice(x + step) - lattice(x - step)) / (2 * h) for step in (np.array([h, 0]), np.array([0, h]))], -1)
+    slope = np.stack(
+        [
+            (lattice(x + step) - lattice(x - step)) / (2 * h)
+            for step in (np.array([h, 0]), np.array([0, h]))
+        ],
+        -1,
+    )
     np.testing.assert_allclose(np.linalg.inv(slope), flake.deformation(x), atol=2e-5)
 
 
 @pytest.mark.parametrize("line", range(-2, 3))
 def test_a_burgers_circuit_closes_to_the_burgers_vector(line: int) -> None:
-    """Integrating F^-1 dx round one dislocation misses closure by a lattice vector along the interface."""
+    """Integrating F^-1 dx round one dislocation misses closure by a lattice vector along the
+    interface.
+    """
     row = DISLOCATED.dislocations
     at = row.origin + np.array([0, line * row.spacing_A])
     centre = at + DISLOCATED.displacement(at)
@@ -105,16 +132,26 @@ def test_a_burgers_circuit_closes_to_the_burgers_vector(line: int) -> None:
 def test_a_circuit_round_no_dislocation_closes() -> None:
     angle = np.linspace(0, 2 * np.pi, 2001)
     x = np.array([-60.0, 10.0]) + 25 * np.stack([np.cos(angle), np.sin(angle)], -1)
-    missing = np.einsum("nij,nj->i", np.linalg.inv(DISLOCATED.deformation((x[1:] + x[:-1]) / 2)), np.diff(x, axis=0))
+    missing = np.einsum(
+        "nij,nj->i", np.linalg.inv(DISLOCATED.deformation((x[1:] + x[:-1]) / 2)), np.diff(x, axis=0)
+    )
     assert np.linalg.norm(missing) < 1e-3 * LATTICE_A
 
 
 def test_dislocations_relieve_the_whole_misfit() -> None:
-    """Far from the row either side is at rest: F is I on the left and the other lattice's on the right."""
+    """Far from the row either side is at rest: F is I on the left and the other lattice's on the
+    right.
+    """
     scene = build(**RIGHT, interface_A=0, interface_width_A=0, lattice_deg=90, dislocations={})
     misfit = 3.282 / 3.153 - 1
-    np.testing.assert_allclose(scene.deformation(np.array([[-150.0, 0.0], [-130.0, 30.0]])), [np.eye(2)] * 2, atol=2e-4)
-    np.testing.assert_allclose(scene.deformation(np.array([[150.0, 0.0], [130.0, 30.0]])), [(1 + misfit) * np.eye(2)] * 2, atol=2e-4)
+    np.testing.assert_allclose(
+        scene.deformation(np.array([[-150.0, 0.0], [-130.0, 30.0]])), [np.eye(2)] * 2, atol=2e-4
+    )
+    np.testing.assert_allclose(
+        scene.deformation(np.array([[150.0, 0.0], [130.0, 30.0]])),
+        [(1 + misfit) * np.eye(2)] * 2,
+        atol=2e-4,
+    )
     assert scene.dislocations.spacing_A == pytest.approx(3.153 / misfit + 3.153 / 2)
 
 
@@ -158,7 +195,9 @@ def test_atoms_are_where_the_deformation_says(name: str) -> None:
 
 @pytest.mark.parametrize("id", EVERY.scenes)
 def test_atoms_do_not_depend_on_the_box(id: str) -> None:
-    """A box holds the atoms of its halves (for one lattice a position, of any part round the same centre), and no atom twice."""
+    """A box holds the atoms of its halves (for one lattice a position, of any part round the same
+    centre), and no atom twice.
+    """
     scene = scenes.build(EVERY, id)
     whole, numbers = scene.atoms((-60.0, -40.0, 60.0, 40.0))
     if isinstance(scene, Flake | Polycrystal):
@@ -182,26 +221,46 @@ def test_a_sharp_interface_steps_at_once() -> None:
 
 
 def test_a_ripple_bends_and_does_not_stretch() -> None:
-    """Bonds along the layer keep their length in three dimensions, while the projection shortens by up to half of a per cent."""
-    scene = build(kind="heterostructure", materials=["WS2", "WS2"], scan=SCAN, edge_offset_A=None, reference_A=[-200, -200, 0, 200],
-                  ripple={"height_A": 6, "wavelength_A": 180})  # fmt: skip
+    """Bonds along the layer keep their length in three dimensions, while the projection shortens by
+    up to half of a per cent.
+    """
+    scene = build(
+        kind="heterostructure",
+        materials=["WS2", "WS2"],
+        scan=SCAN,
+        edge_offset_A=None,
+        reference_A=[-200, -200, 0, 200],
+        ripple={"height_A": 6, "wavelength_A": 180},
+    )
     xyz = metal(scene, (-95.0, -20.0, 95.0, 20.0))
     near = cKDTree(xyz).query(xyz[np.abs(xyz[:, :2] / [70, 12]).max(1) < 1], 7)[0][:, 1:]
     np.testing.assert_allclose(near, LATTICE_A, rtol=2e-5)
-    exx = geometry.components(scene.deformation(np.stack([np.linspace(-80, 80, 500), np.zeros(500)], -1)))[..., 0]
+    exx = geometry.components(
+        scene.deformation(np.stack([np.linspace(-80, 80, 500), np.zeros(500)], -1))
+    )[..., 0]
     slope = np.pi * 6 / 180
     assert exx.min() == pytest.approx(np.sqrt(1 - slope**2) - 1, rel=1e-3)
     assert np.ptp(xyz[:, 2]) == pytest.approx(6, rel=0.01)
 
 
 def test_a_triangular_flake_has_three_edges() -> None:
-    scene = build(**{**RIGHT, "edges": 3, "edge_offset_A": 80, "edge_normal_deg": 90, "interface_A": 1000})
-    material = scene.material(np.array([[0.0, 79.0], [0.0, 81.0], [0.0, -159.0], [0.0, -161.0], [60.0, -60.0]]))
+    scene = build(
+        **{**RIGHT, "edges": 3, "edge_offset_A": 80, "edge_normal_deg": 90, "interface_A": 1000}
+    )
+    material = scene.material(
+        np.array([[0.0, 79.0], [0.0, 81.0], [0.0, -159.0], [0.0, -161.0], [60.0, -60.0]])
+    )
     assert material.tolist() == [1, 0, 1, 0, 0]
 
 
 def test_grains_have_the_strains_and_rotations_asked_for() -> None:
-    scene = build(kind="polycrystal", materials=["WS2"], scan={"shape": [32, 32], "step_A": 30}, grains=40, strains=[-0.02, 0, 0.02])
+    scene = build(
+        kind="polycrystal",
+        materials=["WS2"],
+        scan={"shape": [32, 32], "step_A": 30},
+        grains=40,
+        strains=[-0.02, 0, 0.02],
+    )
     parts = geometry.components(scene.grain_deformation)
     assert np.abs(np.abs(parts[:, :3]) * (np.abs(parts[:, :3]) - 0.02)).max() < 1e-12
     assert np.ptp(parts[:, 3]) > np.deg2rad(50)
@@ -227,7 +286,13 @@ def test_a_ramp_sweeps_every_component() -> None:
     assert np.ptp(parts[..., 1]) == pytest.approx(0.04, rel=0.05)
     assert np.ptp(parts[..., 2]) == pytest.approx(0.03, rel=0.05)
     assert np.ptp(parts[..., 3]) == pytest.approx(0.03, rel=0.05)
-    assert np.abs(np.median(scene.deformation(scene.positions)[scene.reference(scene.positions)], 0) - np.eye(2)).max() < 1e-4
+    assert (
+        np.abs(
+            np.median(scene.deformation(scene.positions)[scene.reference(scene.positions)], 0)
+            - np.eye(2)
+        ).max()
+        < 1e-4
+    )
 
 
 @pytest.mark.parametrize("id", EVERY.scenes)
@@ -239,7 +304,9 @@ def test_every_scene_has_a_reference(id: str) -> None:
     expected = [0, 0, 0, 0] if id != "uniform" else geometry.components(scene.F[0, 0])
     # A tilted specimen is seen in projection, which shortens it by half the square of the tilt.
     x, y = np.array(EVERY.scenes[id].tilt_mrad) * 1e-3
-    np.testing.assert_allclose(parts, np.array(expected) - [x * x / 2, y * y / 2, x * y / 2, 0], atol=2e-4)
+    np.testing.assert_allclose(
+        parts, np.array(expected) - [x * x / 2, y * y / 2, x * y / 2, 0], atol=2e-4
+    )
 
 
 def test_the_shipped_labels_are_what_the_readme_says() -> None:
@@ -265,12 +332,16 @@ def test_labels_that_do_not_fit_are_refused(change: dict[str, Any], message: str
 
     data = EVERY.scenes["labelled"].model_dump(mode="json")
     data["exx"] |= change
-    data["exx"]["sha256"] = data["exx"]["sha256"] or hashlib.sha256(Path(data["exx"]["path"]).read_bytes()).hexdigest()
+    data["exx"]["sha256"] = (
+        data["exx"]["sha256"] or hashlib.sha256(Path(data["exx"]["path"]).read_bytes()).hexdigest()
+    )
     with pytest.raises(InputError, match=message):
         build(**data)
 
 
-def test_labels_are_downloaded_once_and_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_labels_are_downloaded_once_and_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from ccstae.config.scenes import ArrayFile
     from ccstae.specimen import arrays
 
@@ -297,7 +368,9 @@ def test_a_scene_that_leaves_its_reference_is_refused() -> None:
         build(**{**RIGHT, "reference_A": [5000, 5000, 6000, 6000]})
     with pytest.raises(InputError, match=r"scenes\.made\.kind.*did you mean 'uniform'"):
         config(kind="unifrom", materials=["WS2"])
-    with pytest.raises(InputError, match=r"scenes\.made\.grain: unknown key 'grain'; did you mean 'grains'"):
+    with pytest.raises(
+        InputError, match=r"scenes\.made\.grain: unknown key 'grain'; did you mean 'grains'"
+    ):
         config(kind="polycrystal", materials=["WS2"], grain=3)
 
 

@@ -15,7 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PARTS = ("ccstae", "config", "envs", "peers", "profiles", "workflow", "tests/baselines", "Snakefile")
+PARTS = (
+    "ccstae",
+    "config",
+    "envs",
+    "peers",
+    "profiles",
+    "workflow",
+    "tests/baselines",
+    "Snakefile",
+)
 
 # Stands in for `ccstae`: whatever is named after --out, --optics or --not-run is there afterwards.
 STAND_IN = """#!/bin/sh
@@ -49,10 +58,25 @@ class Checkout:
 
     def command(self, *words: str) -> subprocess.Popen[str]:
         """Start a program in the checkout, in a session of its own."""
-        path = os.pathsep.join([str(self.path / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]])
-        environment = {**os.environ, "PATH": path, "PYTHONPATH": str(self.path), "PYTHONDONTWRITEBYTECODE": "1"}
+        path = os.pathsep.join(
+            [str(self.path / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]
+        )
+        environment = {
+            **os.environ,
+            "PATH": path,
+            "PYTHONPATH": str(self.path),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
         pipe = subprocess.PIPE
-        return subprocess.Popen(words, cwd=self.path, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+        return subprocess.Popen(
+            words,
+            cwd=self.path,
+            env=environment,
+            stdout=pipe,
+            stderr=pipe,
+            text=True,
+            start_new_session=True,
+        )
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         """Start Snakemake in the checkout."""
@@ -70,7 +94,11 @@ class Checkout:
         if "Nothing to be done" in said:
             return {}
         table = said.split("Job stats:")[1].split("total")[0]
-        return {rule: int(jobs) for rule, jobs in re.findall(r"^(\w+) +(\d+)$", table, re.MULTILINE) if rule != "all"}
+        return {
+            rule: int(jobs)
+            for rule, jobs in re.findall(r"^(\w+) +(\d+)$", table, re.MULTILINE)
+            if rule != "all"
+        }
 
     def edit(self, name: str, change: Callable[[str], str]) -> None:
         """Change a file of the checkout."""

@@ -1,4 +1,6 @@
-"""A config with nothing wrong in it, to spoil one thing at a time; and the command line to give it to."""
+"""A config with nothing wrong in it, to spoil one thing at a time; and the command line to give it
+to.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +14,27 @@ from ccstae import cli
 GOOD: dict[str, Any] = {
     "name": "mine",
     "device": "cpu",
-    "microscope": {"energy_keV": 80, "semiangle_mrad": 3, "pixel_size_inv_A": 0.013, "detector_px": 128},
+    "microscope": {
+        "energy_keV": 80,
+        "semiangle_mrad": 3,
+        "pixel_size_inv_A": 0.013,
+        "detector_px": 128,
+    },
     "materials": {
         "WS2": {"prototype": "mx2-2h", "species": ["W", "S"], "a_A": 3.153, "thickness_A": 3.14},
         "WSe2": {"prototype": "mx2-2h", "species": ["W", "Se"], "a_A": 3.282, "thickness_A": 3.34},
     },
-    "scenes": {"pair": {"kind": "heterostructure", "materials": ["WS2", "WSe2"], "scan": {"shape": [8, 8], "step_A": 140}}},
-    "noise": {"clean": {"electrons": float("inf")}, "dose": {"background": [0, 0.25], "electrons": [1e5]}},
+    "scenes": {
+        "pair": {
+            "kind": "heterostructure",
+            "materials": ["WS2", "WSe2"],
+            "scan": {"shape": [8, 8], "step_A": 140},
+        }
+    },
+    "noise": {
+        "clean": {"electrons": float("inf")},
+        "dose": {"background": [0, 0.25], "electrons": [1e5]},
+    },
     "seeds": {"test": [1, 2], "tune": [101]},
     "methods": {"zero": None, "template": {"settings": {"upsample": 8}}},
 }

@@ -21,8 +21,14 @@ METHODS = ("zero", "com", "template", "ccstae")
 
 
 def drawn_counts(given: config.Config, scene: str, folder: Path) -> Path:
-    """Counts of a scene at the config's first level and seed 1, simulated, with its truth, into a folder laid out as a run's."""
-    clean, optics, level = folder / "scenes" / f"{scene}.h5", folder / "optics.h5", given.levels[0].name
+    """Counts of a scene at the config's first level and seed 1, simulated, with its truth, into a
+    folder laid out as a run's.
+    """
+    clean, optics, level = (
+        folder / "scenes" / f"{scene}.h5",
+        folder / "optics.h5",
+        given.levels[0].name,
+    )
     counts = folder / "counts" / scene / f"{level}.1.h5"
     simulate.simulate(given, scene, clean, optics)
     bound.write_limits(given, scene, clean, optics, score.truth_path(folder, scene))
@@ -39,7 +45,13 @@ def made_config() -> config.Config:
                 "WS2": {"prototype": "mx2-2h", "species": ["W", "S"], "a_A": 3.153},
                 "WSe2": {"prototype": "mx2-2h", "species": ["W", "Se"], "a_A": 3.282},
             },
-            "scenes": {"pair": {"kind": "heterostructure", "materials": ["WS2", "WSe2"], "scan": {"shape": list(SHAPE)}}},
+            "scenes": {
+                "pair": {
+                    "kind": "heterostructure",
+                    "materials": ["WS2", "WSe2"],
+                    "scan": {"shape": list(SHAPE)},
+                }
+            },
             "noise": {
                 "clean": {"electrons": float("inf")},
                 "background": {"background": [0, 0.25], "electrons": 1e5},
@@ -52,10 +64,17 @@ def made_config() -> config.Config:
 
 
 def made_truth() -> store.Truth:
-    """Two rows of vacuum at the bottom, one of edge; WS2 left, WSe2 right of an interface two columns wide; strain everywhere."""
+    """Two rows of vacuum at the bottom, one of edge; WS2 left, WSe2 right of an interface two
+    columns wide; strain everywhere.
+    """
     y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
     right = x >= 8
-    F = geometry.deformation(0.03 * right + 0.004 * np.sin(y), 0.01 * right + 0.003 * np.cos(x), 0.002 * np.sin(x + y), 0.01 * np.cos(y))
+    F = geometry.deformation(
+        0.03 * right + 0.004 * np.sin(y),
+        0.01 * right + 0.003 * np.cos(x),
+        0.002 * np.sin(x + y),
+        0.01 * np.cos(y),
+    )
     F[x < 3] = np.eye(2)
     label = np.where(right, 2, 1).astype(np.int8)
     label[:, 7:9] = -1
@@ -70,17 +89,28 @@ def made_truth() -> store.Truth:
         regions=("background", "interior", "interface", "edge"),
         reference=(x < 3) & (y < 9),
         symmetry=6,
-        limit={Level(background=w, electrons=n).name: np.full((*SHAPE, 4), LIMIT) * s for (w, n), s in LEVELS.items()},
+        limit={
+            Level(background=w, electrons=n).name: np.full((*SHAPE, 4), LIMIT) * s
+            for (w, n), s in LEVELS.items()
+        },
     )
 
 
 def made_map(method: str, F: np.ndarray, **extra: Any) -> store.Map:
-    attributes = {"method": method, "settings": {"device": "cpu"}, "seconds": 2.0, "device": "cpu", "peak_memory_bytes": 3_000_000}
+    attributes = {
+        "method": method,
+        "settings": {"device": "cpu"},
+        "seconds": 2.0,
+        "device": "cpu",
+        "peak_memory_bytes": 3_000_000,
+    }
     return store.Map(F, {**attributes, "versions": {"numpy": np.__version__}}, **extra)
 
 
 def noisy(truth: store.Truth, scale: np.ndarray, seed: int) -> np.ndarray:
-    """The truth with Gaussian errors of the given standard deviations in its components, none in the reference region."""
+    """The truth with Gaussian errors of the given standard deviations in its components, none in
+    the reference region.
+    """
     error = np.random.default_rng(seed).normal(size=(*SHAPE, 4)) * scale
     error[truth.reference] = 0
     return geometry.deformation(*np.moveaxis(geometry.components(truth.F_probe) + error, -1, 0))

@@ -26,7 +26,9 @@ def dictionary_of(model, counts, M, centre):
     nominal = torch.from_numpy(model.G0 / model.pixel_size_inv_A).float()
     patterns = torch.from_numpy(counts.counts.reshape(-1, 128, 128).astype(np.float32))
     first, probe = encoders.Encoded(M, centre), torch.from_numpy(counts.probe)
-    return learn.start(patterns, first, nominal, probe, counts.calibration.centre_px, model.radius_px), patterns
+    return learn.start(
+        patterns, first, nominal, probe, counts.calibration.centre_px, model.radius_px
+    ), patterns
 
 
 def started(n, background, electrons=1e5):

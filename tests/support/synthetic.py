@@ -1,7 +1,9 @@
-"""Ideal diffraction patterns made by hand: soft-edged disks at exact lattice nodes, integrated over pixels, with a known F.
+"""Ideal diffraction patterns made by hand: soft-edged disks at exact lattice nodes, integrated over
+pixels, with a known F.
 
-A pattern is `centre + F^-T g` for the nodes g of a hexagonal lattice, a disk of one shape at each, 97 % of the electrons in the
-direct beam. Everything that a method needs (counts, probe, calibration) comes in the package's own types.
+A pattern is `centre + F^-T g` for the nodes g of a hexagonal lattice, a disk of one shape at each,
+97 % of the electrons in the direct beam. Everything that a method needs (counts, probe,
+calibration) comes in the package's own types.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from ccstae.io.store import Calibration, Counts
 
 Array = NDArray[np.float64]
 
-# Shares of the electrons in one disk of the {10-10}, {11-20}, {20-20}, {21-30} rings, about those of a WS2 monolayer at 80 kV.
+# Shares of the electrons in one disk of the {10-10}, {11-20}, {20-20}, {21-30} rings, about those
+# of a WS2 monolayer at 80 kV.
 RINGS = (0.9e-3, 1.2e-3, 0.35e-3, 0.2e-3)
 
 
@@ -45,11 +48,24 @@ class Model:
 
     @property
     def radius_px(self) -> float:
-        return self.semiangle_mrad * 1e-3 / geometry.wavelength_A(self.energy_keV) / self.pixel_size_inv_A
+        return (
+            self.semiangle_mrad
+            * 1e-3
+            / geometry.wavelength_A(self.energy_keV)
+            / self.pixel_size_inv_A
+        )
 
     @property
     def calibration(self) -> Calibration:
-        return Calibration(self.energy_keV, self.semiangle_mrad, self.pixel_size_inv_A, 20.0, (self.px // 2, self.px // 2), self.G0, 6)
+        return Calibration(
+            self.energy_keV,
+            self.semiangle_mrad,
+            self.pixel_size_inv_A,
+            20.0,
+            (self.px // 2, self.px // 2),
+            self.G0,
+            6,
+        )
 
     @property
     def nodes(self) -> tuple[NDArray[np.int64], Array]:
@@ -65,8 +81,12 @@ class Model:
         share[0] = 1 - share.sum()
         return hk, share
 
-    def pattern(self, F: Array, shift_px: tuple[float, float] = (0.0, 0.0), oversample: int = 5) -> Array:
-        """Expected share of the electrons in each pixel, (Qy, Qx), for the deformation gradient F (2, 2)."""
+    def pattern(
+        self, F: Array, shift_px: tuple[float, float] = (0.0, 0.0), oversample: int = 5
+    ) -> Array:
+        """Expected share of the electrons in each pixel, (Qy, Qx), for the deformation gradient F
+        (2, 2).
+        """
         hk, share = self.nodes
         sites = hk @ (geometry.inverse_transpose(F) @ self.G0).T / self.pixel_size_inv_A
         sites = sites + self.px // 2 + np.array(self.offset_px) + np.array(shift_px)
@@ -87,7 +107,9 @@ class Model:
 
     @property
     def background(self) -> Array:
-        """The Lorentzian 1 / (1 + |q|^2 / 0.01^2), q in cycles per pixel of the frequency grid, summing to 1."""
+        """The Lorentzian 1 / (1 + |q|^2 / 0.01^2), q in cycles per pixel of the frequency grid,
+        summing to 1.
+        """
         q = np.fft.fftshift(np.fft.fftfreq(self.px))
         out = 1 / (1 + (q[None, :] ** 2 + q[:, None] ** 2) / 0.01**2)
         return np.asarray(out / out.sum())
@@ -95,28 +117,49 @@ class Model:
     @property
     def probe(self) -> NDArray[np.float32]:
         """Direct beam alone, at the nominal centre."""
-        alone = Model(self.px, self.energy_keV, self.semiangle_mrad, self.pixel_size_inv_A, 1e-2, self.edge_px)
+        alone = Model(
+            self.px, self.energy_keV, self.semiangle_mrad, self.pixel_size_inv_A, 1e-2, self.edge_px
+        )
         pattern = alone.pattern(np.eye(2))
         return np.asarray(pattern / pattern.sum(), np.float32)
 
     def counts(
-        self, F: Array, electrons: float = np.inf, background: float = 0.0, vacuum: NDArray[np.bool_] | None = None, seed: int = 0
+        self,
+        F: Array,
+        electrons: float = np.inf,
+        background: float = 0.0,
+        vacuum: NDArray[np.bool_] | None = None,
+        seed: int = 0,
     ) -> Counts:
-        """A scan of patterns for F (Ry, Rx, 2, 2): expected counts of 1e9 electrons where `electrons` is inf, else Poisson counts."""
+        """A scan of patterns for F (Ry, Rx, 2, 2): expected counts of 1e9 electrons where
+        `electrons` is inf, else Poisson counts.
+        """
         rng = np.random.default_rng(seed)
         patterns = np.empty((*F.shape[:2], self.px, self.px))
         for i, j in np.ndindex(F.shape[:2]):
             empty = vacuum is not None and vacuum[i, j]
-            patterns[i, j] = self.probe if empty else self.pattern(F[i, j], oversample=3 if np.isfinite(electrons) else 5)
+            patterns[i, j] = (
+                self.probe
+                if empty
+                else self.pattern(F[i, j], oversample=3 if np.isfinite(electrons) else 5)
+            )
         patterns = (1 - background) * patterns + background * self.background
-        drawn = np.rint(patterns * 1e9) if np.isinf(electrons) else rng.poisson(patterns * electrons)
+        drawn = (
+            np.rint(patterns * 1e9) if np.isinf(electrons) else rng.poisson(patterns * electrons)
+        )
         return Counts(drawn.astype(np.uint32), self.probe, self.calibration, Path("synthetic.h5"))
 
-    def limit(self, F: Array, electrons: float, background: float = 0.0, step: float = 1e-4) -> Array:
-        """Cramer-Rao standard deviations of (exx, eyy, exy, theta), the centre a nuisance, by central differences of `pattern`."""
+    def limit(
+        self, F: Array, electrons: float, background: float = 0.0, step: float = 1e-4
+    ) -> Array:
+        """Cramer-Rao standard deviations of (exx, eyy, exy, theta), the centre a nuisance, by
+        central differences of `pattern`.
+        """
 
         def mean(parameters: Array) -> Array:
-            ideal = self.pattern(F + parameters[:4].reshape(2, 2), (parameters[4], parameters[5]), oversample=9)
+            ideal = self.pattern(
+                F + parameters[:4].reshape(2, 2), (parameters[4], parameters[5]), oversample=9
+            )
             return electrons * ((1 - background) * ideal + background * self.background)
 
         steps = np.diag([step] * 4 + [step * 30] * 2)
@@ -129,7 +172,9 @@ class Model:
         return np.sqrt(np.diag(covariance))
 
 
-def random_deformations(shape: tuple[int, int], strain: float = 0.02, rotation: float = 0.02, seed: int = 0) -> Array:
+def random_deformations(
+    shape: tuple[int, int], strain: float = 0.02, rotation: float = 0.02, seed: int = 0
+) -> Array:
     """F (Ry, Rx, 2, 2) with components drawn evenly from +-strain and +-rotation (radians)."""
     rng = np.random.default_rng(seed)
     e = rng.uniform(-strain, strain, (3, *shape))

@@ -20,17 +20,28 @@ from ccstae.config.run import Config, load
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-REQUIREMENTS = [Requirement(line) for line in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]]
+REQUIREMENTS = [
+    Requirement(line) for line in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]
+]
 LOCK, CUDA_LOCK = ((ROOT / "envs" / name).read_text() for name in ("ccstae.lock", "cuda.lock"))
-# A package: its pin, a marker where it is not for every Python and system, and the hashes of its files.
-ENTRY = re.compile(r"(?P<pin>[a-z0-9._-]+==[0-9][0-9a-z.]*)( ; (?P<marker>[^\n\\]+))?(?P<hashes>( \\\n    --hash=sha256:[0-9a-f]{64})+)\n")
+# A package: its pin, a marker where it is not for every Python and system, and the hashes of its
+# files.
+ENTRY = re.compile(
+    r"(?P<pin>[a-z0-9._-]+==[0-9][0-9a-z.]*)( ; (?P<marker>[^\n\\]+))?(?P<hashes>( \\\n    "
+    r"--hash=sha256:[0-9a-f]{64})+)\n"
+)
 CUDA = ("nvidia-", "cuda-", "triton")
-PEERS = sorted(path for path in (ROOT / "envs").glob("*.lock") if path.stem not in ("ccstae", "cuda"))
+PEERS = sorted(
+    path for path in (ROOT / "envs").glob("*.lock") if path.stem not in ("ccstae", "cuda")
+)
 
 
 def pinned(lock: str, here: bool = True) -> dict[str, str]:
     """Version of every package of a lock; of those for this machine alone if `here`."""
-    found = [Requirement(f"{entry['pin']}{'; ' + entry['marker'] if entry['marker'] else ''}") for entry in ENTRY.finditer(lock)]
+    found = [
+        Requirement(f"{entry['pin']}{'; ' + entry['marker'] if entry['marker'] else ''}")
+        for entry in ENTRY.finditer(lock)
+    ]
     kept = [line for line in found if not here or line.marker is None or line.marker.evaluate()]
     return {canonicalize_name(line.name): str(line.specifier).removeprefix("==") for line in kept}
 
@@ -65,21 +76,31 @@ def test_conda_installs_the_lock_of_a_peer(lock: Path) -> None:
     assert f"-r ${{PWD}}/envs/{lock.name}" in environment["dependencies"][-1]["pip"]
 
 
-@pytest.mark.parametrize("peer", ["py4dstem==0.14.18", "libertem-blobfinder==0.6.1", "quantem==0.1.10"])
+@pytest.mark.parametrize(
+    "peer", ["py4dstem==0.14.18", "libertem-blobfinder==0.6.1", "quantem==0.1.10"]
+)
 def test_peers_are_pinned_where_their_method_looks(peer: str) -> None:
     config = load(ROOT / "config" / "peers.yaml")
     locks = {entry.environment for entry in config.methods.values() if entry.environment}
-    pins = {f"{name}=={version}" for lock in locks for name, version in pinned((ROOT / "envs" / f"{lock}.lock").read_text()).items()}
+    pins = {
+        f"{name}=={version}"
+        for lock in locks
+        for name, version in pinned((ROOT / "envs" / f"{lock}.lock").read_text()).items()
+    }
     assert peer in pins
 
 
 def test_the_lock_is_complete() -> None:
-    """Every package that a pinned one needs on this machine is pinned too, but for what only torch's own build asks for."""
+    """Every package that a pinned one needs on this machine is pinned too, but for what only
+    torch's own build asks for.
+    """
     needed = set()
     for name in PINNED:
         for line in metadata.requires(name) or []:
             requirement = Requirement(line)
-            if name != "torch" and (requirement.marker is None or requirement.marker.evaluate({"extra": ""})):
+            if name != "torch" and (
+                requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+            ):
                 needed.add(canonicalize_name(requirement.name))
     assert needed <= set(PINNED)
 
@@ -99,10 +120,16 @@ def test_conda_installs_the_same_lock() -> None:
 
 def test_the_schema_is_that_of_the_models() -> None:
     written = json.loads((ROOT / "workflow" / "schemas" / "config.schema.json").read_text())
-    assert written == Config.model_json_schema(), "run: ccstae config schema > workflow/schemas/config.schema.json"
+    assert written == Config.model_json_schema(), (
+        "run: ccstae config schema > workflow/schemas/config.schema.json"
+    )
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.name
+)
 def test_configs_fit_the_schema(path: Path) -> None:
     data = yaml.safe_load(path.read_text())
-    jsonschema.Draft202012Validator(Config.model_json_schema()).validate(json.loads(json.dumps(data)))
+    jsonschema.Draft202012Validator(Config.model_json_schema()).validate(
+        json.loads(json.dumps(data))
+    )

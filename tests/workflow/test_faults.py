@@ -35,7 +35,10 @@ def slow(checkout: Checkout) -> None:
     """From here on, drawing noise takes long."""
     checkout.edit(
         "bin/ccstae",
-        lambda text: text.replace("cat > /dev/null", 'case "$*" in *" noise "*) touch noise-began; sleep 60 ;; esac; cat > /dev/null'),
+        lambda text: text.replace(
+            "cat > /dev/null",
+            'case "$*" in *" noise "*) touch noise-began; sleep 60 ;; esac; cat > /dev/null',
+        ),
     )
 
 
@@ -63,7 +66,9 @@ def test_after_a_kill_the_next_run_finishes_by_itself(checkout: Checkout) -> Non
     left.write_text("half")
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    assert list((checkout.path / ".snakemake/locks").iterdir()), "Snakemake left no lock: the test shows nothing"
+    assert list((checkout.path / ".snakemake/locks").iterdir()), (
+        "Snakemake left no lock: the test shows nothing"
+    )
     fast(checkout)
     done = checkout.snakemake(*RUN)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -79,7 +84,10 @@ def test_a_second_run_at_once_is_told_so_in_one_line(checkout: Checkout) -> None
         second = checkout.snakemake(*RUN)
         assert second.returncode == 2
         errors = [line for line in second.stderr.splitlines() if line.startswith("error:")]
-        assert errors == ["error: results/small: another run is writing there; wait for its end, or give this one another name"]
+        assert errors == [
+            "error: results/small: another run is writing there; wait for its end, or give this "
+            "one another name"
+        ]
         assert checkout.plan(*RUN)["report"] == 1  # looking is free
         assert process.poll() is None
     finally:
@@ -88,7 +96,9 @@ def test_a_second_run_at_once_is_told_so_in_one_line(checkout: Checkout) -> None
 
 
 def test_a_clock_that_jumps_back_costs_jobs_and_nothing_else(checkout: Checkout) -> None:
-    """Half a run made under a clock a day ahead: what is older than its inputs is made again, and then all is well."""
+    """Half a run made under a clock a day ahead: what is older than its inputs is made again, and
+    then all is well.
+    """
     done = checkout.snakemake(*RUN, "--until", "noise")
     assert done.returncode == 0, done.stdout + done.stderr
     ahead = time.time() + 86400

@@ -30,8 +30,18 @@ scenes:
     relaxation_A: 120
     edge_offset_A: null
     reference_A: [-110, -90, -50, 90]
-  grains: {kind: polycrystal, materials: [MoS2], scan: {shape: [5, 6], step_A: 40}, grains: 3, rotation_range_deg: 10}
-  turned: {kind: uniform, materials: [MoSe2], scan: {shape: [5, 6], step_A: 40}, exx: 0.01, rotation_deg: 4}
+  grains:
+    kind: polycrystal
+    materials: [MoS2]
+    scan: {shape: [5, 6], step_A: 40}
+    grains: 3
+    rotation_range_deg: 10
+  turned:
+    kind: uniform
+    materials: [MoSe2]
+    scan: {shape: [5, 6], step_A: 40}
+    exx: 0.01
+    rotation_deg: 4
 noise:
   series: {background: 0.25, electrons: 1.0e+7}
 methods: {zero: , com: , ccstae: }
@@ -51,7 +61,9 @@ def test_entries_of_a_config_are_all_it_takes(scene: str, tmp_path: Path) -> Non
         run.run(config, method, counts, score.map_path(tmp_path, scene, level, 1, method))
     score.score(config, tmp_path, tmp_path / "metrics.csv")
     table = score.read(tmp_path / "metrics.csv")
-    errors = table[(table.metric == "rmse") & (table.quantity == "exx") & (table.region == "interior")].set_index("method")["value"]
+    errors = table[
+        (table.metric == "rmse") & (table.quantity == "exx") & (table.region == "interior")
+    ].set_index("method")["value"]
     assert np.isfinite(errors).all()
     assert errors["ccstae"] < 3e-3
     if scene != "turned":  # a uniform scene is its own reference

@@ -12,7 +12,12 @@ import pytest
 from checkout import ROOT, Checkout, copy
 
 CI = ("--configfile", "config/ci.yaml")
-READ = {"tables": 1, "figures": 1, "report": 1, "provenance": 1}  # what people read, made anew with the scores
+READ = {
+    "tables": 1,
+    "figures": 1,
+    "report": 1,
+    "provenance": 1,
+}  # what people read, made anew with the scores
 SCORED = {"score": 1, **READ}
 SEEDS = 3  # of config/ci.yaml
 DATA_SETS = 3 * SEEDS  # its levels and seeds
@@ -52,11 +57,23 @@ def replace(old: str, new: str) -> Callable[[str], str]:
 
 
 EDITS = {
-    "a figure": ("ccstae/reporting/figures/error.py", comment, {"figures": 1, "report": 1, "provenance": 1}),
+    "a figure": (
+        "ccstae/reporting/figures/error.py",
+        comment,
+        {"figures": 1, "report": 1, "provenance": 1},
+    ),
     "a table": ("ccstae/reporting/tables.py", comment, {"tables": 1, "report": 1, "provenance": 1}),
-    "the report": ("ccstae/reporting/templates/report.html.j2", comment, {"report": 1, "provenance": 1}),
+    "the report": (
+        "ccstae/reporting/templates/report.html.j2",
+        comment,
+        {"report": 1, "provenance": 1},
+    ),
     "a method": ("ccstae/methods/com/method.py", comment, {"map": DATA_SETS, **SCORED}),
-    "the model": ("ccstae/methods/ccstae/refine.py", comment, {"map": ON_MODEL * DATA_SETS, **SCORED}),
+    "the model": (
+        "ccstae/methods/ccstae/refine.py",
+        comment,
+        {"map": ON_MODEL * DATA_SETS, **SCORED},
+    ),
     "the bound": ("ccstae/simulation/bound.py", comment, {"limit": 1, **SCORED}),
     "the simulator": (
         "ccstae/simulation/simulate.py",
@@ -74,13 +91,21 @@ EDITS = {
         replace("  com:", "  com: {settings: {iterations: 7}}"),
         {"resolve": 1, "map": DATA_SETS, **SCORED},
     ),
-    "a new method": ("config/ci.yaml", replace("  zero:", "  zero:\n  none: {method: zero}"), {"resolve": 1, "map": DATA_SETS, **SCORED}),
+    "a new method": (
+        "config/ci.yaml",
+        replace("  zero:", "  zero:\n  none: {method: zero}"),
+        {"resolve": 1, "map": DATA_SETS, **SCORED},
+    ),
     "a new level": (
         "config/ci.yaml",
         replace("[0, 0.5]", "[0, 0.5, 0.7]"),
         {"resolve": 1, "limit": 1, "noise": SEEDS, "map": METHODS * SEEDS, **SCORED},
     ),
-    "where a number comes from": ("config/ci.yaml", replace("Schutte", "W. J. Schutte"), {"resolve": 1, **SCORED}),
+    "where a number comes from": (
+        "config/ci.yaml",
+        replace("Schutte", "W. J. Schutte"),
+        {"resolve": 1, **SCORED},
+    ),
     "how a config is laid out": ("config/ci.yaml", comment, {}),
 }
 
@@ -94,15 +119,27 @@ def test_an_edit_reruns_just_what_it_touches(checkout: Checkout, edit: str) -> N
 
 def test_a_second_run_and_new_times_rerun_nothing(checkout: Checkout) -> None:
     assert checkout.plan(*CI) == {}
-    for path in [*checkout.path.rglob("*.py"), *checkout.path.rglob("*.yaml"), *checkout.path.rglob("*.smk")]:
+    for path in [
+        *checkout.path.rglob("*.py"),
+        *checkout.path.rglob("*.yaml"),
+        *checkout.path.rglob("*.smk"),
+    ]:
         path.touch()
     assert checkout.plan(*CI) == {}
 
 
 def test_the_run_is_exactly_the_given_file(finished: Checkout) -> None:
-    small: dict[str, object] = {"name": "small", "noise": {"one": {"electrons": 100}}, "seeds": {"test": [3]}, "methods": {"zero": None}}
+    small: dict[str, object] = {
+        "name": "small",
+        "noise": {"one": {"electrons": 100}},
+        "seeds": {"test": [3]},
+        "methods": {"zero": None},
+    }
     material = {"prototype": "mx2-2h", "species": ["W", "S"], "a_A": 3.153}
-    small |= {"materials": {"A": material, "B": material}, "scenes": {"one": {"kind": "heterostructure", "materials": ["A", "B"]}}}
+    small |= {
+        "materials": {"A": material, "B": material},
+        "scenes": {"one": {"kind": "heterostructure", "materials": ["A", "B"]}},
+    }
     path = finished.path / "small.yaml"
     path.write_text(json.dumps(small))
     expected = {"resolve": 1, "simulate": 1, "limit": 1, "noise": 1, "map": 1, **SCORED}
@@ -135,7 +172,12 @@ def test_without_a_config_the_main_job_runs(finished: Checkout) -> None:
 
 def test_counts_go_after_use_unless_kept(checkout: Checkout) -> None:
     assert len(list(checkout.path.glob("results/ci/counts/heterostructure/*.h5"))) == DATA_SETS
-    checkout.edit("config/ci.yaml", lambda text: text.replace("name: ci", "name: gone").replace("keep_counts: true", "keep_counts: false"))
+    checkout.edit(
+        "config/ci.yaml",
+        lambda text: text.replace("name: ci", "name: gone").replace(
+            "keep_counts: true", "keep_counts: false"
+        ),
+    )
     done = checkout.snakemake(*CI)
     assert done.returncode == 0, done.stderr
     assert not list(checkout.path.glob("results/gone/counts/**/*.h5"))

@@ -1,11 +1,13 @@
-"""Patterns a second of applying what `ccstae` has learned, on one core and on more, and time against the number of patterns.
+"""Patterns a second of applying what `ccstae` has learned, on one core and on more, and time
+against the number of patterns.
 
     python tools/benchmarks/inference.py [--levels 0:1e5 0.25:1e5 0.5:1e5 0.7:1e5 0:1e4 0:1e3]
         [--threads 1 2] [--repeats 3] [--patterns 512]
 
-Patterns are the ideal ones of the tests, 128 px, on a background of the published form.
-Learning is done once a level and not timed; a pattern is then located, encoded, refined, and its posterior drawn where needed. Runs on one
-core and on more take turns, so that a busy machine slows all of them; the best and the worst of the repeats are shown.
+Patterns are the ideal ones of the tests, 128 px, on a background of the published form. Learning is
+done once a level and not timed; a pattern is then located, encoded, refined, and its posterior
+drawn where needed. Runs on one core and on more take turns, so that a busy machine slows all of
+them; the best and the worst of the repeats are shown.
 """
 
 from __future__ import annotations
@@ -38,12 +40,20 @@ def scan(patterns: int, level: Level, seed: int) -> Counts:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--levels", nargs="+", default=["0:1e5", "0.25:1e5", "0.5:1e5", "0.7:1e5", "0:1e4", "0:1e3"], metavar="w:electrons")
+    parser.add_argument(
+        "--levels",
+        nargs="+",
+        default=["0:1e5", "0.25:1e5", "0.5:1e5", "0.7:1e5", "0:1e4", "0:1e3"],
+        metavar="w:electrons",
+    )
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--patterns", type=int, default=512)
     options = parser.parse_args()
-    print("level              threads   patterns/s best   worst   seconds for a quarter, a half and all patterns")
+    print(
+        "level              threads   patterns/s best   worst   seconds for a quarter, a half and "
+        "all patterns"
+    )
     for text in options.levels:
         w, electrons = map(float, text.split(":"))
         level = Level(background=w, electrons=electrons)
@@ -56,7 +66,9 @@ def main() -> None:
             for threads in options.threads:
                 torch.set_num_threads(threads)
                 for quarters in EACH:
-                    some = replace(whole, counts=whole.counts[:, : options.patterns * quarters // 4])
+                    some = replace(
+                        whole, counts=whole.counts[:, : options.patterns * quarters // 4]
+                    )
                     begun = time.perf_counter()
                     ccstae.apply(model, some, "cpu")
                     seconds.setdefault((threads, quarters), []).append(time.perf_counter() - begun)

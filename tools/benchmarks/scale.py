@@ -1,9 +1,11 @@
 """Time and memory of `ccstae simulate` against the number of positions, one process a size.
 
-    python tools/benchmarks/scale.py [--sizes 16 32 64] [--threads 2] [--config config/paper.yaml] [--scene polycrystal] [--to DIR]
+    python tools/benchmarks/scale.py [--sizes 16 32 64] [--threads 2]
+        [--config config/paper.yaml] [--scene polycrystal] [--to DIR]
 
-Sizes are of square scans with the scene's own step: 256 is the 65,536 positions of the published geometry. A position takes
-12 detector_px^2 bytes on disk (65,536 positions at 200 px: 31 GB). The files are removed.
+Sizes are of square scans with the scene's own step: 256 is the 65,536 positions of the published
+geometry. A position takes 12 detector_px^2 bytes on disk (65,536 positions at 200 px: 31 GB). The
+files are removed.
 """
 
 from __future__ import annotations
@@ -41,20 +43,38 @@ def main() -> None:
         with tempfile.TemporaryDirectory(dir=options.to) as folder:
             config = Path(folder, "config.yaml")
             config.write_text(yaml.safe_dump(data))
-            words = ["simulate", str(config), options.scene, "--out", f"{folder}/scene.h5", "--optics", f"{folder}/optics.h5"]
-            command = [sys.executable, "-c", "from ccstae.cli import main; main()", "--threads", str(options.threads), *words]
+            words = [
+                "simulate",
+                str(config),
+                options.scene,
+                "--out",
+                f"{folder}/scene.h5",
+                "--optics",
+                f"{folder}/optics.h5",
+            ]
+            command = [
+                sys.executable,
+                "-c",
+                "from ccstae.cli import main; main()",
+                "--threads",
+                str(options.threads),
+                *words,
+            ]
             start = time.perf_counter()
             process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
             _, status, used = os.wait4(process.pid, 0)
             seconds = time.perf_counter() - start
         if status:
-            sys.exit(f"size {size}: the simulation ended with code {os.waitstatus_to_exitcode(status)}")
+            sys.exit(
+                f"size {size}: the simulation ended with code {os.waitstatus_to_exitcode(status)}"
+            )
         print(row(size**2, seconds, used), flush=True)
 
 
 def row(positions: int, seconds: float, used: resource.struct_rusage) -> str:
     busy = used.ru_utime + used.ru_stime
-    return f"{positions:9d}{seconds:10.0f}{busy:20.0f}{1e3 * busy / positions:24.1f}{used.ru_maxrss / 2**20:18.2f}"
+    each_ms, peak_GiB = 1e3 * busy / positions, used.ru_maxrss / 2**20
+    return f"{positions:9d}{seconds:10.0f}{busy:20.0f}{each_ms:24.1f}{peak_GiB:18.2f}"
 
 
 if __name__ == "__main__":

@@ -13,7 +13,11 @@ from ccstae.pipeline.claim import claim
 try:
     RUN = parse(config, ", ".join(str(path) for path in workflow.configfiles))
     SCORED = RUN.scored
-    if workflow.is_main_process and not workflow.output_settings.dryrun and "--lint" not in sys.argv:
+    if (
+        workflow.is_main_process
+        and not workflow.output_settings.dryrun
+        and "--lint" not in sys.argv
+    ):
         CLAIM = claim(Path("results", RUN.name))  # held until Snakemake ends
 except InputError as error:
     print(f"error: {error}", file=sys.stderr)
@@ -40,7 +44,9 @@ def settings(stage, *names):
     """The params function of a stage: its config narrowed by these wildcards, as one line."""
 
     def narrowed(wildcards):
-        given = {name: int(wildcards[name]) if name == "seed" else wildcards[name] for name in names}
+        given = {
+            name: int(wildcards[name]) if name == "seed" else wildcards[name] for name in names
+        }
         return stages.one_line(stages.narrow(RUN, stage, **given))
 
     return narrowed
@@ -76,4 +82,10 @@ def scenes():
 
 
 def maps():
-    return expand("<results>/maps/{scene}/{level}.{seed}/{method}.h5", scene=SCORED, level=LEVELS, seed=RUN.seeds.test, method=RUN.methods)
+    return expand(
+        "<results>/maps/{scene}/{level}.{seed}/{method}.h5",
+        scene=SCORED,
+        level=LEVELS,
+        seed=RUN.seeds.test,
+        method=RUN.methods,
+    )

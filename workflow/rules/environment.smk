@@ -1,5 +1,6 @@
-# The Python environment of a program from outside: that of conda where Snakemake makes one, else a virtual environment from the lock. Never
-# fails: one that cannot be made says why, and its method's row does. `make peers` tries again.
+# The Python environment of a program from outside: that of conda where Snakemake makes one, else a
+# virtual environment from the lock. Never fails: one that cannot be made says why, and its method's
+# row does. `make peers` tries again.
 rule environment:
     input:
         lock="envs/{environment}.lock",

@@ -1,8 +1,11 @@
-# A method's strain map, on one core: maps of other levels run beside it, and no method gains much from a second thread.
+# A method's strain map, on one core: maps of other levels run beside it, and no method gains much
+# from a second thread.
 rule map:
     input:
         counts="<results>/counts/{scene}/{level}.{seed}.h5",
-        tuned=lambda wildcards: "<results>/tuned/{method}/{level}.yaml" if RUN.methods[wildcards.method].tune else [],
+        tuned=lambda wildcards: (
+            "<results>/tuned/{method}/{level}.yaml" if RUN.methods[wildcards.method].tune else []
+        ),
         environment=environment,
         sources=lambda wildcards: stages.sources(RUN, "map", wildcards.method),
     output:

@@ -6,7 +6,11 @@ rule report:
         throughput=throughput(),
         tables="<results>/tables",
         figures="<results>/figures",
-        tuned=expand("<results>/tuned/{method}/{level}.yaml", method=[id for id, m in RUN.methods.items() if m.tune], level=LEVELS),
+        tuned=expand(
+            "<results>/tuned/{method}/{level}.yaml",
+            method=[id for id, m in RUN.methods.items() if m.tune],
+            level=LEVELS,
+        ),
         sources=stages.sources(RUN, "report"),
     output:
         report="<results>/report.html",

@@ -1,4 +1,5 @@
-# The config with every default filled in, beside the products. The jobs get theirs, narrowed, as params.
+# The config with every default filled in, beside the products. The jobs get theirs, narrowed, as
+# params.
 rule resolve:
     output:
         config="<results>/config.resolved.yaml",
@@ -11,7 +12,8 @@ rule resolve:
     resources:
         mem_mb=500,
     params:
-        config=lambda wildcards: CONFIG_LINE,  # a plain string would have its {braces} read as wildcards
+        # a plain string would have its {braces} read as wildcards
+        config=lambda wildcards: CONFIG_LINE,
     message:
         "complete the config"
     shell:

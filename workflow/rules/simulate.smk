@@ -15,7 +15,8 @@ rule simulate:
     resources:
         mem_mb=3000,
         gpu=device.slots(RUN.device),
-        device=RUN.device,  # no param: patterns are the same within 1e-5, so that another device reruns nothing
+        # no param: patterns are the same within 1e-5, so that another device reruns nothing
+        device=RUN.device,
     params:
         config=settings("simulate", "scene"),
     message:

@@ -1,4 +1,5 @@
-# Speed of every method on the counts of one level, with the machine to itself. Part of a run whose config asks for it.
+# Speed of every method on the counts of one level, with the machine to itself. Part of a run whose
+# config asks for it.
 rule throughput:
     input:
         counts=f"<results>/counts/{next(iter(SCORED))}/{RUN.throughput}.{RUN.seeds.test[0]}.h5",

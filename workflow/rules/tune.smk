@@ -1,7 +1,10 @@
-# The best settings of a method at a noise level, searched on scenes and seeds that are never scored.
+# The best settings of a method at a noise level, searched on scenes and seeds that are never
+# scored.
 rule tune:
     input:
-        counts=expand("<results>/counts/{scene}/{{level}}.{seed}.h5", scene=RUN.tuning, seed=RUN.seeds.tune),
+        counts=expand(
+            "<results>/counts/{scene}/{{level}}.{seed}.h5", scene=RUN.tuning, seed=RUN.seeds.tune
+        ),
         truths=expand("<results>/scenes/{scene}.truth.h5", scene=RUN.tuning),
         environment=environment,
         sources=lambda wildcards: stages.sources(RUN, "tune", wildcards.method),

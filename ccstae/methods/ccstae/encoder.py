@@ -1,12 +1,14 @@
 """The encoder: counts to a first deformation, through the scores of each disk.
 
-What counts say of a disk's place is its log-likelihood ratio, disk against background, as a function of the place:
-S_k(d) = sum_q counts(q) log(1 + A_k T(q - d) / (b beta_k)). It is a sufficient statistic, so the encoder sees it and not raw
-pixels. A small network, the same for every disk, turns the map of S_k into a displacement and its precision; the lattice that
-fits all displacements best (weighted least squares, differentiable) is the answer. The network therefore knows no
-orientation, and what it learns holds for every lattice.
+What counts say of a disk's place is its log-likelihood ratio, disk against background, as a
+function of the place: S_k(d) = sum_q counts(q) log(1 + A_k T(q - d) / (b beta_k)). It is a
+sufficient statistic, so the encoder sees it and not raw pixels. A small network, the same for every
+disk, turns the map of S_k into a displacement and its precision; the lattice that fits all
+displacements best (weighted least squares, differentiable) is the answer. The network therefore
+knows no orientation, and what it learns holds for every lattice.
 
-It is trained in parameter space: deformations are drawn, rendered from the dictionary, counted, and must come back.
+It is trained in parameter space: deformations are drawn, rendered from the dictionary, counted, and
+must come back.
 """
 
 from __future__ import annotations
@@ -29,11 +31,19 @@ _BATCH = 32
 
 
 class Encoder(nn.Module):
-    """Maps of scores (n, K, (2 REACH + 1)^2) -> displacement (n, K, 2) in pixels and precision (n, K, 2, 2)."""
+    """Maps of scores (n, K, (2 REACH + 1)^2) -> displacement (n, K, 2) in pixels and precision (n,
+    K, 2, 2).
+    """
 
     def __init__(self, width: int = 64):
         super().__init__()
-        self.net = nn.Sequential(nn.Linear((2 * REACH + 1) ** 2, width), nn.GELU(), nn.Linear(width, width), nn.GELU(), nn.Linear(width, 5))
+        self.net = nn.Sequential(
+            nn.Linear((2 * REACH + 1) ** 2, width),
+            nn.GELU(),
+            nn.Linear(width, width),
+            nn.GELU(),
+            nn.Linear(width, 5),
+        )
 
     def forward(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         # Only differences of scores matter; what lies far below the best place is all the same.
@@ -43,31 +53,43 @@ class Encoder(nn.Module):
         # Cholesky factor of the precision, so that it is always positive definite.
         a, b = nn.functional.softplus(out[..., 2] + 0.5), nn.functional.softplus(out[..., 3] + 0.5)
         c = out[..., 4]
-        precision = torch.stack([torch.stack([a * a, a * c], -1), torch.stack([a * c, c * c + b * b], -1)], -2)
+        precision = torch.stack(
+            [torch.stack([a * a, a * c], -1), torch.stack([a * c, c * c + b * b], -1)], -2
+        )
         return displacement, precision
 
 
 def fit_lattice(displacement: Tensor, precision: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
-    """(dM (n, 2, 2), dc (n, 2)) that fit the displacements d_k = dc + dM g_k best, under a weak prior towards none."""
+    """(dM (n, 2, 2), dc (n, 2)) that fit the displacements d_k = dc + dM g_k best, under a weak
+    prior towards none.
+    """
     design = torch.cat([g, torch.ones_like(g[:, :1])], 1)  # (K, 3)
     normal = torch.einsum("nkab,ki,kj->naibj", precision, design, design).reshape(-1, 6, 6)
     pull = torch.einsum("nkab,nkb,ki->nai", precision, displacement, design).reshape(-1, 6)
-    prior = torch.tensor([_PRIOR_M**-2, _PRIOR_M**-2, _PRIOR_CENTRE_PX**-2] * 2, device=g.device, dtype=g.dtype)
+    prior = torch.tensor(
+        [_PRIOR_M**-2, _PRIOR_M**-2, _PRIOR_CENTRE_PX**-2] * 2, device=g.device, dtype=g.dtype
+    )
     z = torch.linalg.solve(normal + torch.diag(prior), pull).reshape(-1, 2, 3)
     return z[..., :2], z[..., 2]
 
 
 def kernels(dictionary: Dictionary) -> Tensor:
-    """log(1 + A_k T / (b beta_k)) of each diffracted disk, (K - 1, P, P), for the mean intensity of the entries."""
+    """log(1 + A_k T / (b beta_k)) of each diffracted disk, (K - 1, P, P), for the mean intensity of
+    the entries.
+    """
     T = spline.render(dictionary.disk, dictionary.g.new_zeros(1, 2), dictionary.pixels)[0]
     A = dictionary.intensity.mean(0)[1:]
-    return torch.log1p(A[:, None, None] * T / (dictionary.local_background[1:, None, None] + dictionary.floor))
+    return torch.log1p(
+        A[:, None, None] * T / (dictionary.local_background[1:, None, None] + dictionary.floor)
+    )
 
 
 def score_maps(windows: Tensor, kernel: Tensor) -> Tensor:
     """S (n, K, (2 REACH + 1)^2) of windows (n, K, (P + 2 REACH)^2)."""
     edge = kernel.shape[-1] + 2 * REACH
-    return nn.functional.conv2d(windows.unflatten(-1, (edge, edge)), kernel[:, None], groups=len(kernel)).flatten(2)
+    return nn.functional.conv2d(
+        windows.unflatten(-1, (edge, edge)), kernel[:, None], groups=len(kernel)
+    ).flatten(2)
 
 
 @dataclass(frozen=True)
@@ -81,7 +103,9 @@ class Encoded:
         return Encoded(self.M[rows], self.centre[rows])
 
 
-def encode(encoder: Encoder, dictionary: Dictionary, counts: Tensor, rough: Encoded, passes: int = 2) -> Encoded:
+def encode(
+    encoder: Encoder, dictionary: Dictionary, counts: Tensor, rough: Encoded, passes: int = 2
+) -> Encoded:
     """Improve rough lattices of patterns (n, Qy, Qx)."""
     M, centre = rough.M, rough.centre
     kernel = kernels(dictionary)
@@ -91,26 +115,45 @@ def encode(encoder: Encoder, dictionary: Dictionary, counts: Tensor, rough: Enco
         for _ in range(passes):
             position = transformer.positions(M, centre, g)
             patch = transformer.patches(position, window, (counts.shape[-2], counts.shape[-1]))
-            dM, dc = answer(encoder, score_maps(patch.cut(counts), kernel), patch.shift(position), g)
+            dM, dc = answer(
+                encoder, score_maps(patch.cut(counts), kernel), patch.shift(position), g
+            )
             M, centre = M + dM, centre + dc
     return Encoded(M, centre)
 
 
-def answer(encoder: Callable[[Tensor], tuple[Tensor, Tensor]], maps: Tensor, offset: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
-    """Correction (dM, dc) of the rough lattice; `offset` (n, K, 2) is its position within the maps' centre pixel."""
+def answer(
+    encoder: Callable[[Tensor], tuple[Tensor, Tensor]], maps: Tensor, offset: Tensor, g: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Correction (dM, dc) of the rough lattice; `offset` (n, K, 2) is its position within the maps'
+    centre pixel.
+    """
     displacement, precision = encoder(maps)
     return fit_lattice(displacement - offset, precision, g)
 
 
-def loss(encoder: Callable[[Tensor], tuple[Tensor, Tensor]], maps: Tensor, offset: Tensor, g: Tensor, dM: Tensor, dc: Tensor) -> Tensor:
-    """Mean Huber loss, 1 px wide, of where the answer puts the disks g (K, 2), against dM (n, 2, 2) and dc (n, 2) that were drawn."""
+def loss(
+    encoder: Callable[[Tensor], tuple[Tensor, Tensor]],
+    maps: Tensor,
+    offset: Tensor,
+    g: Tensor,
+    dM: Tensor,
+    dc: Tensor,
+) -> Tensor:
+    """Mean Huber loss, 1 px wide, of where the answer puts the disks g (K, 2), against dM (n, 2, 2)
+    and dc (n, 2) that were drawn.
+    """
     fM, fc = answer(encoder, maps, offset, g)
     error = transformer.positions(fM - dM, fc - dc, g)
     return nn.functional.huber_loss(error, torch.zeros_like(error), delta=1.0)
 
 
-def train(dictionary: Dictionary, M: Tensor, centre: Tensor, shape: tuple[int, int], seed: int) -> Encoder:
-    """Train on renderings of the dictionary: lattices like the rough ones (n, 2, 2), with deformation and noise of their own."""
+def train(
+    dictionary: Dictionary, M: Tensor, centre: Tensor, shape: tuple[int, int], seed: int
+) -> Encoder:
+    """Train on renderings of the dictionary: lattices like the rough ones (n, 2, 2), with
+    deformation and noise of their own.
+    """
     generator = torch.Generator(device="cpu").manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -133,10 +176,16 @@ def train(dictionary: Dictionary, M: Tensor, centre: Tensor, shape: tuple[int, i
         offset = patch.shift(position)
         moved = transformer.positions(dM, dc, g)
         with torch.no_grad():
-            unit = spline.render(dictionary.disk, (offset + moved).reshape(-1, 2), pixels).reshape(_BATCH, len(g), -1)
+            unit = spline.render(dictionary.disk, (offset + moved).reshape(-1, 2), pixels).reshape(
+                _BATCH, len(g), -1
+            )
             entry = torch.randint(len(dictionary.intensity), (_BATCH,), generator=generator)
-            expected = dictionary.intensity[entry][:, 1:, None] * unit + patch.cut(dictionary.background)
-            counts = torch.poisson((expected * patch.inside).cpu().clamp(0, 1e7), generator=generator).to(M.device)
+            expected = dictionary.intensity[entry][:, 1:, None] * unit + patch.cut(
+                dictionary.background
+            )
+            counts = torch.poisson(
+                (expected * patch.inside).cpu().clamp(0, 1e7), generator=generator
+            ).to(M.device)
             maps = score_maps(counts, kernel)
         optimiser.zero_grad()
         loss(encoder, maps, offset, g, dM, dc).backward()

@@ -1,11 +1,14 @@
 """CC-ST-AE: cycle-consistent spatial transforming autoencoder.
 
-An encoder gives each pattern a sparse code over a dictionary of averaged patterns and a deformation; a lattice-rigid transformer renders
-the pattern back. The cycle closes both ways: renderings of known deformations must encode to them (training, in parameter
-space), and patterns, brought back by their deformations, must agree with the dictionary (learning the dictionary).
-The encoder's answer is then refined on the Poisson likelihood of the counts, which also says how sure it is.
+An encoder gives each pattern a sparse code over a dictionary of averaged patterns and a
+deformation; a lattice-rigid transformer renders the pattern back. The cycle closes both ways:
+renderings of known deformations must encode to them (training, in parameter space), and patterns,
+brought back by their deformations, must agree with the dictionary (learning the dictionary). The
+encoder's answer is then refined on the Poisson likelihood of the counts, which also says how sure
+it is.
 
-Nothing is told to it but counts, calibration, the vacuum probe and the nominal lattice, and one setting serves all noise levels.
+Nothing is told to it but counts, calibration, the vacuum probe and the nominal lattice, and one
+setting serves all noise levels.
 """
 
 from __future__ import annotations
@@ -30,13 +33,17 @@ from ccstae.methods.ccstae.encoder import Encoded
 from ccstae.methods.ccstae.refine import STEPS, State, covariance_of_M
 from ccstae.methods.ccstae.solve import solve
 from ccstae.methods.ccstae.trained import Trained
-from ccstae.methods.ccstae.trained import load as load  # a method with weights has `learn`, `apply`, `save` and `load`
+from ccstae.methods.ccstae.trained import (
+    load as load,
+)  # a method with weights has `learn`, `apply`, `save` and `load`
 from ccstae.methods.ccstae.trained import save as save
 from ccstae.methods.shared import windows
 from ccstae.methods.shared.sites import SiteFinder, disk_radius_px
 
 _BATCH = 128
-_LOOKED_AT = 2048  # patterns among which teachers are sought, spread over the scan: learning takes as long for any scan
+# patterns among which teachers are sought, spread over the scan: learning takes as long for any
+# scan
+_LOOKED_AT = 2048
 _TEACHERS = 512  # patterns that teach the dictionary, at most
 _WORST_STRAIN = 0.05  # a standard deviation beyond this is no answer
 
@@ -44,14 +51,17 @@ _WORST_STRAIN = 0.05  # a standard deviation beyond this is no answer
 def map_strain(counts: Counts, settings: CcstaeSettings, device: str) -> Answer:
     """Deformation, covariance and class of every pattern; NaN where the data determine no lattice.
 
-    That is: no lattice is found (odds below 20 to 1), or the standard deviation of a strain component exceeds 0.05.
+    That is: no lattice is found (odds below 20 to 1), or the standard deviation of a strain
+    component exceeds 0.05.
     """
     model = learn(counts, settings, device)
     return nothing(counts) if model is None else apply(model, counts, device)
 
 
 def learn(counts: Counts, settings: CcstaeSettings, device: str) -> Trained | None:
-    """Site finder, dictionary and encoder, learned from the counts without labels; None where no pattern holds a lattice."""
+    """Site finder, dictionary and encoder, learned from the counts without labels; None where no
+    pattern holds a lattice.
+    """
     scan = Scan(counts, device)
     finder = SiteFinder.learn(counts, device)
     looked_at = np.arange(scan.patterns)[:: -(-scan.patterns // _LOOKED_AT)]
@@ -61,23 +71,38 @@ def learn(counts: Counts, settings: CcstaeSettings, device: str) -> Trained | No
         return None
     teachers = teachers[:: -(-len(teachers) // _TEACHERS)]
     data, rough = scan.load(looked_at[teachers.cpu().numpy()]), rough[teachers]
-    probe, centre, radius = torch.from_numpy(counts.probe).to(device), counts.calibration.centre_px, disk_radius_px(counts.calibration)
-    dictionary = learning.start(data, rough, scan.nominal, probe, centre, radius, settings.transformer == "affine")
+    probe, centre, radius = (
+        torch.from_numpy(counts.probe).to(device),
+        counts.calibration.centre_px,
+        disk_radius_px(counts.calibration),
+    )
+    dictionary = learning.start(
+        data, rough, scan.nominal, probe, centre, radius, settings.transformer == "affine"
+    )
     encoder = None
     if "encoder" not in settings.without:
         encoder = encoders.train(dictionary, rough.M, rough.centre, scan.shape, settings.seed)
     first = encoded(encoder, dictionary, data, rough)
-    dictionary = learning.teach(dictionary, data, first, probe, centre, radius, batch(_BATCH), settings.without)
-    return Trained(finder, dictionary, encoder, trained.electrons(counts), trained.instrument(counts), settings)
+    dictionary = learning.teach(
+        dictionary, data, first, probe, centre, radius, batch(_BATCH), settings.without
+    )
+    return Trained(
+        finder, dictionary, encoder, trained.electrons(counts), trained.instrument(counts), settings
+    )
 
 
 def apply(model: Trained, counts: Counts, device: str) -> Answer:
-    """`map_strain` with what was learned from another scan of the same specimen in the same instrument, at any dose. Nothing is trained.
+    """`map_strain` with what was learned from another scan of the same specimen in the same
+    instrument, at any dose. Nothing is trained.
 
     InputError where the instrument or the nominal lattice is another one.
     """
     solved = solve_scan(model, counts, device)
-    return nothing(counts) if solved is None else answer(counts, solved, solved.state.M.double(), covariance_of_M(solved.normal))
+    return (
+        nothing(counts)
+        if solved is None
+        else answer(counts, solved, solved.state.M.double(), covariance_of_M(solved.normal))
+    )
 
 
 @dataclass(frozen=True)
@@ -101,7 +126,11 @@ class Scan:
     def nominal(self) -> Tensor:
         """Nominal lattice (2, 2) in pixels, columns."""
         calibration = self.counts.calibration
-        return torch.from_numpy(calibration.lattice_inv_A / calibration.pixel_size_inv_A).float().to(self.device)
+        return (
+            torch.from_numpy(calibration.lattice_inv_A / calibration.pixel_size_inv_A)
+            .float()
+            .to(self.device)
+        )
 
     def load(self, rows: NDArray[np.int64]) -> Tensor:
         """Patterns (n, Qy, Qx) by their place in scan order."""
@@ -115,7 +144,9 @@ class Scan:
     def locate(self, finder: SiteFinder, rows: NDArray[np.int64]) -> tuple[Encoded, Tensor]:
         """Rough lattices and centres of these patterns, and which hold a lattice (n,)."""
         rough = [finder.locate(self.load(part)) for part in self.batches(rows)]
-        G, centre, found = (torch.cat([getattr(r, name) for r in rough]) for name in ("G", "centre", "found"))
+        G, centre, found = (
+            torch.cat([getattr(r, name) for r in rough]) for name in ("G", "centre", "found")
+        )
         return Encoded(G @ torch.linalg.inv(self.nominal), centre), found
 
 
@@ -134,7 +165,11 @@ class Solved:
 def solve_scan(model: Trained, counts: Counts, device: str) -> Solved | None:
     """Encode and refine every pattern that holds a lattice; None where none does."""
     trained.check(model.instrument, counts)
-    scan, dictionary, without = Scan(counts, device), model.at_dose_of(counts), model.settings.without
+    scan, dictionary, without = (
+        Scan(counts, device),
+        model.at_dose_of(counts),
+        model.settings.without,
+    )
     rough, found = scan.locate(model.finder, np.arange(scan.patterns))
     rows = found.nonzero()[:, 0].cpu().numpy()
     if len(rows) == 0:
@@ -143,7 +178,9 @@ def solve_scan(model: Trained, counts: Counts, device: str) -> Solved | None:
     def answers(part: NDArray[np.int64]) -> tuple[State, Tensor, Tensor]:
         data = scan.load(part)
         first = encoded(model.encoder, dictionary, data, rough[torch.from_numpy(part).to(device)])
-        state, at, odds = solve(dictionary, data, first, rounds=2, steps=0 if "refinement" in without else STEPS)
+        state, at, odds = solve(
+            dictionary, data, first, rounds=2, steps=0 if "refinement" in without else STEPS
+        )
         normal = at.normal
         if not {"refinement", "posterior"} & set(without) and not dictionary.affine:
             state, normal = posterior.mean(data, dictionary, state, at)
@@ -156,7 +193,9 @@ def solve_scan(model: Trained, counts: Counts, device: str) -> Solved | None:
     return Solved(dictionary, rows, state, normal, odds, centre)
 
 
-def encoded(encoder: encoders.Encoder | None, dictionary: Dictionary, data: Tensor, rough: Encoded) -> Encoded:
+def encoded(
+    encoder: encoders.Encoder | None, dictionary: Dictionary, data: Tensor, rough: Encoded
+) -> Encoded:
     """The encoder's answers; the rough ones where it is left out."""
     return rough if encoder is None else encoders.encode(encoder, dictionary, data, rough)
 
@@ -164,11 +203,15 @@ def encoded(encoder: encoders.Encoder | None, dictionary: Dictionary, data: Tens
 def nothing(counts: Counts) -> Answer:
     """The answer for a scan that holds no lattice."""
     scan = counts.counts.shape[:2]
-    return Answer(np.full((*scan, 2, 2), np.nan), np.full((*scan, 4, 4), np.nan), np.zeros(scan, np.int8))
+    return Answer(
+        np.full((*scan, 2, 2), np.nan), np.full((*scan, 4, 4), np.nan), np.zeros(scan, np.int8)
+    )
 
 
 def answer(counts: Counts, solved: Solved, M: Tensor, covariance: Tensor) -> Answer:
-    """The answer of lattices M (n, 2, 2) with covariance (n, 4, 4), float64, for the rows of `solved`."""
+    """The answer of lattices M (n, 2, 2) with covariance (n, 4, 4), float64, for the rows of
+    `solved`.
+    """
     scan = counts.counts.shape[:2]
     total = scan[0] * scan[1]
     F = np.full((total, 2, 2), np.nan)
@@ -176,8 +219,15 @@ def answer(counts: Counts, solved: Solved, M: Tensor, covariance: Tensor) -> Ans
     label = np.zeros(total, np.int8)
     F[solved.rows], components[solved.rows] = deformation(M, covariance)
     entry = entries.likeliest(solved.odds, solved.dictionary.area, entries.log_area(M, covariance))
-    label[solved.rows] = np.where((covered(solved.dictionary, solved.state, entry) < 0.5).cpu().numpy(), 0, entry.cpu().numpy() + 1)
-    lost = ~(np.sqrt(np.diagonal(components, axis1=1, axis2=2)[:, :3]).max(1, initial=0.0) < _WORST_STRAIN)
+    label[solved.rows] = np.where(
+        (covered(solved.dictionary, solved.state, entry) < 0.5).cpu().numpy(),
+        0,
+        entry.cpu().numpy() + 1,
+    )
+    lost = ~(
+        np.sqrt(np.diagonal(components, axis1=1, axis2=2)[:, :3]).max(1, initial=0.0)
+        < _WORST_STRAIN
+    )
     F[lost] = components[lost] = np.nan
     return Answer(
         F.reshape(*scan, 2, 2),
@@ -194,16 +244,21 @@ def answer(counts: Counts, solved: Solved, M: Tensor, covariance: Tensor) -> Ans
 
 
 def covered(dictionary: Dictionary, state: State, entry: Tensor) -> Tensor:
-    """Share (n,) of the probe that meets the sample: diffracted over direct counts, against those of the pattern's entry (n,).
+    """Share (n,) of the probe that meets the sample: diffracted over direct counts, against those
+    of the pattern's entry (n,).
 
     Below a half the probe's centre is beside the sample, and the lattice is seen with its rim.
     """
-    diffracted = [counts[:, 1:].sum(1) / counts[:, 0] for counts in (state.intensity, dictionary.intensity)]
+    diffracted = [
+        counts[:, 1:].sum(1) / counts[:, 0] for counts in (state.intensity, dictionary.intensity)
+    ]
     return diffracted[0] / diffracted[1][entry]
 
 
 def deformation(M: Tensor, covariance: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """F (n, 2, 2) = M^-T and the covariance (n, 4, 4) of (exx, eyy, exy, theta), from that of M (n, 2, 2), float64."""
+    """F (n, 2, 2) = M^-T and the covariance (n, 4, 4) of (exx, eyy, exy, theta), from that of M (n,
+    2, 2), float64.
+    """
     F = geometry.inverse_transpose(M.cpu().numpy())
     # F = M^-T: dF = -M^-T dM^T M^-T, so dF_ij / dM_kl = -F_il F_kj.
     change = -np.einsum("nil,nkj->nijkl", F, F).reshape(-1, 4, 4)

@@ -1,4 +1,6 @@
-"""What `ccstae` has learned from one scan, and how it is kept to map other scans of the same specimen in the same instrument."""
+"""What `ccstae` has learned from one scan, and how it is kept to map other scans of the same
+specimen in the same instrument.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,9 @@ class Trained:
 
 def electrons(counts: Counts) -> float:
     """Counts of a mean pattern."""
-    return float(counts.counts.sum(dtype=np.float64) / (counts.counts.shape[0] * counts.counts.shape[1]))
+    return float(
+        counts.counts.sum(dtype=np.float64) / (counts.counts.shape[0] * counts.counts.shape[1])
+    )
 
 
 def instrument(counts: Counts) -> dict[str, Any]:
@@ -62,11 +66,15 @@ def instrument(counts: Counts) -> dict[str, Any]:
 
 
 def check(learned: Any, counts: Counts) -> None:
-    """InputError where the counts come from another instrument or nominal lattice than those that taught."""
+    """InputError where the counts come from another instrument or nominal lattice than those that
+    taught.
+    """
     for name, here in instrument(counts).items():
         there: Any = learned.get(name) if isinstance(learned, dict) else None
         try:
-            same = np.shape(there) == np.shape(here) and np.allclose(there, here, rtol=1e-6, atol=_TOLERANCE[name])
+            same = np.shape(there) == np.shape(here) and np.allclose(
+                there, here, rtol=1e-6, atol=_TOLERANCE[name]
+            )
         except (TypeError, ValueError):
             same = False
         if not same:
@@ -87,22 +95,37 @@ def save(path: Path | str, trained: Trained) -> None:
     tensors = {f"dictionary.{name}": getattr(d, name) for name in _DICTIONARY}
     tensors |= {f"finder.{name}": getattr(trained.finder, name) for name in _GAINS}
     if trained.encoder is not None:
-        tensors |= {f"encoder.{name}": value for name, value in trained.encoder.state_dict().items()}
-    about = {"floor": d.floor, "error": d.error, "electrons": trained.electrons, "instrument": trained.instrument}
+        tensors |= {
+            f"encoder.{name}": value for name, value in trained.encoder.state_dict().items()
+        }
+    about = {
+        "floor": d.floor,
+        "error": d.error,
+        "electrons": trained.electrons,
+        "instrument": trained.instrument,
+    }
     weights.write(path, METHOD, tensors, {**about, "settings": kept(trained.settings)})
 
 
 def load(path: Path | str, counts: Counts, settings: CcstaeSettings, device: str) -> Trained:
     """The weights in a file, to map `counts`.
 
-    InputError where it is no such file, or the weights were learned with other settings, another instrument or another nominal lattice.
+    InputError where it is no such file, or the weights were learned with other settings, another
+    instrument or another nominal lattice.
     """
     tensors, about = weights.read(path, METHOD)
     told, wanted = about.get("settings"), kept(settings)
     if told != wanted:
         told = told if isinstance(told, dict) else {}
-        pairs = [f"{name} {short(told.get(name))}, here {short(value)}" for name, value in wanted.items() if told.get(name) != value]
-        raise InputError(f"{path}: learned with other settings ({'; '.join(pairs)}); expected those of the config")
+        pairs = [
+            f"{name} {short(told.get(name))}, here {short(value)}"
+            for name, value in wanted.items()
+            if told.get(name) != value
+        ]
+        raise InputError(
+            f"{path}: learned with other settings ({'; '.join(pairs)}); expected those of the "
+            f"config"
+        )
     check(about.get("instrument"), counts)
     shape = counts.counts.shape[2:]
     pixels = patch_pixels(disk_radius_px(counts.calibration))
@@ -124,13 +147,26 @@ def load(path: Path | str, counts: Counts, settings: CcstaeSettings, device: str
     )
     finder = SiteFinder.blank(counts.calibration, shape, device)
     gains: dict[str, Any] = {
-        name: weights.tensor(path, tensors, f"finder.{name}", getattr(finder, name).shape).to(device) for name in _GAINS
+        name: weights.tensor(path, tensors, f"finder.{name}", getattr(finder, name).shape).to(
+            device
+        )
+        for name in _GAINS
     }
     encoder = None
     if "encoder" not in settings.without:
         encoder = Encoder()
-        layers = {name: weights.tensor(path, tensors, f"encoder.{name}", value.shape) for name, value in encoder.state_dict().items()}
+        layers = {
+            name: weights.tensor(path, tensors, f"encoder.{name}", value.shape)
+            for name, value in encoder.state_dict().items()
+        }
         encoder.load_state_dict(layers)
         encoder = encoder.to(device).eval()
     taught_by = weights.number(path, about, "electrons", low=1e-3)
-    return Trained(replace(finder, **gains), dictionary.to(device), encoder, taught_by, about["instrument"], settings)
+    return Trained(
+        replace(finder, **gains),
+        dictionary.to(device),
+        encoder,
+        taught_by,
+        about["instrument"],
+        settings,
+    )

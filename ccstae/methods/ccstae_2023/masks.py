@@ -1,11 +1,13 @@
 """What the authors set by eye or took from another program, found from the counts without labels.
 
 * The centre of each pattern is the direct beam's centre of mass.
-* Orientation and scale of each pattern are those of the site finder, rough and modulo the lattice's symmetry; the authors took initial
-  orientations from py4DSTEM and rotation offsets by hand.
-* The ring is the one that says most of strain: brightest in intensity times squared radius among those that fit on the detector.
-  The dictionary's spots stand there at the nominal orientation and the scan's mean scale.
-* Brightness is counted in units of the spots' mean, so that thresholds need no change from one noise level to the next.
+* Orientation and scale of each pattern are those of the site finder, rough and modulo the lattice's
+  symmetry; the authors took initial orientations from py4DSTEM and rotation offsets by hand.
+* The ring is the one that says most of strain: brightest in intensity times squared radius among
+  those that fit on the detector. The dictionary's spots stand there at the nominal orientation and
+  the scan's mean scale.
+* Brightness is counted in units of the spots' mean, so that thresholds need no change from one
+  noise level to the next.
 """
 
 from __future__ import annotations
@@ -39,7 +41,9 @@ class Masks:
 
 
 def find(counts: Counts, side: int, device: str) -> Masks:
-    """Masks for the counts of a scan and a dictionary of `side` pixels; no spots where no pattern holds a lattice."""
+    """Masks for the counts of a scan and a dictionary of `side` pixels; no spots where no pattern
+    holds a lattice.
+    """
     calibration, shape = counts.calibration, counts.counts.shape
     finder = sites.SiteFinder.learn(counts, device)
 
@@ -60,20 +64,31 @@ def find(counts: Counts, side: int, device: str) -> Masks:
     return Masks(centre, angle, found, scale, spots, radius, unit)
 
 
-def _brightest_ring(counts: Counts, centre: Tensor, G: Tensor, found: Tensor, side: int) -> tuple[Tensor, float]:
-    """Nodes (K, 2) of the ring with the largest intensity times squared radius, and counts per pixel of its spots."""
+def _brightest_ring(
+    counts: Counts, centre: Tensor, G: Tensor, found: Tensor, side: int
+) -> tuple[Tensor, float]:
+    """Nodes (K, 2) of the ring with the largest intensity times squared radius, and counts per
+    pixel of its spots.
+    """
     calibration, shape = counts.calibration, counts.counts.shape
     patterns = counts.counts.reshape(-1, *shape[2:])
     radius = sites.disk_radius_px(calibration)
     hk = sites.nodes(calibration, shape)
     ring = sites.rings(calibration, hk)
-    length = np.linalg.norm(hk.numpy() @ calibration.lattice_inv_A.T, axis=1) / calibration.pixel_size_inv_A
-    turns = torch.arange(_TURNS, device=G.device) * (2 * math.pi / calibration.rotational_symmetry / _TURNS)
+    length = (
+        np.linalg.norm(hk.numpy() @ calibration.lattice_inv_A.T, axis=1)
+        / calibration.pixel_size_inv_A
+    )
+    turns = torch.arange(_TURNS, device=G.device) * (
+        2 * math.pi / calibration.rotational_symmetry / _TURNS
+    )
     total = torch.zeros(_TURNS, len(hk), device=G.device)
     for where, chunk in windows.chunks(patterns, str(G.device)):
         keep = found[where]
         sums = sites.box_sums(chunk[keep], radius).flatten(1)
-        at = centre[where][keep][:, None, None] + torch.einsum("tij,bjk,sk->btsi", rotation(turns), G[where][keep], hk.to(G))
+        at = centre[where][keep][:, None, None] + torch.einsum(
+            "tij,bjk,sk->btsi", rotation(turns), G[where][keep], hk.to(G)
+        )
         at = at.round().long()
         index = at[..., 1].clamp(0, shape[2] - 1) * shape[3] + at[..., 0].clamp(0, shape[3] - 1)
         total += sums.gather(1, index.flatten(1)).reshape(index.shape).sum(0)

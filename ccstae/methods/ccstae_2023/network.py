@@ -1,6 +1,7 @@
 """The published network: encoder, sparse code, dictionary and localisation head.
 
-Shapes: B patterns, E entries, C channels; the encoder's input is (B, 1, H, H), the dictionary's pictures are (E, D, D).
+Shapes: B patterns, E entries, C channels; the encoder's input is (B, 1, H, H), the dictionary's
+pictures are (E, D, D).
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ def _conv(inputs: int, outputs: int) -> nn.Conv2d:
 
 
 class Residual(nn.Module):
-    """x + norm((ReLU conv)^3 x), (B, C, H, H) to the same; the layer norm is over the H x H pixels of a channel."""
+    """x + norm((ReLU conv)^3 x), (B, C, H, H) to the same; the layer norm is over the H x H pixels
+    of a channel.
+    """
 
     def __init__(self, channels: int, side: int):
         super().__init__()
@@ -48,7 +51,8 @@ class Plain(nn.Module):
 class Encoder(nn.Module):
     """Patterns (B, 1, H, H) -> vectors (B, V).
 
-    A convolution, a (residual, plain, max pool) stage for each pool, a convolution to one channel, a linear map.
+    A convolution, a (residual, plain, max pool) stage for each pool, a convolution to one channel,
+    a linear map.
     """
 
     def __init__(self, side: int, pools: tuple[int, ...], channels: int, vector: int):
@@ -57,7 +61,9 @@ class Encoder(nn.Module):
         for pool in pools:
             stages += [Residual(channels, side), Plain(channels, side), nn.MaxPool2d(pool)]
             side //= pool
-        self.stages = nn.Sequential(*stages, _conv(channels, 1), nn.Flatten(), nn.Linear(side * side, vector))
+        self.stages = nn.Sequential(
+            *stages, _conv(channels, 1), nn.Flatten(), nn.Linear(side * side, vector)
+        )
 
     def forward(self, patterns: Tensor) -> Tensor:
         return self.stages(patterns)
@@ -82,11 +88,14 @@ class Code(nn.Module):
 class Dictionary(nn.Module):
     """The decoder: codes (E, E) -> averaged patterns (E, D, D).
 
-    Linear to a 5 x 5 map, bilinear upsampling with a (residual, plain) stage after each, one channel, leaky ReLU. A one-hot code has E
-    values, so the pictures are made once for all patterns of a batch.
+    Linear to a 5 x 5 map, bilinear upsampling with a (residual, plain) stage after each, one
+    channel, leaky ReLU. A one-hot code has E values, so the pictures are made once for all patterns
+    of a batch.
     """
 
-    def __init__(self, entries: int, factors: tuple[int, ...], channels: int, side: int = SIDE_OF_ENTRY):
+    def __init__(
+        self, entries: int, factors: tuple[int, ...], channels: int, side: int = SIDE_OF_ENTRY
+    ):
         super().__init__()
         self.side = side
         self.start = nn.Linear(entries, side * side)
@@ -109,7 +118,9 @@ class Dictionary(nn.Module):
 
 
 class Head(nn.Module):
-    """Localisation head: (vectors, codes) -> raw parameters (B, 6): two scales, shear, angle, translation."""
+    """Localisation head: (vectors, codes) -> raw parameters (B, 6): two scales, shear, angle,
+    translation.
+    """
 
     def __init__(self, vector: int, entries: int):
         super().__init__()
@@ -130,7 +141,9 @@ class Limits:
 
 
 def stretch(raw: Tensor, limits: Limits) -> Tensor:
-    """S = [[s1, h], [h, s2]] (B, 2, 2) with s = 1 + scale tanh(raw), h = shear tanh(raw), from raw (B, >= 3)."""
+    """S = [[s1, h], [h, s2]] (B, 2, 2) with s = 1 + scale tanh(raw), h = shear tanh(raw), from raw
+    (B, >= 3).
+    """
     s1, s2 = (1 + limits.scale * torch.tanh(raw[:, k]) for k in (0, 1))
     h = limits.shear * torch.tanh(raw[:, 2])
     return torch.stack([torch.stack([s1, h], -1), torch.stack([h, s2], -1)], -2)
@@ -143,5 +156,10 @@ def rotation(angle: Tensor) -> Tensor:
 
 
 def angle(raw: Tensor, limits: Limits, base: Tensor | None) -> Tensor:
-    """Angle (B,) in radians: ReLU(raw), unbounded, without a base; base + limit tanh(raw) with one."""
-    return torch.relu(raw[:, 3]) if base is None else base + limits.rotation_rad * torch.tanh(raw[:, 3])
+    """Angle (B,) in radians: ReLU(raw), unbounded, without a base; base + limit tanh(raw)
+    with one."""
+    return (
+        torch.relu(raw[:, 3])
+        if base is None
+        else base + limits.rotation_rad * torch.tanh(raw[:, 3])
+    )

@@ -21,7 +21,8 @@ _INFERENCE = 64  # patterns at a time
 
 
 def side(settings: Ccstae2023Settings) -> int:
-    """Side of the dictionary's pictures in detector pixels: 5 times the factors of the upsampling."""
+    """Side of the dictionary's pictures in detector pixels: 5 times the factors of the
+    upsampling."""
     return network.SIDE_OF_ENTRY * settings.binning * math.prod(settings.pools)
 
 
@@ -35,13 +36,16 @@ class Patterns:
 
     @property
     def input_side(self) -> int:
-        """Side of the encoder's input: the largest that poolings and binning divide. InputError where they take all."""
+        """Side of the encoder's input: the largest that poolings and binning divide. InputError
+        where they take all.
+        """
         step = self.settings.binning * math.prod(self.settings.pools)
         whole = min(self.counts.shape[1:]) // step * step
         if whole == 0:
             shape = " x ".join(map(str, self.counts.shape[1:]))
             raise InputError(
-                f"method ccstae-2023: pools and binning divide by {step}; expected at most the pattern's side ({shape} pixels)"
+                f"method ccstae-2023: pools and binning divide by {step}; expected at most the "
+                f"pattern's side ({shape} pixels)"
             )
         return whole // self.settings.binning
 
@@ -51,11 +55,15 @@ class Patterns:
         return chosen.to(self.masks.centre.device) / self.masks.unit
 
     def inputs(self, images: Tensor) -> Tensor:
-        """(B, 1, H', H') of images (B, H, W): cropped about the middle, binned, and cut at `brightest`."""
+        """(B, 1, H', H') of images (B, H, W): cropped about the middle, binned, and cut at
+        `brightest`.
+        """
         extent = self.input_side * self.settings.binning
         top, left = ((n - extent) // 2 for n in images.shape[1:])
         crop = images[:, None, top : top + extent, left : left + extent]
-        return nn.functional.avg_pool2d(crop, self.settings.binning).clamp_max(self.settings.brightest)
+        return nn.functional.avg_pool2d(crop, self.settings.binning).clamp_max(
+            self.settings.brightest
+        )
 
 
 class Model(nn.Module):
@@ -69,19 +77,30 @@ class Model(nn.Module):
         self.head = network.Head(s.vector, s.entries)
         factors = [*reversed(s.pools[1:]), s.pools[0] * s.binning]
         self.dictionary = network.Dictionary(s.entries, tuple(factors), s.channels)
-        self.limits = network.Limits(s.scale_limit, s.shear_limit, s.rotation_limit_rad, s.translation_limit * half_side)
+        self.limits = network.Limits(
+            s.scale_limit, s.shear_limit, s.rotation_limit_rad, s.translation_limit * half_side
+        )
 
     def forward(self, inputs: Tensor, base: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Codes (B, E), stretches (B, 2, 2), angles (B,) and translations (B, 2) in pixels of inputs (B, 1, H', H')."""
+        """Codes (B, E), stretches (B, 2, 2), angles (B,) and translations (B, 2) in pixels of
+        inputs (B, 1, H', H').
+        """
         vector = self.encoder(inputs)
         code = self.code(vector)
         raw = self.head(vector, code)
         stretch = network.stretch(raw, self.limits)
-        return code, stretch, network.angle(raw, self.limits, base), self.limits.translation_px * torch.tanh(raw[:, 4:])
+        return (
+            code,
+            stretch,
+            network.angle(raw, self.limits, base),
+            self.limits.translation_px * torch.tanh(raw[:, 4:]),
+        )
 
     def pictures(self) -> Tensor:
         """The dictionary, (E, D, D)."""
-        return self.dictionary(torch.eye(self.dictionary.start.in_features, device=self.dictionary.start.weight.device))
+        return self.dictionary(
+            torch.eye(self.dictionary.start.in_features, device=self.dictionary.start.weight.device)
+        )
 
 
 @dataclass(frozen=True)
@@ -94,14 +113,17 @@ class Trained:
     pictures: Tensor  # (E, D, D)
 
 
-def train(counts: NDArray[np.unsignedinteger], masks: Masks, symmetry: int, settings: Ccstae2023Settings) -> Trained:
+def train(
+    counts: NDArray[np.unsignedinteger], masks: Masks, symmetry: int, settings: Ccstae2023Settings
+) -> Trained:
     """Train on the patterns (N, H, W) and say what the model makes of them."""
     patterns = Patterns(counts, masks, settings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         model = Model(settings, patterns.input_side, min(counts.shape[1:]) / 2)
     period = 2 * math.pi / symmetry
-    # The ReLU of the first stage's angle is one-sided: it starts a period up, which is the same orientation.
+    # The ReLU of the first stage's angle is one-sided: it starts a period up, which is the same
+    # orientation.
     mean = torch.exp(1j * symmetry * masks.angle[masks.found]).mean().angle() / symmetry
     with torch.no_grad():
         model.head.linear.bias[3] = mean + period
@@ -113,13 +135,19 @@ def train(counts: NDArray[np.unsignedinteger], masks: Masks, symmetry: int, sett
     with torch.no_grad():
         model.head.linear.weight[3], model.head.linear.bias[3] = 0.0, 0.0
     _stage(model, patterns, base, symmetry, order)
-    code, stretch, angle, shift = (torch.cat(parts) for parts in zip(*_encoded(model, patterns, base), strict=True))
+    code, stretch, angle, shift = (
+        torch.cat(parts) for parts in zip(*_encoded(model, patterns, base), strict=True)
+    )
     with torch.no_grad():
         pictures = model.pictures()
-    return Trained(stretch @ network.rotation(angle), masks.centre + shift, code.argmax(-1), pictures)
+    return Trained(
+        stretch @ network.rotation(angle), masks.centre + shift, code.argmax(-1), pictures
+    )
 
 
-def _stage(model: Model, patterns: Patterns, base: Tensor | None, symmetry: int, order: torch.Generator) -> None:
+def _stage(
+    model: Model, patterns: Patterns, base: Tensor | None, symmetry: int, order: torch.Generator
+) -> None:
     """One stage: the first without a base angle, the second with the first's."""
     s, masks = patterns.settings, patterns.masks
     stage = 0 if base is None else 1
@@ -128,24 +156,40 @@ def _stage(model: Model, patterns: Patterns, base: Tensor | None, symmetry: int,
     optimiser = torch.optim.Adam(model.parameters(), lr=s.learning_rate[stage])
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / max(steps, 1))
     reach = float(masks.spots.norm(dim=1).mean())
-    inner, outer = (reach * (1 + e * s.scale_limit) + e * s.spot_radii * masks.radius for e in (-1, 1))
+    inner, outer = (
+        reach * (1 + e * s.scale_limit) + e * s.spot_radii * masks.radius for e in (-1, 1)
+    )
     ring = warp.ring(inner, outer, masks.spots)
-    coarse, fine = (warp.disk(s.spot_radii * masks.radius, step, masks.spots) for step in (1.0, 1 / s.upsample))
+    coarse, fine = (
+        warp.disk(s.spot_radii * masks.radius, step, masks.spots) for step in (1.0, 1 / s.upsample)
+    )
     for _ in range(s.epochs[stage]):
         for rows in torch.randperm(N, generator=order).split(size):
             rows = rows.to(masks.centre.device)
             images = patterns.images(rows)
-            code, stretch, angle, shift = model(patterns.inputs(images), None if base is None else base[rows])
-            warped = losses.Warped(stretch @ network.rotation(angle), masks.centre[rows] + shift, code, model.pictures())
+            code, stretch, angle, shift = model(
+                patterns.inputs(images), None if base is None else base[rows]
+            )
+            warped = losses.Warped(
+                stretch @ network.rotation(angle),
+                masks.centre[rows] + shift,
+                code,
+                model.pictures(),
+            )
             found = masks.found[rows].to(angle.dtype)
             loss = _regularisers(stretch, found, warped.pictures, s)
             if base is None:
-                # Jittered, lest the variance of the bicubic interpolant, which depends on the place within a pixel, steer the warp.
+                # Jittered, lest the variance of the bicubic interpolant, which depends on the place
+                # within a pixel, steer the warp.
                 jitter = torch.rand(2, generator=order).to(ring) - 0.5
                 loss = loss + losses.ring_cycles(images, warped, ring + jitter)
-                loss = loss + s.orientation_weight * losses.orientation(angle, masks.angle[rows], found, symmetry)
+                loss = loss + s.orientation_weight * losses.orientation(
+                    angle, masks.angle[rows], found, symmetry
+                )
             else:
-                loss = loss + losses.spot_cycles(images, warped, masks.spots, coarse, fine, s.mass_threshold)
+                loss = loss + losses.spot_cycles(
+                    images, warped, masks.spots, coarse, fine, s.mass_threshold
+                )
             optimiser.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), s.gradient_clip)
@@ -153,8 +197,12 @@ def _stage(model: Model, patterns: Patterns, base: Tensor | None, symmetry: int,
             schedule.step()
 
 
-def _regularisers(stretch: Tensor, found: Tensor, pictures: Tensor, s: Ccstae2023Settings) -> Tensor:
-    """What both stages add to the cycles: large scales and shears, a common stretch, and pictures that are not sparse."""
+def _regularisers(
+    stretch: Tensor, found: Tensor, pictures: Tensor, s: Ccstae2023Settings
+) -> Tensor:
+    """What both stages add to the cycles: large scales and shears, a common stretch, and pictures
+    that are not sparse.
+    """
     scales = torch.diagonal(stretch, dim1=1, dim2=2) - 1
     return (
         s.scale_weight * losses.excess(scales, s.scale_free)
@@ -168,4 +216,7 @@ def _regularisers(stretch: Tensor, found: Tensor, pictures: Tensor, s: Ccstae202
 def _encoded(model: Model, patterns: Patterns, base: Tensor | None) -> Iterator[tuple[Tensor, ...]]:
     """The model's answers, batch by batch in order."""
     for rows in torch.arange(len(patterns.counts)).split(batch(_INFERENCE)):
-        yield model(patterns.inputs(patterns.images(rows)), None if base is None else base[rows.to(base.device)])
+        yield model(
+            patterns.inputs(patterns.images(rows)),
+            None if base is None else base[rows.to(base.device)],
+        )

@@ -1,7 +1,9 @@
-"""Warps of patterns: bicubic sampling at A x + t, and the mend that moves spots without stretching them.
+"""Warps of patterns: bicubic sampling at A x + t, and the mend that moves spots without stretching
+them.
 
-A matrix A takes a place x of the dictionary, in pixels from its centre, to the place A x + t of a pattern, in pixels (x, y). A spot at
-reciprocal vector p of the dictionary is then seen at A p: A is M = F^-T relative to the dictionary's lattice.
+A matrix A takes a place x of the dictionary, in pixels from its centre, to the place A x + t of a
+pattern, in pixels (x, y). A spot at reciprocal vector p of the dictionary is then seen at A p: A is
+M = F^-T relative to the dictionary's lattice.
 """
 
 from __future__ import annotations
@@ -11,10 +13,14 @@ from torch import Tensor
 
 
 def sample(images: Tensor, at: Tensor) -> Tensor:
-    """Values (B, P) of images (B, H, W) at pixels `at` (B, P, 2), (x, y), by bicubic interpolation; the border goes on outside."""
+    """Values (B, P) of images (B, H, W) at pixels `at` (B, P, 2), (x, y), by bicubic interpolation;
+    the border goes on outside.
+    """
     height, width = images.shape[-2:]
     grid = at * at.new_tensor([2 / (width - 1), 2 / (height - 1)]) - 1
-    return torch.nn.functional.grid_sample(images[:, None], grid[:, None], "bicubic", "border", align_corners=True)[:, 0, 0]
+    return torch.nn.functional.grid_sample(
+        images[:, None], grid[:, None], "bicubic", "border", align_corners=True
+    )[:, 0, 0]
 
 
 def transform(A: Tensor, at: Tensor) -> Tensor:
@@ -23,7 +29,8 @@ def transform(A: Tensor, at: Tensor) -> Tensor:
 
 
 def mass_centres(values: Tensor, at: Tensor, coefficient: float) -> Tensor:
-    """Centres of mass (B, K, 2) of K spots: values (B, K, P) above `coefficient` times their mean, at places `at` (B, K, P, 2).
+    """Centres of mass (B, K, 2) of K spots: values (B, K, P) above `coefficient` times their mean,
+    at places `at` (B, K, P, 2).
 
     The middle of the window where nothing exceeds that.
     """
@@ -33,17 +40,28 @@ def mass_centres(values: Tensor, at: Tensor, coefficient: float) -> Tensor:
     return torch.where(total > 0, centre, at.mean(-2))
 
 
-def revised(images: Tensor, A: Tensor, origin: Tensor, spots: Tensor, coarse: Tensor, fine: Tensor, coefficient: float) -> Tensor:
+def revised(
+    images: Tensor,
+    A: Tensor,
+    origin: Tensor,
+    spots: Tensor,
+    coarse: Tensor,
+    fine: Tensor,
+    coefficient: float,
+) -> Tensor:
     """Spots (B, K, P) of images warped by A, in their own shape ("revise affine").
 
-    The warped image W(x) = I(A x + origin) stretches each spot as well. Its centre of mass c in the window `spots` (B, K, 2) + `coarse`
-    (Q, 2) is kept, and the stretch undone about it: V(x) = I(A c + x - c + origin), sampled on `spots` + `fine` (P, 2). `origin` is
-    (B, 2). Gradients take c for given, as they do where a crop is placed: each spot then moves rigidly, by A c.
+    The warped image W(x) = I(A x + origin) stretches each spot as well. Its centre of mass c in the
+    window `spots` (B, K, 2) + `coarse` (Q, 2) is kept, and the stretch undone about it: V(x) = I(A
+    c + x - c + origin), sampled on `spots` + `fine` (P, 2). `origin` is (B, 2). Gradients take c
+    for given, as they do where a crop is placed: each spot then moves rigidly, by A c.
     """
     B, K, _ = spots.shape
     with torch.no_grad():
         at = spots[:, :, None] + coarse
-        seen = sample(images, (transform(A, at) + origin[:, None, None]).reshape(B, -1, 2)).reshape(B, K, -1)
+        seen = sample(images, (transform(A, at) + origin[:, None, None]).reshape(B, -1, 2)).reshape(
+            B, K, -1
+        )
         c = mass_centres(seen, at, coefficient)
     at = (transform(A, c) - c + spots + origin[:, None])[:, :, None] + fine
     return sample(images, at.reshape(B, -1, 2)).reshape(B, K, -1)

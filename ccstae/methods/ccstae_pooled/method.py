@@ -1,7 +1,8 @@
-"""`ccstae` with neighbours: every pattern as there, then one field for the whole scan (model/pool.py).
+"""`ccstae` with neighbours: every pattern as there, then one field for the whole scan
+(model/pool.py).
 
-Below the per-pattern bound nothing but pooling can see. It has a price, told in the table: bias where the strain bends
-within a few positions, and resolution. Its weights are those of `ccstae`.
+Below the per-pattern bound nothing but pooling can see. It has a price, told in the table: bias
+where the strain bends within a few positions, and resolution. Its weights are those of `ccstae`.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from ccstae.methods.ccstae_pooled import pool
 def map_strain(counts: Counts, settings: CcstaeSettings, device: str) -> Answer:
     """As `ccstae`, with deformation and covariance from all patterns of a neighbourhood.
 
-    A pattern without a lattice of its own gets no answer. Lattices that an in-plane rotation has put on different branches of their
-    symmetry are not neighbours.
+    A pattern without a lattice of its own gets no answer. Lattices that an in-plane rotation has
+    put on different branches of their symmetry are not neighbours.
     """
     model = learn(counts, settings, device)
     return ccstae.nothing(counts) if model is None else apply(model, counts, device)
@@ -44,4 +45,6 @@ def apply(model: Trained, counts: Counts, device: str) -> Answer:
         held.reshape(counts.counts.shape[:2]).numpy(),
         model.settings.seed,
     )
-    return ccstae.answer(counts, solved, torch.from_numpy(M).reshape(-1, 2, 2), torch.from_numpy(pooled))
+    return ccstae.answer(
+        counts, solved, torch.from_numpy(M).reshape(-1, 2, 2), torch.from_numpy(pooled)
+    )

@@ -1,10 +1,12 @@
 """Centre of mass: the oldest way to find a disk, in round windows that follow the lattice.
 
-For each pattern: direct beam, rough lattice (`sites`), then, a few times over, the centre of mass of every disk inside a round
-window, background taken off, and a weighted fit of a lattice to those positions, which also places the next windows.
+For each pattern: direct beam, rough lattice (`sites`), then, a few times over, the centre of mass
+of every disk inside a round window, background taken off, and a weighted fit of a lattice to those
+positions, which also places the next windows.
 
-A pattern without an answer (NaN) is one whose evidence for any lattice stays below 20 to 1 (`sites.EVIDENCE`), or whose disks do not
-determine a lattice within 12 % of where it was first seen.
+A pattern without an answer (NaN) is one whose evidence for any lattice stays below 20 to 1
+(`sites.EVIDENCE`), or whose disks do not determine a lattice within 12 % of where it was first
+seen.
 """
 
 from __future__ import annotations
@@ -27,34 +29,58 @@ RING_PX = 2.0
 
 
 def map_strain(counts: Counts, settings: ComSettings, device: str) -> Answer:
-    """F from the centres of mass of the Bragg disks; NaN for patterns without a lattice (module docstring)."""
+    """F from the centres of mass of the Bragg disks; NaN for patterns without a lattice (module
+    docstring).
+    """
     finder = SiteFinder.learn(counts, device)
     hk = nodes(counts.calibration, counts.counts.shape).to(device)
     ring = one_hot_rings(counts.calibration, hk)
-    return strain(counts, finder, lambda patterns, rough: refine(patterns, rough, hk, ring, finder.radius, settings), device)
+    return strain(
+        counts,
+        finder,
+        lambda patterns, rough: refine(patterns, rough, hk, ring, finder.radius, settings),
+        device,
+    )
 
 
-def refine(patterns: Tensor, rough: Located, hk: Tensor, ring: Tensor, radius: float, settings: ComSettings) -> LatticeFit:
-    """Lattices of patterns (B, Qy, Qx) from the centres of mass of disks of `radius` px at the nodes `hk` (S, 2) on `ring` (1 + S, R)."""
-    hk = torch.cat([torch.zeros_like(hk[:1]), hk])  # the direct beam is a node too; it carries the centre
+def refine(
+    patterns: Tensor, rough: Located, hk: Tensor, ring: Tensor, radius: float, settings: ComSettings
+) -> LatticeFit:
+    """Lattices of patterns (B, Qy, Qx) from the centres of mass of disks of `radius` px at the
+    nodes `hk` (S, 2) on `ring` (1 + S, R).
+    """
+    hk = torch.cat(
+        [torch.zeros_like(hk[:1]), hk]
+    )  # the direct beam is a node too; it carries the centre
     found, lost = LatticeFit(rough.centre.double(), rough.G.double()), ~rough.found
     clean = patterns
     for turn in range(settings.iterations):
         at = found.positions(hk)
-        if settings.background == "radial" and turn < 2:  # once between the rough sites, once between the fitted ones
-            clean = patterns - radial(patterns, found.centre.to(patterns.dtype), at.to(patterns.dtype), radius + EDGE_PX)
+        if (
+            settings.background == "radial" and turn < 2
+        ):  # once between the rough sites, once between the fitted ones
+            clean = patterns - radial(
+                patterns, found.centre.to(patterns.dtype), at.to(patterns.dtype), radius + EDGE_PX
+            )
         shift, mass = _centre_of_mass(clean, at.to(patterns.dtype), settings, radius)
         mass = torch.where(windows.inside(at, radius + 1, patterns.shape), mass.clamp_min(0), 0)
         weights = mass
         if settings.weights == "information":
             weights = lattice_fit.information(
-                mass, _noise(patterns, at.to(patterns.dtype), settings.window_radii * radius), radius**2 / 4, ring
+                mass,
+                _noise(patterns, at.to(patterns.dtype), settings.window_radii * radius),
+                radius**2 / 4,
+                ring,
             )
-        found, lost = track(lattice_fit.fit(at + shift, weights, hk, settings.reject_outliers), rough, lost)
+        found, lost = track(
+            lattice_fit.fit(at + shift, weights, hk, settings.reject_outliers), rough, lost
+        )
     return found.without(lost)
 
 
-def _centre_of_mass(patterns: Tensor, at: Tensor, settings: ComSettings, radius: float) -> tuple[Tensor, Tensor]:
+def _centre_of_mass(
+    patterns: Tensor, at: Tensor, settings: ComSettings, radius: float
+) -> tuple[Tensor, Tensor]:
     """Centre of mass relative to `at` (B, S, 2), and mass (B, S)."""
     reach = settings.window_radii * radius
     ring = settings.background in ("ring", "median")
@@ -67,22 +93,30 @@ def _centre_of_mass(patterns: Tensor, at: Tensor, settings: ComSettings, radius:
         level = masked.nanmean(-1) if settings.background == "ring" else masked.nanmedian(-1).values
         values = values - level[..., None, None]
     if settings.threshold > 0:
-        values = torch.where(values < settings.threshold * values.amax((-1, -2), keepdim=True), 0, values)
+        values = torch.where(
+            values < settings.threshold * values.amax((-1, -2), keepdim=True), 0, values
+        )
     weight = values * window
     mass = weight.sum((-1, -2))
     safe = torch.where(mass > 0, mass, torch.inf)
-    shift = torch.stack([(weight * dx).sum((-1, -2)) / safe, (weight * dy).sum((-1, -2)) / safe], -1)
+    shift = torch.stack(
+        [(weight * dx).sum((-1, -2)) / safe, (weight * dy).sum((-1, -2)) / safe], -1
+    )
     # Noise can put the ratio of two small sums anywhere; a disk's centre lies inside its window.
     return shift.clamp(-reach, reach), mass
 
 
 def _noise(patterns: Tensor, at: Tensor, reach: float) -> Tensor:
-    """Poisson variance (B, S) of sum_q n (q - at) along either axis, over the window: that of the centre of mass times its mass squared."""
+    """Poisson variance (B, S) of sum_q n (q - at) along either axis, over the window: that of the
+    centre of mass times its mass squared.
+    """
     values, dx, dy = windows.cut(patterns, at, math.ceil(reach + 0.5) + 1)
     squared = dx**2 + dy**2
     return (values * _window(squared.sqrt(), reach) ** 2 * squared).sum((-1, -2)) / 2
 
 
 def _window(r: Tensor, reach: float) -> Tensor:
-    """A soft rim, one pixel wide, does not jump when the window's centre moves by a fraction of a pixel."""
+    """A soft rim, one pixel wide, does not jump when the window's centre moves by a fraction of a
+    pixel.
+    """
     return (reach + 0.5 - r).clamp(0, 1)

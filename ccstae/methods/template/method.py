@@ -1,10 +1,12 @@
-"""Template matching: cross-correlation with a probe template, peaks to a fraction of a pixel, and a lattice through them.
+"""Template matching: cross-correlation with a probe template, peaks to a fraction of a pixel, and a
+lattice through them.
 
-The procedure of py4DSTEM (Savitzky et al., Microsc. Microanal. 27, 712 (2021)), batched: one FFT and one inverse FFT a pattern, and
-small windows round the predicted sites from then on.
+The procedure of py4DSTEM (Savitzky et al., Microsc. Microanal. 27, 712 (2021)), batched: one FFT
+and one inverse FFT a pattern, and small windows round the predicted sites from then on.
 
-A pattern without an answer (NaN) is one whose evidence for any lattice stays below 20 to 1 (`sites.EVIDENCE`), or whose peaks do not
-determine a lattice within 12 % of where it was first seen.
+A pattern without an answer (NaN) is one whose evidence for any lattice stays below 20 to 1
+(`sites.EVIDENCE`), or whose peaks do not determine a lattice within 12 % of where it was first
+seen.
 """
 
 from __future__ import annotations
@@ -27,24 +29,43 @@ from ccstae.methods.template import kernels
 class Matcher:
     """A template, made once, and the lattices it finds in patterns."""
 
-    def __init__(self, probe: Tensor, hk: Tensor, ring: Tensor, radius: float, settings: TemplateSettings) -> None:
-        self.hk = torch.cat([torch.zeros_like(hk[:1]), hk])  # the direct beam is a node too; it carries the centre
+    def __init__(
+        self, probe: Tensor, hk: Tensor, ring: Tensor, radius: float, settings: TemplateSettings
+    ) -> None:
+        self.hk = torch.cat(
+            [torch.zeros_like(hk[:1]), hk]
+        )  # the direct beam is a node too; it carries the centre
         self.ring = ring  # (S, R)
         self.radius = radius
         self.settings = settings
         self.n = kernels.padded(max(probe.shape), settings.trench_radii * radius)
-        wide = torch.nn.functional.pad(probe, (0, self.n - probe.shape[1], 0, self.n - probe.shape[0]))
-        kernel = kernels.smooth(kernels.template(wide, radius, settings.kernel, settings.trench_radii), settings.smoothing_px)
+        wide = torch.nn.functional.pad(
+            probe, (0, self.n - probe.shape[1], 0, self.n - probe.shape[0])
+        )
+        kernel = kernels.smooth(
+            kernels.template(wide, radius, settings.kernel, settings.trench_radii),
+            settings.smoothing_px,
+        )
         self.spectrum = torch.fft.rfft2(kernel)
         half = math.ceil(radius) + 3
-        slope = ((kernel.roll(-1, 0) - kernel.roll(1, 0)) ** 2 + (kernel.roll(-1, 1) - kernel.roll(1, 1)) ** 2) / 8
+        slope = (
+            (kernel.roll(-1, 0) - kernel.roll(1, 0)) ** 2
+            + (kernel.roll(-1, 1) - kernel.roll(1, 1)) ** 2
+        ) / 8
         self.slope = slope.roll((half, half), (0, 1))[: 2 * half + 1, : 2 * half + 1]
         disk = kernels.template(wide, radius, "flat", 1)
-        self.least = float((disk * slope).sum() / (disk * kernel).sum())  # v / h of a disk without background
+        self.least = float(
+            (disk * slope).sum() / (disk * kernel).sum()
+        )  # v / h of a disk without background
 
     def correlate(self, patterns: Tensor) -> Tensor:
         """Correlation maps of patterns, both (B, Qy, Qx)."""
-        return kernels.correlate(kernels.spectrum(patterns, self.n), self.spectrum, self.settings.correlation_power, patterns.shape)
+        return kernels.correlate(
+            kernels.spectrum(patterns, self.n),
+            self.spectrum,
+            self.settings.correlation_power,
+            patterns.shape,
+        )
 
     def refine(self, patterns: Tensor, rough: Located) -> LatticeFit:
         """Lattices of patterns (B, Qy, Qx), from rough ones."""
@@ -56,14 +77,24 @@ class Matcher:
         maps = windows.piecewise(self.correlate, shown)
         free = None
         if settings.search == "free":
-            free = peaks.subpixel(maps, peaks.everywhere(maps, self.radius, settings.most_peaks), settings.subpixel, settings.upsample)
+            free = peaks.subpixel(
+                maps,
+                peaks.everywhere(maps, self.radius, settings.most_peaks),
+                settings.subpixel,
+                settings.upsample,
+            )
         found, lost = LatticeFit(rough.centre.double(), rough.G.double()), ~rough.found
         reach = settings.search_px
         for _ in range(settings.iterations):
             at = found.positions(self.hk)
             usable = windows.inside(at, self.radius + 1, shape)
             seen = usable.any(0)
-            at, usable, hk, ring = at[:, seen].to(maps.dtype), usable[:, seen], self.hk[seen], self.ring[seen]
+            at, usable, hk, ring = (
+                at[:, seen].to(maps.dtype),
+                usable[:, seen],
+                self.hk[seen],
+                self.ring[seen],
+            )
             if free is None:
                 pixel = peaks.near(maps, at, reach)
                 measured, height = peaks.subpixel(maps, pixel, settings.subpixel, settings.upsample)
@@ -73,31 +104,51 @@ class Matcher:
             usable &= torch.linalg.vector_norm(measured - at, dim=-1) <= reach
             height = torch.where(usable, height.clamp_min(0), 0)
             if settings.weights == "information":
-                weights = lattice_fit.information(height, self._noise(patterns, measured), self.least, ring)
+                weights = lattice_fit.information(
+                    height, self._noise(patterns, measured), self.least, ring
+                )
             else:
-                weights = height if settings.weights == "intensity" else (height > 0).to(height.dtype)
-            found, lost = track(lattice_fit.fit(measured, weights, hk, settings.reject_outliers), rough, lost)
+                weights = (
+                    height if settings.weights == "intensity" else (height > 0).to(height.dtype)
+                )
+            found, lost = track(
+                lattice_fit.fit(measured, weights, hk, settings.reject_outliers), rough, lost
+            )
             reach = max(reach / 2, 1.5)
         return found.without(lost)
 
     def _noise(self, patterns: Tensor, at: Tensor) -> Tensor:
-        """What moves peaks at `at` (B, S, 2): the sum of counts times the kernel's slope squared, the Poisson variance of the map's slope.
+        """What moves peaks at `at` (B, S, 2): the sum of counts times the kernel's slope squared,
+        the Poisson variance of the map's slope.
 
-        A peak of height h bends in proportion to h, so the variance of its position goes as this over h^2.
+        A peak of height h bends in proportion to h, so the variance of its position goes as this
+        over h^2.
         """
         values, _, _ = windows.cut(patterns, at, len(self.slope) // 2)
         return values.flatten(-2) @ self.slope.flatten()
 
 
 def map_strain(counts: Counts, settings: TemplateSettings, device: str) -> Answer:
-    """F from the correlation peaks of the Bragg disks; NaN for patterns without a lattice (module docstring)."""
+    """F from the correlation peaks of the Bragg disks; NaN for patterns without a lattice (module
+    docstring).
+    """
     finder = SiteFinder.learn(counts, device)
     hk = nodes(counts.calibration, counts.counts.shape).to(device)
-    matcher = Matcher(torch.from_numpy(counts.probe).to(device), hk, one_hot_rings(counts.calibration, hk), finder.radius, settings)
+    matcher = Matcher(
+        torch.from_numpy(counts.probe).to(device),
+        hk,
+        one_hot_rings(counts.calibration, hk),
+        finder.radius,
+        settings,
+    )
     return strain(counts, finder, matcher.refine, device)
 
 
 def _index(position: Tensor, height: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
-    """The peak (B, S, 2), of those found anywhere (B, P, 2), that lies nearest to each site `at` (B, S, 2), and its height (B, S)."""
+    """The peak (B, S, 2), of those found anywhere (B, P, 2), that lies nearest to each site `at`
+    (B, S, 2), and its height (B, S).
+    """
     nearest = torch.cdist(at, position).argmin(-1)
-    return position.gather(1, nearest[..., None].expand(*nearest.shape, 2)), height.gather(1, nearest)
+    return position.gather(1, nearest[..., None].expand(*nearest.shape, 2)), height.gather(
+        1, nearest
+    )

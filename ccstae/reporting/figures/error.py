@@ -14,19 +14,25 @@ from ccstae.reporting.figures import style
 
 
 def series(metrics: pd.DataFrame, axis: str) -> pd.DataFrame:
-    """The scores along `axis` (background or electrons) at the value of the other that has the most noisy levels on it."""
+    """The scores along `axis` (background or electrons) at the value of the other that has the most
+    noisy levels on it.
+    """
     other = "electrons" if axis == "background" else "background"
     noisy: pd.DataFrame = metrics[np.isfinite(metrics["electrons"])]
     levels = noisy[[axis, other]].drop_duplicates().groupby(other)[axis].count()
     if levels.empty:
         return noisy
     longest = levels[levels == levels.max()].index
-    chosen: pd.DataFrame = noisy[noisy[other] == (longest.max() if other == "electrons" else longest.min())]
+    chosen: pd.DataFrame = noisy[
+        noisy[other] == (longest.max() if other == "electrons" else longest.min())
+    ]
     return chosen
 
 
 def draw(metrics: pd.DataFrame, methods: list[str], axis: str) -> Figure:
-    """Interior rmse of one scene along `axis`; bands span the seeds. `metrics` is as `series` gives it."""
+    """Interior rmse of one scene along `axis`; bands span the seeds. `metrics` is as `series` gives
+    it.
+    """
     inside = metrics[metrics["region"] == "interior"]
     lines = style.lines(methods)
     drawn = style.figure(7.4, 6.0)
@@ -34,15 +40,30 @@ def draw(metrics: pd.DataFrame, methods: list[str], axis: str) -> Figure:
     for panel, component in zip(panels.flat, COMPONENTS, strict=True):
         of = inside[inside["quantity"] == component]
         bound = of[of["metric"] == "limit"].groupby(axis)["value"].median() / display.STRAIN_UNIT
-        panel.plot(bound.index, bound, color=style.BOUND_COLOUR, lw=1.8, label="Cramér-Rao bound", zorder=4)
+        panel.plot(
+            bound.index, bound, color=style.BOUND_COLOUR, lw=1.8, label="Cramér-Rao bound", zorder=4
+        )
         for method in methods:
-            of_method = of[(of["metric"] == "rmse") & (of["method"] == method)].groupby(axis)["value"]
-            median, low, high = (getattr(of_method, how)() / display.STRAIN_UNIT for how in ("median", "min", "max"))
+            of_method = of[(of["metric"] == "rmse") & (of["method"] == method)].groupby(axis)[
+                "value"
+            ]
+            median, low, high = (
+                getattr(of_method, how)() / display.STRAIN_UNIT for how in ("median", "min", "max")
+            )
             line = lines[method]
             panel.fill_between(median.index, low, high, color=line.colour, alpha=0.2, lw=0)
             label = "no strain (zero)" if method == "zero" else method
             panel.plot(
-                median.index, median, line.style, color=line.colour, marker=line.marker, ms=5, lw=1.3, mec="white", mew=0.5, label=label
+                median.index,
+                median,
+                line.style,
+                color=line.colour,
+                marker=line.marker,
+                ms=5,
+                lw=1.3,
+                mec="white",
+                mew=0.5,
+                label=label,
             )
         unit = "$10^{-4}$ rad" if component == "theta" else "$10^{-4}$"
         panel.set(title=display.SYMBOLS[component], ylabel=f"rmse ({unit})", yscale="log")
@@ -56,16 +77,29 @@ def draw(metrics: pd.DataFrame, methods: list[str], axis: str) -> Figure:
 
 def _level_axis(panel: Axes, axis: str, values: list[float]) -> None:
     if axis == "background":
-        panel.set(xlabel="share of the electrons in the background, $w$", xticks=values, xticklabels=[f"{v:g}" for v in values])
+        panel.set(
+            xlabel="share of the electrons in the background, $w$",
+            xticks=values,
+            xticklabels=[f"{v:g}" for v in values],
+        )
     else:
-        panel.set(xlabel="electrons per pattern", xscale="log", xticks=values, xticklabels=[f"${display.power_math(v)}$" for v in values])
+        panel.set(
+            xlabel="electrons per pattern",
+            xscale="log",
+            xticks=values,
+            xticklabels=[f"${display.power_math(v)}$" for v in values],
+        )
         panel.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _decades(panel: Axes) -> None:
-    """Plain numbers on a logarithmic axis, at 1, 2 and 5 of each decade where few decades are shown."""
+    """Plain numbers on a logarithmic axis, at 1, 2 and 5 of each decade where few decades are
+    shown.
+    """
     low, high = panel.get_ylim()
-    panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 300 else (1, 3), numticks=20))
+    panel.yaxis.set_major_locator(
+        LogLocator(subs=(1, 2, 5) if high / low < 300 else (1, 3), numticks=20)
+    )
     panel.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
     panel.yaxis.set_minor_formatter(NullFormatter())
     panel.grid(True, which="major", color="#e6e6e6", lw=0.6)

@@ -22,7 +22,8 @@ def draw(
     interior: NDArray[np.bool_],
     step_nm: float,
 ) -> Figure:
-    """Two rows a component (map, residual), truth and bound in the first column, then one column a method.
+    """Two rows a component (map, residual), truth and bound in the first column, then one column a
+    method.
 
     limit (Ry, Rx, 4), None without noise. All panels of a row share their colour scale.
     """
@@ -42,19 +43,42 @@ def draw(
         scale, rest_unit = (1e4, "$10^{-4}$ rad") if component == "theta" else (1e4, "$10^{-4}$")
         errors = {m: answer.error[..., c] for m, answer in answers.items()}
         bound = (
-            _rms(limit[interior, c]) if limit is not None else _end(np.abs(np.stack(list(errors.values()))[:, interior])) / _RESIDUAL_BOUNDS
+            _rms(limit[interior, c])
+            if limit is not None
+            else _end(np.abs(np.stack(list(errors.values()))[:, interior])) / _RESIDUAL_BOUNDS
         )
         rest = scale * _RESIDUAL_BOUNDS * bound
         values = np.zeros(vacuum.shape) if limit is None else limit[..., c]
         shown_rest = style.image(lower[0], scale * values, step_nm, rest, vacuum=vacuum)
-        lower[0].set_title("bound (1 s.d.)" + ("" if limit is None else f" {display.number(scale * bound)}"), fontsize=7.5, pad=3)
+        lower[0].set_title(
+            "bound (1 s.d.)" + ("" if limit is None else f" {display.number(scale * bound)}"),
+            fontsize=7.5,
+            pad=3,
+        )
         lower[0].set_ylabel("residual")
-        for panel, below, (method, answer) in zip(upper[1:], lower[1:], answers.items(), strict=True):
-            style.image(panel, factor * answer.answer[..., c], step_nm, full, vacuum=vacuum, failed=answer.failed)
-            style.image(below, scale * errors[method], step_nm, rest, vacuum=vacuum, failed=answer.failed)
-            below.set_title(f"rmse {display.number(scale * _rms(errors[method][interior]))}", fontsize=7.5, pad=3)
+        for panel, below, (method, answer) in zip(
+            upper[1:], lower[1:], answers.items(), strict=True
+        ):
+            style.image(
+                panel,
+                factor * answer.answer[..., c],
+                step_nm,
+                full,
+                vacuum=vacuum,
+                failed=answer.failed,
+            )
+            style.image(
+                below, scale * errors[method], step_nm, rest, vacuum=vacuum, failed=answer.failed
+            )
+            below.set_title(
+                f"rmse {display.number(scale * _rms(errors[method][interior]))}",
+                fontsize=7.5,
+                pad=3,
+            )
         drawn.colorbar(shown, ax=list(upper), pad=0.01, aspect=12, extend="both", label=unit)
-        drawn.colorbar(shown_rest, ax=list(lower), pad=0.01, aspect=12, extend="both", label=rest_unit)
+        drawn.colorbar(
+            shown_rest, ax=list(lower), pad=0.01, aspect=12, extend="both", label=rest_unit
+        )
     for panel, name in zip(panels[0], ["truth", *answers], strict=True):
         panel.set_title(name, fontweight="bold", fontsize=9 if len(name) < 16 else 7)
     style.scale_bar(panels[-1, 0], columns * step_nm)

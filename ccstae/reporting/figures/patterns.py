@@ -12,11 +12,18 @@ from ccstae.reporting.figures import style
 
 
 def positions(truth: Truth, materials: list[str]) -> dict[str, tuple[int, int]]:
-    """One (row, column) of each kind: interior of each material, each further region, vacuum; the middle one of its kind."""
+    """One (row, column) of each kind: interior of each material, each further region, vacuum; the
+    middle one of its kind.
+    """
     kinds = {
-        f"{name}": (truth.label == index) & (truth.region == truth.regions.index("interior")) for index, name in enumerate(materials, 1)
+        f"{name}": (truth.label == index) & (truth.region == truth.regions.index("interior"))
+        for index, name in enumerate(materials, 1)
     }
-    kinds |= {name: truth.region == i for i, name in enumerate(truth.regions) if name not in ("interior", "background")}
+    kinds |= {
+        name: truth.region == i
+        for i, name in enumerate(truth.regions)
+        if name not in ("interior", "background")
+    }
     kinds["vacuum"] = truth.label == 0
     chosen = {}
     for name, mask in kinds.items():
@@ -27,7 +34,9 @@ def positions(truth: Truth, materials: list[str]) -> dict[str, tuple[int, int]]:
     return chosen
 
 
-def draw(patterns: NDArray[np.float64], rows: list[str], columns: list[str], calibration: Calibration) -> Figure:
+def draw(
+    patterns: NDArray[np.float64], rows: list[str], columns: list[str], calibration: Calibration
+) -> Figure:
     """patterns (rows, columns, Qy, Qx) in electrons per pixel, on one logarithmic scale."""
     q, n = calibration.pixel_size_inv_A, patterns.shape[-1]
     x, y = calibration.centre_px
@@ -37,7 +46,9 @@ def draw(patterns: NDArray[np.float64], rows: list[str], columns: list[str], cal
     norm = LogNorm(0.03, patterns.max())
     for row, name, shown in zip(panels, rows, patterns, strict=True):
         for panel, title, pattern in zip(row, columns, shown, strict=True):
-            image = panel.imshow(np.maximum(pattern, 1e-9), extent=extent, norm=norm, cmap=style.PATTERN_CMAP)
+            image = panel.imshow(
+                np.maximum(pattern, 1e-9), extent=extent, norm=norm, cmap=style.PATTERN_CMAP
+            )
             panel.tick_params(length=2)
             if name == rows[0]:
                 panel.set_title(title, fontsize=8)
@@ -48,8 +59,12 @@ def draw(patterns: NDArray[np.float64], rows: list[str], columns: list[str], cal
     return drawn
 
 
-def draw_dictionary(dictionary: NDArray[np.float32], calibration: Calibration, detector_px: int) -> Figure:
-    """Averaged patterns (entries, Ky, Kx) that a method has learned, each on its own logarithmic scale over five decades."""
+def draw_dictionary(
+    dictionary: NDArray[np.float32], calibration: Calibration, detector_px: int
+) -> Figure:
+    """Averaged patterns (entries, Ky, Kx) that a method has learned, each on its own logarithmic
+    scale over five decades.
+    """
     half = 0.5 * detector_px * calibration.pixel_size_inv_A
     columns = min(len(dictionary), 4)
     rows = -(-len(dictionary) // columns)
@@ -58,12 +73,17 @@ def draw_dictionary(dictionary: NDArray[np.float32], calibration: Calibration, d
     for number, (panel, entry) in enumerate(zip(panels.flat, dictionary, strict=False), 1):
         top = max(float(entry.max()), 1e-30)
         shown = panel.imshow(
-            np.maximum(entry / top, 1e-9), extent=(-half, half, half, -half), norm=LogNorm(1e-5, 1), cmap=style.PATTERN_CMAP
+            np.maximum(entry / top, 1e-9),
+            extent=(-half, half, half, -half),
+            norm=LogNorm(1e-5, 1),
+            cmap=style.PATTERN_CMAP,
         )
         panel.set(title=f"entry {number}", xlabel="$q_x$ (1/Å)")
     for panel in panels.flat[len(dictionary) :]:
         panel.set_axis_off()
     for row in panels:
         row[0].set_ylabel("$q_y$ (1/Å)")
-    drawn.colorbar(shown, ax=panels, pad=0.01, aspect=25, extend="min", label="intensity over maximum")
+    drawn.colorbar(
+        shown, ax=panels, pad=0.01, aspect=25, extend="min", label="intensity over maximum"
+    )
     return drawn

@@ -17,9 +17,13 @@ _ELSEWHERE = "#b0b0b0"
 
 
 def draw(
-    answers: dict[str, list[Comparison]], limit: NDArray[np.float64] | None, sample: NDArray[np.bool_], interior: NDArray[np.bool_]
+    answers: dict[str, list[Comparison]],
+    limit: NDArray[np.float64] | None,
+    sample: NDArray[np.bool_],
+    interior: NDArray[np.bool_],
 ) -> Figure:
-    """One row a method, one column a component; all seeds. limit (Ry, Rx, 4), None without noise."""
+    """One row a method, one column a component; all seeds. limit (Ry, Rx, 4), None without
+    noise."""
     lines = style.lines(answers)
     drawn = style.figure(8.2, 1.95 * len(answers) + 0.7)
     panels = drawn.subplots(len(answers), 4, squeeze=False, sharex="col", sharey="col")
@@ -27,14 +31,21 @@ def draw(
         factor, unit = _SCALE[component]
         truth = next(iter(answers.values()))[0].truth[..., c]
         low, high = factor * truth[sample].min(), factor * truth[sample].max()
-        margin = 0.15 * (high - low) + (0 if limit is None else 4 * factor * float(np.median(limit[interior, c])))
+        margin = 0.15 * (high - low) + (
+            0 if limit is None else 4 * factor * float(np.median(limit[interior, c]))
+        )
         ends = np.array([low - margin, high + margin])
         for row, (method, repeats) in zip(panels, answers.items(), strict=True):
             panel = row[c]
-            for positions, colour, size in ((sample & ~interior, _ELSEWHERE, 3), (interior, lines[method].colour, 3)):
+            for positions, colour, size in (
+                (sample & ~interior, _ELSEWHERE, 3),
+                (interior, lines[method].colour, 3),
+            ):
                 for answer in repeats:
                     x, y = factor * answer.truth[positions, c], factor * answer.answer[positions, c]
-                    panel.scatter(x, np.clip(y, *ends), s=size, color=colour, alpha=0.5, lw=0, rasterized=True)
+                    panel.scatter(
+                        x, np.clip(y, *ends), s=size, color=colour, alpha=0.5, lw=0, rasterized=True
+                    )
             panel.plot(ends, ends, color="black", lw=0.8, zorder=4)
             if limit is not None:
                 s = 1.96 * factor * float(np.median(limit[interior, c]))

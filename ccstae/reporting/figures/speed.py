@@ -10,15 +10,27 @@ from ccstae.reporting.figures import style
 
 
 def draw(errors: pd.Series, speeds: pd.DataFrame, methods: list[str]) -> Figure:
-    """`errors`: error over the bound of each map, indexed by method; `speeds`: rows of `throughput`. Bars span seeds and rounds."""
+    """`errors`: error over the bound of each map, indexed by method; `speeds`: rows of
+    `throughput`. Bars span seeds and rounds.
+    """
     lines = style.lines(methods)
     drawn = style.figure(6.4, 4.4)
     panel = drawn.subplots()
     most = speeds["cores"].max()
     for method in [m for m in methods if m in set(speeds["method"]) and m in errors.index]:
         error = errors[[method]].groupby(level=0).agg(["median", "min", "max"]).iloc[0]
-        rates = speeds[speeds["method"] == method].groupby("cores")["patterns_per_second"].agg(["median", "min", "max"])
-        panel.plot(rates["median"], [error["median"]] * len(rates), color=lines[method].colour, lw=0.8, alpha=0.6)
+        rates = (
+            speeds[speeds["method"] == method]
+            .groupby("cores")["patterns_per_second"]
+            .agg(["median", "min", "max"])
+        )
+        panel.plot(
+            rates["median"],
+            [error["median"]] * len(rates),
+            color=lines[method].colour,
+            lw=0.8,
+            alpha=0.6,
+        )
         for cores, rate in rates.iterrows():
             panel.errorbar(
                 rate["median"],
@@ -33,7 +45,9 @@ def draw(errors: pd.Series, speeds: pd.DataFrame, methods: list[str]) -> Figure:
                 label=method if cores == 1 else None,
             )
     panel.axhline(1, color=style.BOUND_COLOUR, lw=1.2)
-    panel.set(xscale="log", yscale="log", xlabel="patterns per second", ylabel="rmse over the bound")
+    panel.set(
+        xscale="log", yscale="log", xlabel="patterns per second", ylabel="rmse over the bound"
+    )
     low, high = panel.get_ylim()
     ticks = [tick for tick in (0.5, 1, 1.5, 2, 3, 5, 10, 20, 50) if low <= tick <= high]
     panel.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
@@ -41,6 +55,10 @@ def draw(errors: pd.Series, speeds: pd.DataFrame, methods: list[str]) -> Figure:
     handles, _ = panel.get_legend_handles_labels()
     handles += [Line2D([], [], color=style.BOUND_COLOUR, lw=1.2, label="Cramér-Rao bound")]
     if most > 1:
-        handles += [Line2D([], [], color="black", marker="o", mfc="white", lw=0, label=f"open: {most} cores")]
+        handles += [
+            Line2D(
+                [], [], color="black", marker="o", mfc="white", lw=0, label=f"open: {most} cores"
+            )
+        ]
     drawn.legend(handles=handles, loc="outside right upper")
     return drawn

@@ -1,4 +1,6 @@
-"""Colours, markers and page of every figure. Colours are those of Okabe and Ito, then of Tol, told apart by colour-blind readers."""
+"""Colours, markers and page of every figure. Colours are those of Okabe and Ito, then of Tol, told
+apart by colour-blind readers.
+"""
 
 from __future__ import annotations
 
@@ -76,7 +78,9 @@ def lines(methods: Iterable[str]) -> dict[str, Line]:
     """The line of each method: fixed for those of this package, the others in turn."""
     methods = list(methods)
     others = [m for m in methods if m not in _KNOWN]
-    return {m: _KNOWN[m] if m in _KNOWN else _OTHERS[others.index(m) % len(_OTHERS)] for m in methods}
+    return {
+        m: _KNOWN[m] if m in _KNOWN else _OTHERS[others.index(m) % len(_OTHERS)] for m in methods
+    }
 
 
 def figure(width_in: float, height_in: float) -> Figure:
@@ -85,12 +89,17 @@ def figure(width_in: float, height_in: float) -> Figure:
 
 
 def save(drawn: Figure, stem: Path, dpi: int = 160) -> None:
-    """Write PNG and PDF, whole or not at all, with no date in them: the same figure gives the same bytes."""
+    """Write PNG and PDF, whole or not at all, with no date in them: the same figure gives the same
+    bytes.
+    """
     engine = drawn.get_layout_engine()
     if engine is not None:  # the layout is the costly part, and the same for every format
         engine.execute(drawn)
         drawn.set_layout_engine("none")
-    for kind, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None, "Producer": None, "Creator": None})):
+    for kind, metadata in (
+        ("png", {"Software": None}),
+        ("pdf", {"CreationDate": None, "Producer": None, "Creator": None}),
+    ):
         with atomic.atomic(stem.with_name(f"{stem.name}.{kind}")) as temporary:
             drawn.savefig(temporary, format=kind, dpi=dpi, metadata=metadata)
 
@@ -114,12 +123,21 @@ def image(
     vacuum: NDArray[np.bool_],
     failed: NDArray[np.bool_] | None = None,
 ) -> AxesImage:
-    """A map on a scale symmetric about zero, vacuum in grey, positions without an answer in black."""
+    """A map on a scale symmetric about zero, vacuum in grey, positions without an answer in
+    black."""
     shown = np.ma.masked_array(values, vacuum | ~np.isfinite(values))
-    drawn = axes.imshow(shown, extent=extent(values.shape, step_nm), cmap=cmap(STRAIN_CMAP, VACUUM_COLOUR), vmin=-limit, vmax=limit)
+    drawn = axes.imshow(
+        shown,
+        extent=extent(values.shape, step_nm),
+        cmap=cmap(STRAIN_CMAP, VACUUM_COLOUR),
+        vmin=-limit,
+        vmax=limit,
+    )
     if failed is not None and (failed & ~vacuum).any():
         black = np.ma.masked_array(np.ones(values.shape), ~(failed & ~vacuum))
-        axes.imshow(black, extent=extent(values.shape, step_nm), cmap=ListedColormap([FAILED_COLOUR]))
+        axes.imshow(
+            black, extent=extent(values.shape, step_nm), cmap=ListedColormap([FAILED_COLOUR])
+        )
     frame(axes)
     return drawn
 
@@ -140,5 +158,15 @@ def scale_bar(axes: Axes, width_nm: float) -> None:
     candidates = [m * 10.0**e for e in range(-1, 6) for m in (1, 2, 5)]
     length = max((c for c in candidates if c <= 0.35 * width_nm), default=candidates[0])
     fraction = length / width_nm
-    axes.plot([0, fraction], [-0.045, -0.045], color="black", lw=2.5, transform=axes.transAxes, clip_on=False, solid_capstyle="butt")
-    axes.text(fraction + 0.03, -0.045, f"{length:g} nm", transform=axes.transAxes, va="center", fontsize=8)
+    axes.plot(
+        [0, fraction],
+        [-0.045, -0.045],
+        color="black",
+        lw=2.5,
+        transform=axes.transAxes,
+        clip_on=False,
+        solid_capstyle="butt",
+    )
+    axes.text(
+        fraction + 0.03, -0.045, f"{length:g} nm", transform=axes.transAxes, va="center", fontsize=8
+    )
