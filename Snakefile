@@ -12,7 +12,7 @@ if not workflow.configfiles:
 include: "workflow/rules/common.smk"
 include: "workflow/rules/resolve.smk"
 include: "workflow/rules/simulate.smk"
-include: "workflow/rules/limit.smk"
+include: "workflow/rules/truth.smk"
 include: "workflow/rules/noise.smk"
 include: "workflow/rules/tune.smk"
 include: "workflow/rules/environment.smk"

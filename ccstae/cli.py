@@ -19,6 +19,7 @@ import typer
 from ccstae import __version__
 from ccstae.config.run import Config, dump, read
 from ccstae.errors import InputError, unknown
+from ccstae.io import layout
 from ccstae.machine.device import Device, keep_freed_memory
 
 # The stages' modules are imported where they run: torch and abTEM take seconds, and `--help` should
@@ -79,7 +80,7 @@ def simulate(
     config: ConfigPath,
     scene: str,
     out: Out,
-    optics: Annotated[Path, typer.Option(help="Truth and gradients, for `limit`.")],
+    exact: Annotated[Path, typer.Option(help="Exact answers and gradients, for `truth`.")],
     device: Annotated[Device | None, typer.Option(help="In place of the config's.")] = None,
 ) -> None:
     """Simulate the clean patterns of a scene."""
@@ -89,23 +90,23 @@ def simulate(
     known("scene", scene, run.scenes)
     from ccstae.simulation import simulate
 
-    simulate.simulate(run, scene, out, optics)
+    simulate.write(run, scene, out, exact)
 
 
 @app.command()
-def limit(
+def truth(
     config: ConfigPath,
     scene: str,
     out: Out,
     clean: Annotated[Path, typer.Option("--scene", help="The clean patterns.")],
-    optics: Annotated[Path, typer.Option(help="Truth and gradients from `simulate`.")],
+    exact: Annotated[Path, typer.Option(help="Exact answers and gradients from `simulate`.")],
 ) -> None:
     """Write a scene's truth file, with the Cramer-Rao bound of every noise level."""
     run = read(config)
     known("scene", scene, run.scenes)
-    from ccstae.simulation import bound
+    from ccstae.simulation import truth
 
-    bound.write_limits(run, scene, clean, optics, out)
+    truth.write(run, scene, clean, exact, out)
 
 
 @app.command()
@@ -123,7 +124,7 @@ def noise(
     run.level(level)
     from ccstae.simulation import noise
 
-    noise.draw(run, scene, level, seed, clean, out)
+    noise.write(run, scene, level, seed, clean, out)
 
 
 @app.command("map")
@@ -152,7 +153,7 @@ def map_strain(
         from ccstae.io.tuned import apply
 
         run = apply(run, method, tuned)
-    methods.run(run, method, counts, out, weights, save_weights)
+    methods.write(run, method, counts, out, weights, save_weights)
 
 
 @app.command()
@@ -164,7 +165,7 @@ def tune(config: ConfigPath, method: str, level: str, run_dir: RunDir, out: Out)
     run.level(level)
     from ccstae.evaluation import tuning
 
-    tuning.tune(run, method, level, run_dir, out)
+    tuning.write(run, method, level, run_dir, out)
 
 
 @app.command()
@@ -182,7 +183,7 @@ def score(
     """Hold the maps of a run against truth."""
     from ccstae.evaluation import score
 
-    score.score(read(config), run_dir, out, not_run)
+    score.write(read(config), run_dir, out, not_run)
 
 
 @app.command()
@@ -195,7 +196,7 @@ def throughput(
     """Time every method anew on one core and on all."""
     from ccstae.evaluation import throughput
 
-    throughput.measure(read(config), run_dir, cores, out)
+    throughput.write(read(config), run_dir, cores, out)
 
 
 @app.command()
@@ -242,7 +243,7 @@ def regress(
 
     if update:
         regress.update(metrics, baseline)
-    elif not regress.regress(metrics, baseline, markdown, json):
+    elif not regress.write(metrics, baseline, markdown, json):
         raise typer.Exit(1)
 
 
@@ -260,7 +261,7 @@ def summary(config: ConfigPath) -> None:
     from ccstae.reporting import tables
 
     run_dir = Path("results") / read(config).name
-    print(f"\n{tables.summary(run_dir / 'metrics.csv')}\n\nreport: {run_dir / 'report.html'}")
+    print(f"\n{tables.summary(run_dir / layout.METRICS)}\n\nreport: {run_dir / layout.REPORT}")
 
 
 @app.command("check-map")
@@ -268,7 +269,7 @@ def check_map(file: Path) -> None:
     """Say whether a map file fits the contract, and what is wrong if it does not."""
     import numpy as np
 
-    from ccstae.io.store import read_map
+    from ccstae.io.maps import read_map
 
     answer = read_map(file, complete=False)
     rows, columns = answer.F.shape[:2]
@@ -319,12 +320,12 @@ def preview(
 @config_app.command()
 def check(config: ConfigPath) -> None:
     """Check a config and say what a run of it would hold."""
-    from ccstae.specimen import build as scenes
+    from ccstae.specimen.build import build_scene
 
     run = read(config)
     for id in run.scenes:
         try:
-            scenes.build(run, id)
+            build_scene(run, id)
         except InputError as error:
             raise InputError(f"{config}: {error}") from None
     maps = len(run.scored) * len(run.levels) * len(run.seeds.test) * len(run.methods)

@@ -12,25 +12,28 @@ import pytest
 from made_run import SHAPE, made_config, made_map, made_truth, noisy
 
 from ccstae import geometry
-from ccstae.config import run as config
-from ccstae.config.run import Level
+from ccstae.config.levels import Level
+from ccstae.config.run import Config, dump
 from ccstae.evaluation import score
-from ccstae.io import atomic, store
+from ccstae.io import atomic, layout
+from ccstae.io.calibration import Calibration, write_calibration
+from ccstae.io.maps import write_map
+from ccstae.io.truth import write_truth
 from ccstae.reporting.figures import catalogue as figures
 
 
 @pytest.fixture(scope="session")
-def make_run() -> Callable[[Path], config.Config]:
+def make_run() -> Callable[[Path], Config]:
     """A function that writes truth and maps of the made run into a folder and returns its config.
 
     zero: no strain. com: 2 bounds of noise, NaN in 3 positions of the interior. template: 1.3
     bounds. ccstae: 1 bound, with covariance and labels (materials named the other way round).
     """
 
-    def write(run_dir: Path) -> config.Config:
+    def write(run_dir: Path) -> Config:
         made = made_config()
         truth = made_truth()
-        store.write_truth(score.truth_path(run_dir, "pair"), truth)
+        write_truth(layout.truth_path(run_dir, "pair"), truth)
         for level in made.levels:
             limit = truth.limit.get(level.name, np.zeros((*SHAPE, 4)))
             for seed in made.seeds.test:
@@ -51,21 +54,19 @@ def make_run() -> Callable[[Path], config.Config]:
                     ),
                 }
                 for method, answer in maps.items():
-                    store.write_map(score.map_path(run_dir, "pair", level, seed, method), answer)
+                    write_map(layout.map_path(run_dir, "pair", level.name, seed, method), answer)
         return made
 
     return write
 
 
 @pytest.fixture(scope="session")
-def run_dir(
-    tmp_path_factory: pytest.TempPathFactory, make_run: Callable[[Path], config.Config]
-) -> Path:
+def run_dir(tmp_path_factory: pytest.TempPathFactory, make_run: Callable[[Path], Config]) -> Path:
     """The made run, scored. Read only."""
     folder = tmp_path_factory.mktemp("results") / "made"
     made = make_run(folder)
-    score.score(made, folder, folder / "metrics.csv")
-    atomic.write_text(folder / "config.resolved.yaml", config.dump(made))
+    score.write(made, folder, folder / "metrics.csv")
+    atomic.write_text(folder / "config.resolved.yaml", dump(made))
     return folder
 
 
@@ -87,12 +88,10 @@ def _add_scene(folder: Path) -> None:
         file["patterns"] = np.broadcast_to(pattern / pattern.sum(), (*SHAPE, 24, 24)).astype(
             np.float32
         )
-        store.write_calibration(
-            file, store.Calibration(80, 3, 0.05, 32, (12, 12), lattice, 6), pattern
-        )
+        write_calibration(file, Calibration(80, 3, 0.05, 32, (12, 12), lattice, 6), pattern)
     level = Level(background=0.25, electrons=1e5)
     found = np.stack([pattern, 0.5 * pattern]).astype(np.float32)
-    store.write_map(
-        score.map_path(folder, "pair", level, 1, "ccstae"),
+    write_map(
+        layout.map_path(folder, "pair", level.name, 1, "ccstae"),
         made_map("ccstae", made_truth().F_probe, dictionary=found),
     )

@@ -67,12 +67,12 @@ MUTATIONS = {
         "ccstae/geometry.py", "V[..., 0, 1], theta], -1)", "V[..., 0, 1], -theta], -1)"
     ),
     "axes of the patterns swapped": Mutation(
-        "ccstae/io/store.py", "counts = found[...]", "counts = found[...].swapaxes(-1, -2).copy()"
+        "ccstae/io/counts.py", "counts = found[...]", "counts = found[...].swapaxes(-1, -2).copy()"
     ),
     "wrong probe": Mutation(
         "ccstae/simulation/noise.py",
-        "store.read_probe(file, patterns.shape[2:])",
-        "np.roll(store.read_probe(file, patterns.shape[2:]), 6, 0)",
+        "read_probe(file, patterns.shape[2:])",
+        "np.roll(read_probe(file, patterns.shape[2:]), 6, 0)",
     ),
     "Poisson seed shared between seeds": Mutation(
         "ccstae/simulation/noise.py", 'f"{seed}/{scene}/{level.name}"', 'f"{scene}/{level.name}"'

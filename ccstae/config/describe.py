@@ -11,33 +11,31 @@ import yaml
 from pydantic import BaseModel, TypeAdapter
 
 from ccstae.config.base import models
-from ccstae.config.methods import SETTINGS, TRIED
+from ccstae.config.methods import modules, settings, tried
 from ccstae.config.problem import KINDS
 
 
 def methods() -> str:
     """Every method of this package."""
     lines: list[str] = []
-    for id, settings in SETTINGS.items():
-        lines += described(id, settings)
-        lines += [
-            f"    tune: true tries {name}: {shown(values)}"
-            for name, values in TRIED.get(id, {}).items()
-        ]
+    for method in modules():
+        lines += described(method, settings(method))
+        for name, values in tried(method).items():
+            lines.append(f"    tune: true tries {name}: {shown(values)}")
     return "\n".join(lines)
 
 
 def scenes() -> str:
     """Every kind of scene."""
-    return "\n".join(line for kind, settings in KINDS.items() for line in described(kind, settings))
+    return "\n".join(line for kind, model in KINDS.items() for line in described(kind, model))
 
 
-def described(id: str, settings: type[BaseModel], indent: str = "") -> Iterator[str]:
+def described(title: str, model: type[BaseModel], indent: str = "") -> Iterator[str]:
     """Lines of a settings model: its first line, then every setting with its default and what it
     means, and those inside it.
     """
-    yield f"{indent}{id}: {(settings.__doc__ or '').strip().splitlines()[0]}"
-    for name, field in settings.model_fields.items():
+    yield f"{indent}{title}: {(model.__doc__ or '').strip().splitlines()[0]}"
+    for name, field in model.model_fields.items():
         default = "required" if field.is_required() else f"default {shown(field.default)}"
         meaning = " ".join((field.description or "").split())
         yield f"{indent}    {name} ({default}){': ' if meaning else ''}{meaning}"

@@ -4,88 +4,31 @@ bad one.
 
 from __future__ import annotations
 
-import itertools
-import math
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 import yaml
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    BeforeValidator,
     Field,
     ValidationError,
     model_validator,
 )
 
+from ccstae.config import methods
 from ccstae.config.base import Id, Settings
-from ccstae.config.methods import SETTINGS, TRIED
-from ccstae.config.microscope import Material, Microscope, Simulation
+from ccstae.config.levels import Level, Noise
+from ccstae.config.materials import Material
+from ccstae.config.methods import AnyMethod
+from ccstae.config.microscope import Microscope, Simulation
 from ccstae.config.plain_yaml import read_yaml
 from ccstae.config.problem import first_problem
 from ccstae.config.scenes import AnyScene
 from ccstae.errors import InputError, unknown
 from ccstae.machine.device import Device
 
-
-class Level(Settings):
-    """One noise level: the background's share w of the electrons, and electrons per pattern (inf:
-    noise-free).
-    """
-
-    background: float = Field(ge=0, lt=1)
-    electrons: float = Field(gt=0, allow_inf_nan=True)
-
-    @property
-    def name(self) -> str:
-        """`clean`, or for example `w0.25_n1e+05`; part of file names."""
-        return (
-            "clean" if math.isinf(self.electrons) else f"w{self.background:.2f}_n{self.electrons:g}"
-        )
-
-
-def _countable(electrons: float) -> float:
-    if electrons > MOST_ELECTRONS and not math.isinf(electrons):
-        raise ValueError(f"expected at most {MOST_ELECTRONS:g}, or .inf for the noise-free level")
-    return electrons
-
-
-MOST_ELECTRONS = 1e10
-"""Per pattern: counts are 32-bit numbers."""
-Share = Annotated[float, Field(ge=0, lt=1)]
-Dose = Annotated[float, Field(ge=1, allow_inf_nan=True), AfterValidator(_countable)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
-
-
-def _one_is_a_list(kind: Any) -> BeforeValidator:
-    """Takes a single value for a list of one."""
-    return BeforeValidator(
-        lambda v: v if isinstance(v, list | tuple) else (v,),
-        json_schema_input_type=kind | tuple[kind, ...],
-    )
-
-
-class Noise(Settings):
-    """A series of noise levels: every combination of its backgrounds and doses."""
-
-    background: Annotated[tuple[Share, ...], Field(min_length=1), _one_is_a_list(Share)] = (0.0,)
-    electrons: Annotated[tuple[Dose, ...], Field(min_length=1), _one_is_a_list(Dose)]
-    """Electrons per pattern; .inf gives the noise-free level."""
-
-    @model_validator(mode="after")
-    def _clean_has_no_background(self) -> Self:
-        if any(map(math.isinf, self.electrons)) and any(self.background):
-            raise ValueError("electrons .inf (the noise-free level) goes with background 0 alone")
-        return self
-
-    @property
-    def levels(self) -> list[Level]:
-        return [
-            Level(background=w, electrons=n)
-            for w, n in itertools.product(self.background, self.electrons)
-        ]
 
 
 class Seeds(Settings):
@@ -103,46 +46,6 @@ class Seeds(Settings):
         if set(self.test) & set(self.tune):
             raise ValueError("a seed is in both test and tune")
         return self
-
-
-class Method(Settings):
-    """One row of the tables: a method of this package with settings, or a program of your own."""
-
-    method: Id | None = None
-    """Which method runs; without it, the entry's id."""
-    command: str | None = None
-    """A program that reads a counts file and writes a map file. It runs without a shell, as trusted
-    code.
-    """
-    environment: Id | None = None
-    """The program's own Python environment, pinned in `envs/<environment>.lock`: `python` in its
-    command is the one from there. A run goes on without such a program where it fails or its
-    environment cannot be made; its map then holds no answer, and says why.
-    """
-    settings: dict[str, Any] = Field({})
-    tune: bool | dict[str, Annotated[list[Any], Field(min_length=1)]] = False
-    """Search the best settings for each noise level: the values to try of each setting, or true for
-    those the method lists itself.
-    """
-    time_limit_s: float = Field(3600.0, gt=0)
-
-    @model_validator(mode="after")
-    def _one_kind(self) -> Self:
-        if self.command is not None and self.method is not None:
-            raise ValueError("give method or command, not both")
-        if self.command is not None and ("\0" in self.command or not self.command.strip()):
-            raise ValueError(f"command is {self.command!r}: expected a program and its arguments")
-        if self.environment is not None and self.command is None:
-            raise ValueError(
-                "environment goes with a command alone: the methods of this package share its own"
-            )
-        return self
-
-
-# `zero:` with nothing behind it is an entry with every default.
-AnyMethod = Annotated[
-    Method, BeforeValidator(lambda v: {} if v is None else v, json_schema_input_type=Method | None)
-]
 
 
 class Config(Settings):
@@ -220,7 +123,7 @@ class Config(Settings):
         """
         entry = self.methods[id]
         if entry.tune is True:
-            return TRIED.get(entry.method or id, {}) if entry.command is None else {}
+            return methods.tried(entry.method or id) if entry.command is None else {}
         return entry.tune or {}
 
 
@@ -295,9 +198,10 @@ def _check_references(config: Config, where: str) -> None:
     for id, entry in config.methods.items():
         if entry.command is None:
             name = entry.method or id
-            if name not in SETTINGS:
+            if name not in methods.modules():
                 raise InputError(
-                    f"{where}: methods.{id}: {unknown('method', name, SETTINGS)}, or give a command"
+                    f"{where}: methods.{id}: {unknown('method', name, methods.modules())}, "
+                    "or give a command"
                 )
             _settings(name, entry.settings, f"{where}: methods.{id}.settings")
         if entry.tune:
@@ -329,7 +233,8 @@ def _check_tuning(config: Config, id: str, where: str) -> None:
 
 def _settings(name: str, settings: dict[str, Any], where: str) -> BaseModel:
     """The validated settings of a method of this package; InputError on bad ones."""
+    model = methods.settings(name)
     try:
-        return SETTINGS[name].model_validate(settings)
+        return model.model_validate(settings)
     except ValidationError as error:
-        raise InputError(f"{where}.{first_problem(error, SETTINGS[name])}") from None
+        raise InputError(f"{where}.{first_problem(error, model)}") from None

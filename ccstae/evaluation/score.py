@@ -48,10 +48,13 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from ccstae import geometry
-from ccstae.config.run import Config, Level
+from ccstae.config.levels import Level
+from ccstae.config.run import Config
 from ccstae.errors import InputError
 from ccstae.evaluation import dislocations
-from ccstae.io import atomic, store
+from ccstae.io import atomic, layout
+from ccstae.io.maps import Map, read_map
+from ccstae.io.truth import Truth, read_truth
 
 COLUMNS = (
     "scene",
@@ -93,15 +96,7 @@ class Comparison:
         return np.where((sample & ~self.failed)[..., None, None], F, np.nan)
 
 
-def truth_path(run_dir: Path, scene: str) -> Path:
-    return run_dir / "scenes" / f"{scene}.truth.h5"
-
-
-def map_path(run_dir: Path, scene: str, level: Level, seed: int, method: str) -> Path:
-    return run_dir / "maps" / scene / f"{level.name}.{seed}" / f"{method}.h5"
-
-
-def compare(truth: store.Truth, F: Array) -> Comparison:
+def compare(truth: Truth, F: Array) -> Comparison:
     """Bring an answer F (Ry, Rx, 2, 2) and the probe-averaged truth to the common gauge and take
     their components.
     """
@@ -116,7 +111,7 @@ def compare(truth: store.Truth, F: Array) -> Comparison:
     return Comparison(expected, found, failed)
 
 
-def _on_branch(F: Array, truth: store.Truth) -> Array:
+def _on_branch(F: Array, truth: Truth) -> Array:
     """Each F turned by the lattice's symmetry to lie nearest the truth, up to one turn common to
     the whole map.
 
@@ -130,7 +125,7 @@ def _on_branch(F: Array, truth: store.Truth) -> Array:
     return geometry.to_branch(F, truth.F_probe @ geometry.rotation_matrix(common), truth.symmetry)
 
 
-def regions(truth: store.Truth) -> dict[str, Mask]:
+def regions(truth: Truth) -> dict[str, Mask]:
     """Positions on the sample by region name, empty regions left out, then `all` of the sample."""
     sample = truth.label != 0
     masks = {name: (truth.region == index) & sample for index, name in enumerate(truth.regions)}
@@ -198,9 +193,7 @@ def label_accuracy(truth: NDArray[Any], found: NDArray[Any]) -> float:
     return float(together[linear_sum_assignment(together, maximize=True)].sum() / unmixed.sum())
 
 
-def score_map(
-    truth: store.Truth, level: Level, answer: store.Map
-) -> Iterator[tuple[str, str, str, float]]:
+def score_map(truth: Truth, level: Level, answer: Map) -> Iterator[tuple[str, str, str, float]]:
     """(region, quantity, metric, value) of one map, in a fixed order. KeyError where the truth
     lacks the level's limit.
     """
@@ -272,7 +265,7 @@ def _gain(
 
 
 def core_metrics(
-    truth: store.Truth, comparison: Comparison, covariance: Array | None
+    truth: Truth, comparison: Comparison, covariance: Array | None
 ) -> dict[str, float]:
     """What a map shows of a scene's dislocations; nothing where circuits need not close."""
     lines = truth.dislocations
@@ -294,8 +287,8 @@ def _rms(values: Array) -> float:
     return float(np.sqrt(np.mean(np.square(values))))
 
 
-def _read_truth(path: Path, levels: list[Level]) -> store.Truth:
-    truth = store.read_truth(path)
+def _read_truth(path: Path, levels: list[Level]) -> Truth:
+    truth = read_truth(path)
     shape = (*truth.label.shape, 4)
     for level in levels:
         limit = truth.limit.get(level.name)
@@ -309,8 +302,8 @@ def _read_truth(path: Path, levels: list[Level]) -> store.Truth:
     return truth
 
 
-def _read_map(path: Path, shape: tuple[int, int]) -> store.Map:
-    answer = store.read_map(path, shape)
+def _read_map(path: Path, shape: tuple[int, int]) -> Map:
+    answer = read_map(path, shape)
     for name in ("seconds", "peak_memory_bytes"):
         value = answer.attributes.get(name)
         if not isinstance(value, int | float) or not 0 <= value < math.inf:
@@ -320,7 +313,7 @@ def _read_map(path: Path, shape: tuple[int, int]) -> store.Map:
     return answer
 
 
-def score(
+def write(
     config: Config, run_dir: Path, metrics_path: Path, not_run_to: Path | None = None
 ) -> None:
     """Score every map of a run and write the long table, and the maps that no program could make,
@@ -331,19 +324,20 @@ def score(
     rows: list[tuple[Any, ...]] = []
     not_run: list[tuple[Any, ...]] = []
     for scene in config.scored:
-        truth = _read_truth(truth_path(Path(run_dir), scene), config.levels)
+        truth = _read_truth(layout.truth_path(Path(run_dir), scene), config.levels)
         for method in config.methods:
             for level in config.levels:
                 for seed in config.seeds.test:
                     answer = _read_map(
-                        map_path(Path(run_dir), scene, level, seed, method), truth.label.shape
+                        layout.map_path(Path(run_dir), scene, level.name, seed, method),
+                        truth.label.shape,
                     )
                     key = (scene, method, level.background, level.electrons, seed)
                     rows += [(*key, *row) for row in score_map(truth, level, answer)]
                     if "error" in answer.attributes:
                         not_run.append((*key, answer.attributes["error"]))
     frames = {Path(metrics_path): pd.DataFrame(rows, columns=list(COLUMNS))}
-    frames[Path(not_run_to or not_run_path(metrics_path))] = pd.DataFrame(
+    frames[Path(not_run_to or layout.not_run_path(metrics_path))] = pd.DataFrame(
         not_run, columns=[*COLUMNS[:5], "error"]
     )
     for path, frame in frames.items():
@@ -353,16 +347,11 @@ def score(
             )
 
 
-def not_run_path(metrics_path: Path) -> Path:
-    """Where the maps stand that no program could make."""
-    return Path(metrics_path).with_name("not_run.csv")
-
-
 def read_not_run(metrics_path: Path) -> pd.DataFrame:
     """Scene, method, background, electrons, seed and error of the maps that no program could make;
     empty where nothing tells of any.
     """
-    path = not_run_path(metrics_path)
+    path = layout.not_run_path(metrics_path)
     columns = [*COLUMNS[:5], "error"]
     return (
         pd.read_csv(path, keep_default_na=False)[columns]

@@ -14,7 +14,8 @@ import pandas as pd
 
 from ccstae.config.run import Config, dump
 from ccstae.errors import InputError
-from ccstae.io import atomic, store, tuned
+from ccstae.io import atomic, layout
+from ccstae.io.maps import Map, read_map
 
 REPEATS = 3
 COLUMNS = (
@@ -31,11 +32,7 @@ COLUMNS = (
 NONE = pd.DataFrame(columns=list(COLUMNS))
 
 
-def path(run_dir: Path) -> Path:
-    return Path(run_dir) / "throughput.csv"
-
-
-def measure(config: Config, run_dir: Path, cores: int, out: Path) -> None:
+def write(config: Config, run_dir: Path, cores: int, out: Path) -> None:
     """Time every method of the config on the first scene at the level `throughput`; write one row a
     map (`COLUMNS`).
 
@@ -53,7 +50,11 @@ def measure(config: Config, run_dir: Path, cores: int, out: Path) -> None:
     rows: list[tuple[Any, ...]] = []
     for repeat in range(REPEATS):
         for method in config.methods:
-            chosen = tuned.path(run_dir, method, level) if config.methods[method].tune else None
+            chosen = (
+                layout.tuned_path(run_dir, method, level.name)
+                if config.methods[method].tune
+                else None
+            )
             for n in sorted({1, cores}):
                 answer = _map(config, method, counts, chosen, n)
                 if "error" in answer.attributes:
@@ -84,7 +85,7 @@ def read(file: Path) -> pd.DataFrame:
     return found
 
 
-def _map(config: Config, method: str, counts: Path, chosen: Path | None, cores: int) -> store.Map:
+def _map(config: Config, method: str, counts: Path, chosen: Path | None, cores: int) -> Map:
     """A map made by `ccstae map` in a process of its own, told to use so many cores."""
     given = dump(
         config.model_copy(
@@ -118,4 +119,4 @@ def _map(config: Config, method: str, counts: Path, chosen: Path | None, cores: 
             raise InputError(
                 done.stderr.strip().removeprefix("error: ") or f"{method}: `ccstae map` failed"
             )
-        return store.read_map(answer)
+        return read_map(answer)

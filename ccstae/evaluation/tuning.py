@@ -25,11 +25,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ccstae.config.run import Config, Level
+from ccstae.config.levels import Level
+from ccstae.config.run import Config
 from ccstae.errors import InputError
 from ccstae.evaluation import score
-from ccstae.io import store, tuned
-from ccstae.methods.run import run
+from ccstae.io import layout, tuned
+from ccstae.io.maps import read_map
+from ccstae.io.truth import read_truth
+from ccstae.methods import run
 
 ROUNDS = 4
 # Where noise outgrows the strain, no answer is the smallest error. Silence is not to be chosen:
@@ -42,7 +45,7 @@ Settings = dict[str, Any]
 Array = NDArray[np.float64]
 
 
-def tune(config: Config, method: str, level_name: str, run_dir: Path, out: Path) -> None:
+def write(config: Config, method: str, level_name: str, run_dir: Path, out: Path) -> None:
     """Search the settings of a method at a level and write what was found; counts and truth are
     those in `run_dir`.
     """
@@ -149,7 +152,7 @@ def squares(
         config.seeds.tune[:1] if math.isinf(level.electrons) else config.seeds.tune
     )  # without noise one draw is like another
     for seed, scene in product(seeds, config.tuning):
-        truth = store.read_truth(score.truth_path(run_dir, scene))
+        truth = read_truth(layout.truth_path(run_dir, scene))
         interior = score.regions(truth).get("interior", truth.label != 0)
         limit = (
             np.ones(4)
@@ -158,10 +161,8 @@ def squares(
         )
         with tempfile.TemporaryDirectory(prefix="ccstae-") as folder:
             answer = Path(folder) / "map.h5"
-            run(
-                config, method, Path(run_dir) / "counts" / scene / f"{level.name}.{seed}.h5", answer
-            )
-            compared = score.compare(truth, store.read_map(answer).F)
+            run.write(config, method, layout.counts_path(run_dir, scene, level.name, seed), answer)
+            compared = score.compare(truth, read_map(answer).F)
         found = np.append(found, (compared.error[interior] ** 2 / limit**2).mean(1))
         silent.append(compared.failed[interior].mean())
         if least is not None and better(least[: len(found)], found):

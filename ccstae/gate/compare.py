@@ -48,7 +48,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from ccstae.config.run import Level
+from ccstae.config.levels import Level
 from ccstae.errors import InputError
 from ccstae.evaluation import score
 from ccstae.gate.baseline import Baseline, Better, Entry, dump, false_breaches, load, seed_of
@@ -367,7 +367,7 @@ def as_json(rows: list[Row]) -> str:
     )
 
 
-def regress(
+def write(
     metrics_path: Path,
     baseline_path: Path,
     markdown_path: Path | None = None,

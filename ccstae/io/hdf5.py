@@ -1,5 +1,7 @@
-"""Reading HDF5 files that may be damaged, wrong, or made to do harm: what does not fit is refused,
-and named.
+"""HDF5: the one module that opens such files, to read or to write.
+
+Files that are read may be damaged, wrong, or made to do harm: what does not fit is refused, and
+named. Files that are written are whole or not there.
 """
 
 from __future__ import annotations
@@ -14,12 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ccstae.errors import InputError
+from ccstae.io.atomic import atomic, reserve, writing
 
 # A file may not claim more than this many times the bytes it stores, past the first MB: HDF5's
 # filters reach about 1000, so what claims more was never written in full, or is a trap for memory.
 # An attribute of a product is short.
-_MOST_EXPANSION = 4096
-_MOST_ATTRIBUTE_BYTES = 2**16
+MAX_EXPANSION = 4096
+MAX_ATTRIBUTE_BYTES = 2**16
 
 
 @contextmanager
@@ -42,10 +45,39 @@ def opened(path: Path | str) -> Iterator[h5py.File]:
         ) from None
 
 
-def own(file: h5py.File, name: str) -> bool:
-    """Whether the file holds `name`; InputError where that is a link, which may lead out of the
-    file.
+@contextmanager
+def created(path: Path | str, reserved: bool = False) -> Iterator[h5py.File]:
+    """A new HDF5 file that takes its name when the block ends well; see `atomic`.
+
+    A `reserved` one has all of its room on the disk by then; see `atomic.reserve`.
     """
+    with atomic(path) as temporary:
+        with h5py.File(temporary, "w") as file:
+            yield file
+        if reserved:
+            reserve(temporary)
+
+
+@contextmanager
+def extended(path: Path) -> Iterator[h5py.File]:
+    """An HDF5 file of ours to write more into; see `atomic.writing` for what is refused."""
+    with writing(path), h5py.File(path, "r+") as file:
+        yield file
+
+
+def with_room(file: h5py.File, name: str, shape: tuple[int, ...], chunk: tuple[int, ...]) -> None:
+    """A float32 dataset whose room is set aside at once and filled later.
+
+    What is written over that room changes nothing else, so that a file stays whole whenever a run
+    is killed.
+    """
+    early = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    early.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    file.create_dataset(name, shape, "f4", chunks=chunk, dcpl=early, fill_time="never")
+
+
+def holds(file: h5py.File, name: str) -> bool:
+    """Whether the file holds `name`; InputError where that is a link, which may lead out of it."""
     link = file.get(name, getlink=True)
     if isinstance(link, h5py.ExternalLink | h5py.SoftLink):
         raise InputError(f"{file.filename}: /{name} is a link; expected it in the file itself")
@@ -61,7 +93,7 @@ def dataset(
     where = f"{file.filename}: /{name}"
     parts = name.split("/")
     for end in range(1, len(parts) + 1):
-        own(file, "/".join(parts[:end]))
+        holds(file, "/".join(parts[:end]))
     found = file.get(name)
     if not isinstance(found, h5py.Dataset):
         raise InputError(f"{file.filename}: no dataset /{name}; expected one of rank {rank}")
@@ -75,7 +107,7 @@ def dataset(
     if shape is not None and found.shape != shape:
         raise InputError(f"{where} has shape {found.shape}; expected {shape}")
     stored = found.id.get_storage_size()
-    if found.size == 0 or found.nbytes > _MOST_EXPANSION * stored + 2**20:
+    if found.size == 0 or found.nbytes > MAX_EXPANSION * stored + 2**20:
         raise InputError(
             f"{where} of shape {found.shape} stores {stored} bytes; expected data, written in full"
         )
@@ -105,10 +137,10 @@ def attribute(owner: h5py.File | h5py.Dataset, name: str) -> Any:
 
 def _check_size(owner: h5py.File | h5py.Dataset, name: str) -> None:
     size = owner.attrs.get_id(name).get_storage_size()
-    if size > _MOST_ATTRIBUTE_BYTES:
+    if size > MAX_ATTRIBUTE_BYTES:
         raise InputError(
             f"{owner.file.filename}: attribute {name} holds {size} bytes; expected at most "
-            f"{_MOST_ATTRIBUTE_BYTES}"
+            f"{MAX_ATTRIBUTE_BYTES}"
         )
 
 

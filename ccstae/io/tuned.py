@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 
 from ccstae.config.base import Settings
 from ccstae.config.plain_yaml import read_yaml
-from ccstae.config.run import Config, Level
+from ccstae.config.run import Config
 from ccstae.errors import InputError
 from ccstae.io.atomic import write_text
 
@@ -34,10 +34,6 @@ class Tuned(Settings):
     """The same of the settings that the search began with."""
     tried: int = Field(ge=1)
     """How many settings were run."""
-
-
-def path(run_dir: Path, method: str, level: Level) -> Path:
-    return Path(run_dir) / "tuned" / method / f"{level.name}.yaml"
 
 
 def write(file: Path, chosen: Tuned) -> None:

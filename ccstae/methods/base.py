@@ -1,40 +1,31 @@
-"""What a method is: a module with one function, `map_strain`, and an entry in the registry below.
+"""What a method gives and how it is loaded.
 
-    def map_strain(counts: store.Counts, settings: <its settings model>, device: str) -> Answer
+A method is a module with one function, found by where it lies (`ccstae.config.methods`):
 
-A method gets counts, calibration, the vacuum probe and the nominal lattice, never truth. `device`
-is "cpu" or "cuda".
+    def map_strain(counts: Counts, settings: <its settings model>, device: str) -> Answer
+
+It gets counts, calibration, the vacuum probe and the nominal lattice, never truth. `device` is
+"cpu" or "cuda". A method that learns from a scan, and can map others with what it learned, has four
+functions more:
+
+    learn(counts, settings, device) -> Model, None where no pattern teaches anything
+    apply(model, counts, device) -> Answer
+    save(path, model)
+    load(path, counts, settings, device) -> Model
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ccstae.config.methods import modules
 from ccstae.errors import InputError, unknown
-
-# Modules are imported when they run, so that one method never pays for another's dependencies.
-REGISTRY = {
-    "zero": "ccstae.methods.zero",
-    "com": "ccstae.methods.com.method",
-    "template": "ccstae.methods.template.method",
-    "cepstral": "ccstae.methods.cepstral.method",
-    "ccstae": "ccstae.methods.ccstae.method",
-    "ccstae-2023": "ccstae.methods.ccstae_2023.method",
-    "ccstae-pooled": "ccstae.methods.ccstae_pooled.method",
-}
-
-
-# Methods that learn from a scan and can map others with what they learned: their modules also have
-#     learn(counts, settings, device) -> Model, None where no pattern teaches anything
-#     apply(model, counts, device) -> Answer
-#     save(path, model), load(path, counts, settings, device) -> Model
-LEARNERS = ("ccstae", "ccstae-pooled")
 
 
 @dataclass(frozen=True)
@@ -52,9 +43,11 @@ class Answer:
     )  # what the method found by itself; kept beside its settings
 
 
-def load(name: str) -> Callable[..., Answer]:
-    """`map_strain` of the method called `name`; InputError for a name that no module answers to."""
-    if name not in REGISTRY:
-        raise InputError(unknown("method", name, REGISTRY))
-    map_strain: Callable[..., Answer] = import_module(REGISTRY[name]).map_strain
-    return map_strain
+def load(method: str) -> ModuleType:
+    """The module of a method; InputError for a name that no module answers to.
+
+    It is imported here, so that one method never pays for another's dependencies.
+    """
+    if method not in modules():
+        raise InputError(unknown("method", method, modules()))
+    return import_module(modules()[method])

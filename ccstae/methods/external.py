@@ -25,9 +25,10 @@ from typing import IO
 
 import numpy as np
 
-from ccstae.config.run import Method
+from ccstae.config.methods import Method
 from ccstae.errors import InputError
-from ccstae.io import store
+from ccstae.io.hdf5 import dataset, opened
+from ccstae.io.maps import Map, read_map, write_map
 
 LAST_LINES = 5
 
@@ -42,15 +43,15 @@ def run(method_id: str, entry: Method, counts_path: Path | str, map_path: Path |
     says of its mapping alone (the map's own attribute `seconds`), else the time from its start to
     its end.
     """
-    with store.opened(counts_path) as file:
-        scan = store.dataset(file, "counts", 4, "u").shape[:2]
+    with opened(counts_path) as file:
+        scan = dataset(file, "counts", 4, "u").shape[:2]
     try:
         answer = _answer(method_id, entry, counts_path, scan)
     except InputError as error:
         if entry.environment is None:
             raise
         print(f"{error}: the run goes on without it", file=sys.stderr)
-        answer = store.Map(
+        answer = Map(
             np.full((*scan, 2, 2), np.nan),
             {"seconds": 0.0, "peak_memory_bytes": 0, "error": str(error)},
         )
@@ -69,12 +70,10 @@ def run(method_id: str, entry: Method, counts_path: Path | str, map_path: Path |
         for name in ("seconds", "peak_memory_bytes", "error")
         if name in answer.attributes
     }
-    store.write_map(map_path, replace(answer, attributes=attributes | given | measured))
+    write_map(map_path, replace(answer, attributes=attributes | given | measured))
 
 
-def _answer(
-    method_id: str, entry: Method, counts_path: Path | str, scan: tuple[int, ...]
-) -> store.Map:
+def _answer(method_id: str, entry: Method, counts_path: Path | str, scan: tuple[int, ...]) -> Map:
     """The map that the command writes, with the attributes seconds and peak_memory_bytes."""
     with tempfile.TemporaryDirectory(prefix="ccstae-") as folder:
         written = Path(folder) / "map.h5"
@@ -96,7 +95,7 @@ def _answer(
                 f"after --map{said}"
             )
         try:
-            answer = store.read_map(written, scan, complete=False)
+            answer = read_map(written, scan, complete=False)
         except InputError as error:
             raise InputError(f"methods.{method_id}: {error}{said}") from None
     own = answer.attributes.get("seconds")

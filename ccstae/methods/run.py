@@ -8,8 +8,9 @@ import resource
 import sys
 import time
 from collections.abc import Callable
-from importlib import import_module, metadata
+from importlib import metadata
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
@@ -17,12 +18,13 @@ import ccstae
 from ccstae.config.methods import MethodSettings
 from ccstae.config.run import Config
 from ccstae.errors import InputError, unknown
-from ccstae.io import store
+from ccstae.io.counts import Counts, read_counts
+from ccstae.io.maps import Map, write_map
 from ccstae.machine.device import resolve, within_memory
 from ccstae.methods import base, external
 
 
-def run(
+def write(
     config: Config,
     method_id: str,
     counts_path: Path | str,
@@ -50,13 +52,14 @@ def run(
             )
         external.run(method_id, entry, counts_path, map_path)
         return
-    map_strain = (
-        _with_weights(name, weights, save_weights) if weights or save_weights else base.load(name)
-    )
+    method = base.load(name)
+    map_strain = method.map_strain
+    if weights or save_weights:
+        map_strain = _with_weights(name, method, weights, save_weights)
     settings = config.method_settings(method_id)
     assert isinstance(settings, MethodSettings)
     device = resolve(settings.device or config.device)
-    counts = store.read_counts(counts_path)
+    counts = read_counts(counts_path)
     begun = time.perf_counter()
     answer, used = within_memory(
         f"method {name}", lambda on: map_strain(counts, settings, on), device
@@ -75,9 +78,9 @@ def run(
     }
     if weights:
         attributes["weights"] = str(weights)
-    store.write_map(
+    write_map(
         map_path,
-        store.Map(
+        Map(
             answer.F,
             attributes,
             answer.covariance,
@@ -89,20 +92,17 @@ def run(
 
 
 def _with_weights(
-    name: str, weights: Path | str | None, save: Path | str | None
+    name: str, method: ModuleType, weights: Path | str | None, save: Path | str | None
 ) -> Callable[..., base.Answer]:
     """`map_strain` of a method that takes what it has learned from the file `weights`, where given,
     and leaves it in `save`, where given.
 
     InputError for a method that keeps nothing, and where there is nothing to keep.
     """
-    if name not in base.LEARNERS:
-        raise InputError(
-            f"method {name} has no weights; expected one of {', '.join(base.LEARNERS)}"
-        )
-    method = import_module(base.REGISTRY[name])
+    if not hasattr(method, "learn"):
+        raise InputError(f"method {name} has no weights; expected one that learns, like ccstae")
 
-    def map_strain(counts: store.Counts, settings: MethodSettings, device: str) -> base.Answer:
+    def map_strain(counts: Counts, settings: MethodSettings, device: str) -> base.Answer:
         model = (
             method.load(weights, counts, settings, device)
             if weights

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from ccstae.config.methods import ZeroSettings
-from ccstae.io.store import Counts
+from ccstae.config.methods import MethodSettings
+from ccstae.io.counts import Counts
 from ccstae.methods.base import Answer
+
+
+class ZeroSettings(MethodSettings):
+    """No strain anywhere: the control that every method must beat."""
+
+    silent: bool = False
+    """Give no answer at all instead: a control of how failures are scored, which is as no strain.
+    """
 
 
 def map_strain(counts: Counts, settings: ZeroSettings, device: str) -> Answer:

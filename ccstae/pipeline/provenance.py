@@ -15,7 +15,7 @@ from typing import Any
 
 from ccstae import __version__
 from ccstae.config.run import Config
-from ccstae.io import atomic
+from ccstae.io import atomic, layout
 
 PACKAGES = (
     "abtem",
@@ -52,7 +52,7 @@ def collect(config: Config, run_dir: Path) -> dict[str, Any]:
         "gpu": gpus(),
         "device": config.device,
         "seeds": {"test": list(config.seeds.test), "tune": list(config.seeds.tune)},
-        "rules": costs(run_dir / "benchmarks"),
+        "rules": costs(run_dir / layout.BENCHMARKS),
     }
 
 

@@ -6,40 +6,22 @@ narrowed config and nothing else, so it cannot use a setting that the workflow d
 
 from __future__ import annotations
 
-import ast
 import math
 import os
-from functools import cache
 from pathlib import Path
 
 import yaml
 
-from ccstae.config.run import Config, Method, Noise, Seeds, dump
-from ccstae.methods.base import REGISTRY
+from ccstae.config.levels import Noise
+from ccstae.config.methods import Method, modules
+from ccstae.config.run import Config, Seeds, dump
+from ccstae.machine.sources import made_from, module_names
 
 _PACKAGE = Path(__file__).parents[1]
-# How settings are read and messages shown does not change what a stage computes: the values of its
-# settings are watched instead.
-_PLUMBING = {
-    "ccstae",
-    "ccstae.cli",
-    "ccstae.errors",
-    "ccstae.machine.device",
-    "ccstae.machine.progress",
-    "ccstae.pipeline.claim",
-    "ccstae.pipeline.stages",
-    "ccstae.config",
-    "ccstae.config.base",
-    "ccstae.config.methods",
-    "ccstae.config.microscope",
-    "ccstae.config.problem",
-    "ccstae.config.run",
-    "ccstae.config.scenes",
-}
 # The module that each stage starts in.
 _STARTS_IN = {
     "simulate": "ccstae.simulation.simulate",
-    "limit": "ccstae.simulation.bound",
+    "truth": "ccstae.simulation.truth",
     "noise": "ccstae.simulation.noise",
     "map": "ccstae.methods.run",
     "tune": "ccstae.evaluation.tuning",
@@ -71,7 +53,7 @@ def narrow(
 ) -> Config:
     """The config of one job, with only the settings that the job uses.
 
-    `simulate` and `limit` are for one scene (the limit for every level), `noise` for one scene,
+    `simulate` and `truth` are for one scene (the truth for every level), `noise` for one scene,
     level and seed, `map` for one method as well; `tune` is for one level and method on the tuning
     scenes. The stages after them see the whole config.
     """
@@ -91,7 +73,7 @@ def narrow(
             if name in used
         }
         entries |= _UNUSED | {"scenes": scenes, "materials": materials}
-    if stage == "limit":
+    if stage == "truth":
         entries["noise"] = config.noise
     if level is not None:
         found = config.level(level)
@@ -133,71 +115,21 @@ def sources(config: Config, stage: str, method: str | None = None) -> list[str]:
             else ()
         )
         return (
-            files(_STARTS_IN[stage]) + sorted(map(os.path.relpath, templates)) + sorted(structures)
+            made_from(_STARTS_IN[stage])
+            + sorted(map(os.path.relpath, templates))
+            + sorted(structures)
         )
     entry = config.methods[method]
     runs = _STARTS_IN[stage]
     if entry.command is None:
-        return files(runs, REGISTRY[entry.method or method])
+        return made_from(runs, modules()[entry.method or method])
     named = [Path(word) for word in entry.command.split() if Path(word).is_file()]
     beside = {
         path.with_name(f"{name}.py")
         for path in named
         if path.suffix == ".py"
-        for name in _names(path)
+        for name in module_names(path)
     }
-    return files(runs) + [
+    return made_from(runs) + [
         str(path) for path in named + sorted(path for path in beside if path.is_file())
     ]
-
-
-def files(*modules: str) -> list[str]:
-    """Paths of modules of this package and of everything of it that they import, from here, in a
-    fixed order.
-    """
-    found: set[str] = set()
-    ahead = list(modules)
-    while ahead:
-        module = ahead.pop()
-        if module not in found and module not in _PLUMBING:
-            found.add(module)
-            ahead += imports(module)
-    return sorted(os.path.relpath(path(module)) for module in found)
-
-
-@cache
-def imports(module: str) -> tuple[str, ...]:
-    """The modules of this package that a module imports, wherever in its text, with the packages
-    they lie in.
-    """
-    return tuple(
-        sorted(
-            name
-            for name in _names(path(module))
-            if name.split(".")[0] == "ccstae" and path(name).is_file()
-        )
-    )
-
-
-def _names(source: Path) -> set[str]:
-    """Every module that a source file may import, wherever in its text, and the packages they lie
-    in; none of a file that is no Python.
-    """
-    try:
-        tree = ast.parse(source.read_text())
-    except (SyntaxError, ValueError):
-        return set()
-    names: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            start = str(node.module)
-            names |= {start, *(f"{start}.{alias.name}" for alias in node.names)}
-    return {".".join(name.split(".")[:n]) for name in names for n in range(1, name.count(".") + 2)}
-
-
-def path(module: str) -> Path:
-    """The file of a module of this package."""
-    place = _PACKAGE.joinpath(*module.split(".")[1:])
-    return place / "__init__.py" if place.is_dir() else place.with_suffix(".py")

@@ -21,7 +21,7 @@ from ccstae.io import atomic
 from ccstae.reporting import display
 from ccstae.reporting.figures import style
 from ccstae.simulation import nuisance, optics, simulate
-from ccstae.specimen import build as scenes
+from ccstae.specimen.build import build_scene
 from ccstae.specimen.scene import Array, Scene
 
 _SHOWN = 128  # positions of a map each way, at most; more are skipped over
@@ -34,7 +34,7 @@ def write(config: Config, id: str, out: Path, at: tuple[int, int] | None = None)
     """Draw a scene to one PNG. `at` is the (row, column) whose atoms are shown; none: the middle of
     the scan.
     """
-    scene = scenes.build(config, id)
+    scene = build_scene(config, id)
     coarse = config.simulation.model_copy(
         update={"potential_sampling_A": max(config.simulation.potential_sampling_A, _SAMPLING_A)}
     )

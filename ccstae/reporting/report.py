@@ -14,7 +14,8 @@ import markupsafe
 from ccstae.config.run import Config, dump
 from ccstae.errors import InputError
 from ccstae.evaluation import score
-from ccstae.io import atomic, store, tuned
+from ccstae.io import atomic, layout, tuned
+from ccstae.io.maps import read_map
 from ccstae.pipeline import provenance
 from ccstae.reporting import display, tables
 from ccstae.reporting.figures import catalogue as figures
@@ -58,8 +59,8 @@ def write(config: Config, run_dir: Path, report_path: Path) -> None:
     missing.
     """
     run_dir = Path(run_dir)
-    metrics = score.read(run_dir / "metrics.csv")
-    made = {table.name: table for table in tables.load(config, run_dir / "metrics.csv")}
+    metrics = score.read(run_dir / layout.METRICS)
+    made = {table.name: table for table in tables.load(config, run_dir / layout.METRICS)}
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,
@@ -73,7 +74,7 @@ def write(config: Config, run_dir: Path, report_path: Path) -> None:
         config=config,
         facts=facts(config),
         tables=made,
-        pictures=pictures(config, run_dir / "figures"),
+        pictures=pictures(config, run_dir / layout.FIGURES),
         shown=display.level(*score.shown_level(metrics)),
         chosen=[
             _chosen(config, run_dir, method)
@@ -147,7 +148,7 @@ def _chosen(config: Config, run_dir: Path, method: str) -> Chosen:
     """The settings chosen for a method, level by level. InputError where a file is missing."""
     levels = {
         display.level(level.background, level.electrons): tuned.read(
-            tuned.path(run_dir, method, level)
+            layout.tuned_path(run_dir, method, level.name)
         )
         for level in config.levels
     }
@@ -162,8 +163,8 @@ def _used(config: Config, run_dir: Path, method: str) -> Used:
     for scene in config.scored:
         for level in config.levels:
             for seed in config.seeds.test:
-                attributes = store.read_map(
-                    score.map_path(run_dir, scene, level, seed, method)
+                attributes = read_map(
+                    layout.map_path(run_dir, scene, level.name, seed, method)
                 ).attributes
                 text = json.dumps(json.loads(attributes["settings"]), indent=1)
                 name = display.level(level.background, level.electrons)

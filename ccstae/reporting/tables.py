@@ -15,7 +15,7 @@ import pandas as pd
 from ccstae.config.run import Config
 from ccstae.evaluation import score, throughput
 from ccstae.geometry import COMPONENTS
-from ccstae.io import atomic
+from ccstae.io import atomic, layout
 from ccstae.reporting import display, side_by_side
 from ccstae.reporting.table import BOUND, LEVEL, MAP, Table, latex, markdown, pivot
 
@@ -43,7 +43,9 @@ def load(config: Config, metrics_path: Path) -> list[Table]:
     missing or unreadable.
     """
     speeds = (
-        throughput.read(throughput.path(Path(metrics_path).parent)) if config.throughput else None
+        throughput.read(Path(Path(metrics_path).parent, layout.THROUGHPUT))
+        if config.throughput
+        else None
     )
     return make(config, score.read(metrics_path), score.read_not_run(metrics_path), speeds)
 

@@ -12,68 +12,19 @@ Whatever pools patterns or uses a prior may go below it, at the price of bias.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from ccstae import geometry
-from ccstae.config.run import Config, Level
-from ccstae.io import store
-from ccstae.machine.progress import progress
+from ccstae.config.levels import Level
+from ccstae.io.calibration import Calibration
 from ccstae.simulation import noise
 
 Array = NDArray[np.float64]
 
 
-def write_limits(
-    config: Config, id: str, scene_path: Path, optics_path: Path, truth_path: Path
-) -> None:
-    """Write the truth file: the truth of the simulation with the bound of every noise level."""
-    levels = config.levels
-    with store.opened(scene_path) as scene, store.opened(optics_path) as optics:
-        calibration = store.read_calibration(scene)
-        patterns = store.dataset(scene, "patterns", 4, "f")
-        scan, detector = patterns.shape[:2], patterns.shape[2:]
-        gradient = store.dataset(optics, "gradient", 5, "f", (*scan, 2, *detector))
-        label, F_probe = (
-            store.values(optics, "label", 2, "i", scan),
-            store.values(optics, "F_probe", 4, "f", (*scan, 2, 2)),
-        )
-        limits = {level.name: np.full((*label.shape, 4), np.inf) for level in levels}
-        for row in progress(range(label.shape[0]), label=f"limit {id} (rows)"):
-            on_sample = np.flatnonzero(label[row] != 0)
-            if len(on_sample) == 0:
-                continue
-            clean = store.clean_patterns(patterns, row)[on_sample]
-            images = shift_images(gradient[row][on_sample], F_probe[row, on_sample], calibration)
-            for level in levels:
-                limits[level.name][row, on_sample] = bound(
-                    clean, images, F_probe[row, on_sample], level, calibration
-                )
-        truth = store.Truth(
-            F=store.values(optics, "F", 4, "f", (*scan, 2, 2)),
-            F_probe=F_probe,
-            label=label,
-            region=store.values(optics, "region", 2, "iu", scan),
-            regions=store.read_regions(optics),
-            reference=store.values(optics, "reference", 2, "b", scan),
-            symmetry=calibration.rotational_symmetry,
-            limit=limits,
-            dislocations=store.read_dislocations(optics),
-        )
-        extra = {"share": store.values(optics, "share", 3, "f")}
-        if "nuisance" in optics:
-            extra |= {
-                f"nuisance/{name}": optics["nuisance"][name][()] for name in optics["nuisance"]
-            }
-        store.write_truth(truth_path, truth, extra)
-
-
-def shift_images(
-    gradient: NDArray[np.float32], F: Array, calibration: store.Calibration
-) -> torch.Tensor:
+def shift_images(gradient: NDArray[np.float32], F: Array, calibration: Calibration) -> torch.Tensor:
     """Change of each pattern with its six shift amplitudes, (n, 6, Qy * Qx) float64.
 
     `gradient` (n, 2, Qy, Qx) is the change with a shift of one pixel along x and y. The first two
@@ -86,7 +37,7 @@ def shift_images(
     return torch.cat([g, (g[:, :, None] * node[:, None]).reshape(n, 4, qy * qx)], 1)
 
 
-def nearest_node(F: Array, calibration: store.Calibration, shape: tuple[int, int]) -> torch.Tensor:
+def nearest_node(F: Array, calibration: Calibration, shape: tuple[int, int]) -> torch.Tensor:
     """Reciprocal lattice vector g = F^-T g0 (1/Angstrom) nearest to each pixel, (n, 2, Qy * Qx)
     float64.
 
@@ -114,7 +65,7 @@ def bound(
     images: torch.Tensor,
     F: Array,
     level: Level,
-    calibration: store.Calibration,
+    calibration: Calibration,
 ) -> Array:
     """Standard deviations of (exx, eyy, exy, theta), (n, 4): the Cramer-Rao bound of each pattern.
     Zero at the noise-free level.
@@ -140,7 +91,7 @@ def fisher(patterns: NDArray[np.float32], images: torch.Tensor, level: Level) ->
     return np.asarray((weighted @ scaled.transpose(1, 2)).numpy())
 
 
-def covariance(information: Array, F: Array, calibration: store.Calibration) -> Array:
+def covariance(information: Array, F: Array, calibration: Calibration) -> Array:
     """Covariance (n, 4, 4) of (exx, eyy, exy, theta) from the information of the shift amplitudes.
 
     A disk sits at (t + F^-T g0) / pixel, so d position / dF_ij = -(F^-T)_kj g_i / pixel, with g =

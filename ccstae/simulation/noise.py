@@ -11,12 +11,15 @@ import hashlib
 from functools import lru_cache
 from pathlib import Path
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ccstae.config.run import Config, Level
-from ccstae.io import atomic, store
+from ccstae.config.levels import Level
+from ccstae.config.run import Config
+from ccstae.io.calibration import read_calibration, read_probe
+from ccstae.io.counts import write_counts
+from ccstae.io.hdf5 import dataset, opened
+from ccstae.io.scene import clean_patterns
 from ccstae.machine.progress import progress
 
 CLEAN_ELECTRONS = 1e11
@@ -67,36 +70,24 @@ def pattern_counts(
     return np.random.Generator(philox).poisson(expected).astype(np.uint32)
 
 
-def draw(
+def write(
     config: Config, scene: str, level_name: str, seed: int, scene_path: Path, counts_path: Path
 ) -> None:
     """Write the counts of a whole scene at one level and seed, with the calibration and no
     truth."""
     level = config.level(level_name)
-    with store.opened(scene_path) as file:
-        patterns = store.dataset(file, "patterns", 4, "f")
-        calibration, probe = (
-            store.read_calibration(file),
-            store.read_probe(file, patterns.shape[2:]),
-        )
-        with atomic.atomic(counts_path) as temporary, h5py.File(temporary, "w") as out:
-            counts = out.create_dataset(
-                "counts",
-                patterns.shape,
-                "u4",
-                chunks=patterns.chunks,
-                compression="lzf",
-                shuffle=True,
+    with opened(scene_path) as file:
+        patterns = dataset(file, "patterns", 4, "f")
+        calibration, probe = read_calibration(file), read_probe(file, patterns.shape[2:])
+        height, width = patterns.shape[:2]
+
+        def row_counts(row: int) -> NDArray[np.unsignedinteger]:
+            clean = clean_patterns(patterns, row)
+            first = row * width
+            return np.stack(
+                [pattern_counts(clean[i], level, seed, scene, first + i) for i in range(width)]
             )
-            store.write_calibration(out, calibration, probe)
-            width = patterns.shape[1]
-            for row in progress(
-                range(patterns.shape[0]), label=f"noise {scene} {level_name} seed {seed} (rows)"
-            ):
-                clean = store.clean_patterns(patterns, row)
-                counts[row] = np.stack(
-                    [
-                        pattern_counts(clean[j], level, seed, scene, row * width + j)
-                        for j in range(width)
-                    ]
-                )
+
+        label = f"noise {scene} {level_name} seed {seed} (rows)"
+        rows = (row_counts(row) for row in progress(range(height), label=label))
+        write_counts(counts_path, rows, patterns.shape, calibration, probe)

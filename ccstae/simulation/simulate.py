@@ -17,7 +17,6 @@ from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
 
-import h5py
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -25,49 +24,56 @@ from scipy.fft import next_fast_len
 
 from ccstae import geometry
 from ccstae.config.run import Config
-from ccstae.io import atomic, store
+from ccstae.io import atomic
+from ccstae.io.calibration import Calibration
+from ccstae.io.hdf5 import extended
+from ccstae.io.scene import create_exact, create_scene
+from ccstae.io.truth import Dislocations
 from ccstae.machine import device
+from ccstae.machine.device import ceil_div
 from ccstae.machine.progress import progress
+from ccstae.machine.sources import made_from
 from ccstae.simulation import multislice, nuisance, optics, potential, uniform
 from ccstae.simulation.detector import Detector
 from ccstae.simulation.exact import REGIONS, exact_truth
-from ccstae.specimen import build as scenes
+from ccstae.specimen.build import build_scene
 from ccstae.specimen.local import LocalScene
 from ccstae.specimen.scene import Array, Scene
 
-_BATCH_SAMPLES = {
-    "cpu": 2**19,
-    "cuda": 2**25,
-}  # of all windows of a batch: few enough to stay in a processor's cache
+# Of all windows of a batch: few enough to stay in a processor's cache.
+_BATCH_SAMPLES = {"cpu": 2**19, "cuda": 2**25}
 _TILE_BYTES = 2**29
 
 
-def simulate(config: Config, id: str, scene_path: Path, optics_path: Path) -> None:
-    """Write the scene's patterns, and beside them truth and the patterns' gradients (for the
-    limit).
+def write(config: Config, scene_id: str, scene_path: Path, exact_path: Path) -> None:
+    """Write a scene's clean patterns, and beside them what is exact.
 
-    InputError where the config asks for a GPU and there is none. From a tile on for which a GPU has
-    too little memory the CPU draws.
+    From a tile on for which a GPU has too little memory the CPU draws. A run that was stopped goes
+    on with the tile where it was.
+
+    Args:
+        config: of the run; its microscope, simulation, device and the scene are used.
+        scene_id: which of its scenes.
+        scene_path: where patterns, probe and calibration go.
+        exact_path: where exact answers and the patterns' gradients go, for the truth file.
+
+    Raises:
+        InputError: where the scene cannot be built, the config asks for a GPU and there is none, or
+            the system takes no more of the files.
     """
     on: str = device.resolve(config.device)
-    scene = scenes.build(config, id)
+    scene = build_scene(config, scene_id)
     drawers = cache(partial(renderer, config, scene))
     tiles = list(tiles_of(scene.positions, drawers(on).tile_A, config.microscope.detector_px))
-    parts = _parts(config, id, scene, scene_path)
-    scene_part, optics_part = parts / "scene.h5", parts / "optics.h5"
-    if not (scene_part.exists() and optics_part.exists()):
+    parts = _parts(config, scene_id, scene, scene_path)
+    scene_part, exact_part = parts / "scene.h5", parts / "exact.h5"
+    if not (scene_part.exists() and exact_part.exists()):
         for done in parts.glob("*.done"):
             done.unlink()
-        with atomic.atomic(scene_part) as temporary, atomic.atomic(optics_part) as beside:
-            _create(config, scene, drawers(on).vacuum(), temporary, beside)
-            atomic.reserve(temporary)
-            atomic.reserve(beside)
-    with (
-        atomic.writing(scene_path),
-        h5py.File(scene_part, "r+") as file,
-        h5py.File(optics_part, "r+") as extra,
-    ):
-        for number, (rows, columns) in enumerate(progress(tiles, label=f"simulate {id} (tiles)")):
+        _create(config, scene, drawers(on).vacuum(), scene_part, exact_part)
+    with extended(scene_part) as patterns, extended(exact_part) as exact:
+        label = f"simulate {scene_id} (tiles)"
+        for number, (rows, columns) in enumerate(progress(tiles, label=label)):
             done = parts / f"{number}.done"
             if not done.exists():
 
@@ -76,13 +82,14 @@ def simulate(config: Config, id: str, scene_path: Path, optics_path: Path) -> No
                 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
                     return drawers(on).tile(scene, positions)
 
-                (drawn, slopes), on = device.within_memory(f"scene {id}", draw, on)
+                (drawn, slopes), on = device.within_memory(f"scene {scene_id}", draw, on)
                 nuisance.spoil(config.microscope, drawn, slopes)
-                file["patterns"][rows, columns], extra["gradient"][rows, columns] = drawn, slopes
-                file.flush()
-                extra.flush()
+                patterns["patterns"][rows, columns] = drawn
+                exact["gradient"][rows, columns] = slopes
+                patterns.flush()
+                exact.flush()
                 done.touch()
-    _publish(optics_part, optics_path)
+    _publish(exact_part, exact_path)
     _publish(scene_part, scene_path)
     shutil.rmtree(parts.parent, ignore_errors=True)
 
@@ -94,70 +101,50 @@ def _publish(part: Path, path: Path) -> None:
 
 
 def _create(
-    config: Config, scene: Scene, vacuum: NDArray[np.float32], scene_path: Path, optics_path: Path
+    config: Config, scene: Scene, vacuum: NDArray[np.float32], scene_path: Path, exact_path: Path
 ) -> None:
-    """Both files with all but the patterns and their gradients, for which there is room.
-
-    What comes later is written over that room and changes nothing else, so that a file stays whole
-    whenever a run is killed.
-    """
-    (ry, rx), n = scene.positions.shape[:2], config.microscope.detector_px
-    room = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    room.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    with h5py.File(scene_path, "w") as file, h5py.File(optics_path, "w") as extra:
-        for where, name, shape in ((file, "patterns", (n, n)), (extra, "gradient", (2, n, n))):
-            chunks = (1, min(rx, 32), *shape)
-            where.create_dataset(
-                name, (ry, rx, *shape), "f4", chunks=chunks, dcpl=room.copy(), fill_time="never"
-            )
-        store.write_calibration(file, calibration(config, scene), vacuum)
-        for name, value in exact_truth(config, scene, scene.positions).items():
-            extra[name] = value
-        extra["region"].attrs["regions"] = json.dumps(REGIONS)
-        lines = scene.lines()
-        if lines is not None:
-            position, burgers = (lines[0] - scene.positions[0, 0]) / scene.scan.step_A, lines[1]
-            store.write_dislocations(
-                extra,
-                store.Dislocations(
-                    position, burgers, geometry.reciprocal(scene.nominal), scene.scan.step_A
-                ),
-            )
-        for name, value in nuisance.stored(config.microscope, scene, scene.positions).items():
-            extra[f"nuisance/{name}"] = value
+    """Both files with all but the patterns and their gradients, for which there is room."""
+    detector = 2 * (config.microscope.detector_px,)
+    shape = (*scene.positions.shape[:2], *detector)
+    lines, dislocations = scene.lines(), None
+    if lines is not None:
+        places_A, burgers_A = lines
+        places = (places_A - scene.positions[0, 0]) / scene.scan.step_A
+        lattice_A = geometry.reciprocal(scene.nominal)
+        dislocations = Dislocations(places, burgers_A, lattice_A, scene.scan.step_A)
+    exact = exact_truth(config, scene, scene.positions)
+    nuisances = nuisance.stored(config.microscope, scene, scene.positions)
+    create_scene(scene_path, shape, calibration(config, scene), vacuum)
+    create_exact(exact_path, shape, exact, REGIONS, dislocations, nuisances)
 
 
-def _parts(config: Config, id: str, scene: Scene, scene_path: Path) -> Path:
+def _parts(config: Config, scene_id: str, scene: Scene, scene_path: Path) -> Path:
     """Where the files grow tile by tile, so that a run that was stopped goes on where it was.
 
     The folder's name tells settings and sources apart; those of others are removed.
     """
-    seen = sha256()
-    for part in (config.microscope, config.simulation, config.scenes[id]):
-        seen.update(part.model_dump_json().encode())
+    digest = sha256()
+    for settings in (config.microscope, config.simulation, config.scenes[scene_id]):
+        digest.update(settings.model_dump_json().encode())
     for crystal in scene.crystals:
-        seen.update(
-            b"".join(
-                np.ascontiguousarray(a).tobytes()
-                for a in (crystal.cell, crystal.basis, crystal.height_A, crystal.numbers)
-            )
-        )
-    seen.update(json.dumps(scene.thermal_A, sort_keys=True).encode())
-    for source in sorted(Path(__file__).parent.rglob("*.py")):
-        seen.update(source.read_bytes())
+        for array in (crystal.cell, crystal.basis, crystal.height_A, crystal.numbers):
+            digest.update(np.ascontiguousarray(array).tobytes())
+    digest.update(json.dumps(scene.thermal_A, sort_keys=True).encode())
+    for source in made_from(__name__):
+        digest.update(Path(source).read_bytes())
     folder = scene_path.parent / f".{scene_path.name}.tiles"
-    parts = folder / seen.hexdigest()[:16]
+    parts = folder / digest.hexdigest()[:16]
     for other in folder.glob("*"):
         if other != parts:
             shutil.rmtree(other, ignore_errors=True)
     return parts
 
 
-def calibration(config: Config, scene: Scene) -> store.Calibration:
+def calibration(config: Config, scene: Scene) -> Calibration:
     """What a method may know."""
     m = config.microscope
     centre = float(m.detector_px // 2)
-    return store.Calibration(
+    return Calibration(
         m.energy_keV,
         m.semiangle_mrad,
         m.pixel_size_inv_A,
@@ -172,15 +159,19 @@ def tiles_of(positions: Array, tile_A: float, detector_px: int) -> Iterator[tupl
     """Blocks of the scan of nearly one size, at most `tile_A` wide, with no more patterns of
     `detector_px` than memory should hold.
     """
-    step = positions[0, 1, 0] - positions[0, 0, 0]
-    most = int(np.sqrt(_TILE_BYTES / (12 * detector_px**2)))  # a pattern and two gradients
-    block = max(1, min(int(tile_A // step), most))
-    rows, columns = (
-        [n * i // -(-n // block) for i in range(-(-n // block) + 1)] for n in positions.shape[:2]
-    )
-    for i in pairwise(rows):
-        for j in pairwise(columns):
-            yield slice(*i), slice(*j)
+    step_A = positions[0, 1, 0] - positions[0, 0, 0]
+    bytes_a_position = 4 * detector_px**2 * 3  # float32; a pattern and two gradients
+    in_memory = int(np.sqrt(_TILE_BYTES / bytes_a_position))
+    side = max(1, min(int(tile_A // step_A), in_memory))
+    for top, bottom in pairwise(tile_edges(positions.shape[0], side)):
+        for left, right in pairwise(tile_edges(positions.shape[1], side)):
+            yield slice(top, bottom), slice(left, right)
+
+
+def tile_edges(length: int, side: int) -> list[int]:
+    """Edges of the fewest tiles of at most `side` that cover `length`, all of nearly one size."""
+    tiles = ceil_div(length, side)
+    return [length * i // tiles for i in range(tiles + 1)]
 
 
 def renderer(

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from ccstae.config.scenes import ArrayFile
 from ccstae.errors import InputError
-from ccstae.io import atomic, store
+from ccstae.io import atomic
+from ccstae.io.hdf5 import dataset, opened
 
 CACHE = Path("results") / ".cache"
 _LIMIT_BYTES = 1 << 30
@@ -26,8 +27,8 @@ def load(name: str, source: ArrayFile, shape: tuple[int, int]) -> NDArray[np.flo
     """
     path = _local(name, source)
     if path.suffix in (".h5", ".hdf5"):
-        with store.opened(path) as file:
-            array = store.dataset(file, source.dataset or name, 2, "fiu")[...]
+        with opened(path) as file:
+            array = dataset(file, source.dataset or name, 2, "fiu")[...]
     else:
         try:
             array = np.load(path, allow_pickle=False)

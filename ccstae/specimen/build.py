@@ -25,7 +25,7 @@ KINDS: dict[str, type[Scene]] = {
 }
 
 
-def build(config: Config, id: str) -> Scene:
+def build_scene(config: Config, id: str) -> Scene:
     """The scene of a config entry. InputError for an unknown id or a scene that cannot be built."""
     if id not in config.scenes:
         raise InputError(unknown("scene", id, config.scenes))

@@ -16,7 +16,7 @@ from ase.io.formats import filetype
 from numpy.typing import NDArray
 
 from ccstae import geometry
-from ccstae.config.microscope import Material
+from ccstae.config.materials import Material
 from ccstae.config.scenes import Stacking
 from ccstae.errors import InputError, unknown
 

@@ -14,8 +14,8 @@ from hypothesis.extra import numpy as hnp
 
 from ccstae import geometry
 from ccstae.config import plain_yaml
-from ccstae.config import run as config
-from ccstae.config.run import Level
+from ccstae.config.levels import Level
+from ccstae.config.run import Config, dump, parse
 from ccstae.errors import InputError
 from ccstae.evaluation import score
 from ccstae.pipeline import stages
@@ -93,24 +93,24 @@ def configs(draw: st.DrawFn) -> dict[str, Any]:
 
 @given(configs())
 def test_a_config_filled_in_says_the_same_and_stays_so(data: dict[str, Any]) -> None:
-    made = config.parse(data)
-    text = config.dump(made)
-    again = config.parse(plain_yaml.read_yaml(text, "it"))
-    assert config.dump(again) == text
+    made = parse(data)
+    text = dump(made)
+    again = parse(plain_yaml.read_yaml(text, "it"))
+    assert dump(again) == text
     assert again.levels == made.levels
     assert len({level.name for level in made.levels}) == len(made.levels)
 
 
 @given(configs())
 def test_a_jobs_config_is_one_line_that_reads_back(data: dict[str, Any]) -> None:
-    made = config.parse(data)
+    made = parse(data)
     scene, level, method = next(iter(made.scenes)), made.levels[-1], next(iter(made.methods))
     narrowed = stages.narrow(
         made, "map", scene=scene, level=level.name, seed=made.seeds.test[0], method=method
     )
     line = stages.one_line(narrowed)
     assert "\n" not in line
-    again = config.parse(yaml.safe_load(line))
+    again = parse(yaml.safe_load(line))
     assert stages.one_line(again) == line
     assert again.level(level.name) == level
 
@@ -128,14 +128,14 @@ def test_a_misspelt_key_is_named_with_its_place(data: dict[str, Any], draw: st.D
     )
     place[name.split(".")[-1]] = 1
     with pytest.raises(InputError, match=f"{name}: unknown key .*did you mean"):
-        config.parse(data)
+        parse(data)
 
 
 plain = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: (
         st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from([*config.Config.model_fields, "x"]), inner, max_size=3)
+        | st.dictionaries(st.sampled_from([*Config.model_fields, "x"]), inner, max_size=3)
     ),
     max_leaves=10,
 )
@@ -144,14 +144,14 @@ plain = st.recursive(
 @given(plain)
 def test_anything_else_is_refused_in_one_line(data: Any) -> None:
     with pytest.raises(InputError) as refused:
-        config.parse(data, "it")
+        parse(data, "it")
     assert str(refused.value).startswith("it: ")
 
 
 @given(st.text(max_size=200))
 def test_any_text_is_refused_by_name(text: str) -> None:
     with pytest.raises(InputError, match="it:"):
-        config.parse(plain_yaml.read_yaml(text, "it"), "it")
+        parse(plain_yaml.read_yaml(text, "it"), "it")
 
 
 @given(deformations)

@@ -13,23 +13,23 @@ import pytest
 from made_run import LIMIT, SHAPE, made_map, made_truth, noisy
 
 from ccstae import geometry
-from ccstae.config import run as config
-from ccstae.config.run import Level
+from ccstae.config.levels import Level
+from ccstae.config.run import load
 from ccstae.errors import InputError
 from ccstae.evaluation import score
-from ccstae.io import store
+from ccstae.io import layout
+from ccstae.io.maps import Map, read_map, write_map
+from ccstae.io.truth import Dislocations, Truth, read_truth, write_truth
 
 NOISY = Level(background=0.25, electrons=1e5)
 CLEAN = Level(background=0, electrons=math.inf)
 
 
-def scores(
-    truth: store.Truth, answer: store.Map, level: Level = NOISY
-) -> dict[tuple[str, str, str], float]:
+def scores(truth: Truth, answer: Map, level: Level = NOISY) -> dict[tuple[str, str, str], float]:
     return {row[:3]: row[3] for row in score.score_map(truth, level, answer)}
 
 
-def shifted(truth: store.Truth, component: int, error: np.ndarray | float) -> np.ndarray:
+def shifted(truth: Truth, component: int, error: np.ndarray | float) -> np.ndarray:
     """The truth with an error in one component everywhere but in the reference region."""
     parts = geometry.components(truth.F_probe)
     parts[..., component] += np.where(truth.reference, 0, error)
@@ -256,17 +256,17 @@ def test_the_table_of_a_run(run_dir: Path):
 
 
 def test_scoring_twice_gives_the_same_bytes(run_dir: Path, tmp_path: Path):
-    made = config.load(run_dir / "config.resolved.yaml")
-    score.score(made, run_dir, tmp_path / "again.csv")
+    made = load(run_dir / "config.resolved.yaml")
+    score.write(made, run_dir, tmp_path / "again.csv")
     assert (tmp_path / "again.csv").read_bytes() == (run_dir / "metrics.csv").read_bytes()
 
 
 def test_a_missing_map_is_named(tmp_path: Path, make_run):
     made = make_run(tmp_path)
-    path = score.map_path(tmp_path, "pair", NOISY, 2, "template")
+    path = layout.map_path(tmp_path, "pair", NOISY.name, 2, "template")
     path.unlink()
     with pytest.raises(InputError, match=re.escape(f"{NOISY.name}.2/template.h5: no such file")):
-        score.score(made, tmp_path, tmp_path / "metrics.csv")
+        score.write(made, tmp_path, tmp_path / "metrics.csv")
     assert not (tmp_path / "metrics.csv").exists()
 
 
@@ -275,23 +275,23 @@ def test_a_missing_map_is_named(tmp_path: Path, make_run):
 )
 def test_unfit_cost_is_named(tmp_path: Path, make_run, name: str, value: object):
     made = make_run(tmp_path)
-    path = score.map_path(tmp_path, "pair", NOISY, 1, "zero")
-    answer = store.read_map(path)
-    store.write_map(path, replace(answer, attributes={**answer.attributes, name: value}))
+    path = layout.map_path(tmp_path, "pair", NOISY.name, 1, "zero")
+    answer = read_map(path)
+    write_map(path, replace(answer, attributes={**answer.attributes, name: value}))
     with pytest.raises(
         InputError, match=f"zero.h5: attribute {name} is .*; expected a finite number"
     ):
-        score.score(made, tmp_path, tmp_path / "metrics.csv")
+        score.write(made, tmp_path, tmp_path / "metrics.csv")
 
 
 def test_a_truth_without_the_levels_limit_is_named(tmp_path: Path, make_run):
     made = make_run(tmp_path)
-    store.write_truth(score.truth_path(tmp_path, "pair"), replace(made_truth(), limit={}))
+    write_truth(layout.truth_path(tmp_path, "pair"), replace(made_truth(), limit={}))
     with pytest.raises(
         InputError,
         match=re.escape(f"pair.truth.h5: /limit/{made.levels[1].name} is missing or unfit"),
     ):
-        score.score(made, tmp_path, tmp_path / "metrics.csv")
+        score.write(made, tmp_path, tmp_path / "metrics.csv")
 
 
 def test_reading_keeps_ids_as_text(tmp_path: Path):
@@ -345,7 +345,7 @@ def test_dislocations_are_scored_where_circuits_must_close():
     slope[..., 0, 0], slope[..., 0, 1] = -(y - 4.3) / r2, (x - 6.4) / r2
     F = np.linalg.inv(np.eye(2) + b / (2 * np.pi) * slope)
     lattice = b * np.array([[1, -0.5], [0, np.sqrt(0.75)]])
-    lines = store.Dislocations(np.array([(6.4, 4.3)]), np.array([(b, 0.0)]), lattice, 32.0)
+    lines = Dislocations(np.array([(6.4, 4.3)]), np.array([(b, 0.0)]), lattice, 32.0)
     truth = replace(truth, F_probe=F, dislocations=lines)
     seen = {
         metric: value
@@ -360,14 +360,14 @@ def test_dislocations_are_scored_where_circuits_must_close():
 
 def test_dislocations_of_a_truth_file_are_read_as_written(tmp_path: Path):
     for count in (0, 2):
-        lines = store.Dislocations(
+        lines = Dislocations(
             np.arange(2.0 * count).reshape(-1, 2), np.ones((count, 2)), 3 * np.eye(2), 20.0
         )
-        store.write_truth(tmp_path / "t.h5", replace(made_truth(), dislocations=lines))
-        read = store.read_truth(tmp_path / "t.h5").dislocations
+        write_truth(tmp_path / "t.h5", replace(made_truth(), dislocations=lines))
+        read = read_truth(tmp_path / "t.h5").dislocations
         assert read is not None
         assert read.position.shape == (count, 2)
         np.testing.assert_array_equal(read.position, lines.position)
         assert read.step_A == 20
-    store.write_truth(tmp_path / "t.h5", made_truth())
-    assert store.read_truth(tmp_path / "t.h5").dislocations is None
+    write_truth(tmp_path / "t.h5", made_truth())
+    assert read_truth(tmp_path / "t.h5").dislocations is None

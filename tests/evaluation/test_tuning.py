@@ -12,21 +12,24 @@ import yaml
 from synthetic import Model, random_deformations
 
 from ccstae import cli
-from ccstae.config import run as config
-from ccstae.config.run import Level
+from ccstae.config.levels import Level
+from ccstae.config.run import Config, dump, parse
 from ccstae.errors import InputError
 from ccstae.evaluation import score, tuning
-from ccstae.io import store, tuned
-from ccstae.methods.run import run
+from ccstae.io import layout, tuned
+from ccstae.io.calibration import write_calibration
+from ccstae.io.maps import read_map
+from ccstae.io.truth import Truth, read_truth, write_truth
+from ccstae.methods import run
 from ccstae.pipeline import stages
 
 MODEL = Model()
 LEVEL = Level(background=0.25, electrons=1e5)
 
 
-def configured(**methods: Any) -> config.Config:
+def configured(**methods: Any) -> Config:
     scene = {"kind": "uniform", "materials": ["WS2"], "scan": {"shape": [6, 6]}}
-    return config.parse(
+    return parse(
         {
             "name": "made",
             "device": "cpu",
@@ -55,9 +58,9 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     label = np.ones((6, 6), np.int8)
     names = ("background", "interior")
-    store.write_truth(
-        score.truth_path(folder, "other"),
-        store.Truth(F, F, label, label, names, reference, 6, limit),
+    write_truth(
+        layout.truth_path(folder, "other"),
+        Truth(F, F, label, label, names, reference, 6, limit),
     )
     for seed in (101, 102):
         made = MODEL.counts(F, LEVEL.electrons, LEVEL.background, seed=seed)
@@ -65,7 +68,7 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         with h5py.File(path, "w") as file:
             file["counts"] = made.counts
-            store.write_calibration(file, made.calibration, made.probe)
+            write_calibration(file, made.calibration, made.probe)
     return folder
 
 
@@ -113,13 +116,13 @@ def test_a_candidate_that_is_worse_on_the_first_draw_is_not_run_on_the_others(
 ) -> None:
     made = configured(mine={"method": "com"})
     seen = []
-    monkeypatch.setattr(
-        tuning,
-        "run",
-        lambda config, method, counts, out: (
-            seen.append(counts.stem) or run(config, method, counts, out)
-        ),
-    )
+    write = run.write
+
+    def counted(config: Config, method: str, counts: Path, out: Path) -> None:
+        seen.append(counts.stem)
+        write(config, method, counts, out)
+
+    monkeypatch.setattr(run, "write", counted)
     good, _ = tuning.squares(made, "mine", LEVEL, run_dir)
     assert seen == [f"{LEVEL.name}.101", f"{LEVEL.name}.102"]
     seen.clear()
@@ -140,7 +143,7 @@ def test_tuning_leaves_the_best_settings_for_the_map(run_dir: Path, tmp_path: Pa
     made = configured(
         mine={"method": "com", "settings": {"threshold": 0.8}, "tune": {"threshold": [0.8, 0.0]}}
     )
-    tuning.tune(made, "mine", LEVEL.name, run_dir, tmp_path / "chosen.yaml")
+    tuning.write(made, "mine", LEVEL.name, run_dir, tmp_path / "chosen.yaml")
     chosen = tuned.read(tmp_path / "chosen.yaml")
     assert chosen.settings["threshold"] == 0
     assert chosen.settings["window_radii"] == 1.4  # every default filled in
@@ -152,7 +155,7 @@ def test_tuning_leaves_the_best_settings_for_the_map(run_dir: Path, tmp_path: Pa
     )
     assert (chosen.error, 0) == (np.sqrt(found.mean()), silent)
 
-    (tmp_path / "config.yaml").write_text(config.dump(made))
+    (tmp_path / "config.yaml").write_text(dump(made))
     counts = run_dir / "counts" / "other" / f"{LEVEL.name}.101.h5"
     words = [
         "map",
@@ -164,10 +167,7 @@ def test_tuning_leaves_the_best_settings_for_the_map(run_dir: Path, tmp_path: Pa
         str(tmp_path / "map.h5"),
     ]
     cli.app([*words, "--tuned", str(tmp_path / "chosen.yaml")], standalone_mode=False)
-    assert (
-        yaml.safe_load(store.read_map(tmp_path / "map.h5").attributes["settings"])
-        == chosen.settings
-    )
+    assert yaml.safe_load(read_map(tmp_path / "map.h5").attributes["settings"]) == chosen.settings
 
 
 def test_silence_is_not_chosen_even_where_it_is_nearest_to_the_truth(
@@ -194,13 +194,13 @@ def test_silence_is_not_chosen_even_where_it_is_nearest_to_the_truth(
     )
     assert tuning.better(silent[0], answers[0])
     assert (silent[1], answers[1]) == (1, 0)
-    tuning.tune(made, "mine", LEVEL.name, run_dir, tmp_path / "chosen.yaml")
+    tuning.write(made, "mine", LEVEL.name, run_dir, tmp_path / "chosen.yaml")
     assert tuned.read(tmp_path / "chosen.yaml").settings == {"silent": False}
 
 
 def test_errors_are_held_against_the_bound_unless_there_is_no_noise(run_dir: Path) -> None:
     made = configured(zero={})
-    truth = store.read_truth(score.truth_path(run_dir, "other"))
+    truth = read_truth(layout.truth_path(run_dir, "other"))
     rmse = np.sqrt(
         (score.compare(truth, np.broadcast_to(np.eye(2), (6, 6, 2, 2))).error ** 2).mean((0, 1))
     )
@@ -233,7 +233,7 @@ def test_settings_that_fail_are_passed_over(
         "settings": {"stretch": 0.05},
         "tune": {"stretch": [5.0, 0.05, 0.0]},
     }
-    tuning.tune(configured(mine=entry), "mine", LEVEL.name, run_dir, tmp_path / "chosen.yaml")
+    tuning.write(configured(mine=entry), "mine", LEVEL.name, run_dir, tmp_path / "chosen.yaml")
     assert tuned.read(tmp_path / "chosen.yaml").settings == {"stretch": 0.0}
     assert "too much" in capsys.readouterr().err
 
@@ -260,7 +260,7 @@ def test_a_search_that_cannot_be_is_refused(entry: dict[str, Any], said: str) ->
 
 
 def test_tuning_needs_a_field_and_a_seed_of_its_own() -> None:
-    data = yaml.safe_load(config.dump(configured(mine={"method": "com", "tune": True})))
+    data = yaml.safe_load(dump(configured(mine={"method": "com", "tune": True})))
     for change in (
         {"scenes": {"shown": data["scenes"]["shown"]}},
         {"seeds": {"test": [1], "tune": []}},
@@ -268,14 +268,14 @@ def test_tuning_needs_a_field_and_a_seed_of_its_own() -> None:
         with pytest.raises(
             InputError, match=r"expected a scene with tune: true and a seed in seeds\.tune"
         ):
-            config.parse({**data, **change})
+            parse({**data, **change})
     with pytest.raises(InputError, match="expected one to score"):
-        _ = config.parse({**data, "scenes": {"other": data["scenes"]["other"]}}).scored
+        _ = parse({**data, "scenes": {"other": data["scenes"]["other"]}}).scored
 
 
 def test_the_jobs_of_a_tuned_method_see_what_they_use() -> None:
     made = configured(mine={"method": "com", "tune": True}, zero={})
-    job = config.parse(
+    job = parse(
         yaml.safe_load(
             stages.one_line(stages.narrow(made, "tune", level=LEVEL.name, method="mine"))
         )

@@ -18,8 +18,9 @@ from good_config import GOOD, run
 
 import ccstae
 from ccstae.config import plain_yaml
-from ccstae.config import run as config
-from ccstae.config.microscope import Material
+from ccstae.config.materials import Material
+from ccstae.config.methods import Method
+from ccstae.config.run import dump, parse
 from ccstae.errors import InputError
 from ccstae.methods import external
 from ccstae.pipeline import claim
@@ -179,11 +180,11 @@ def test_a_shell_command_in_any_text_of_a_config_does_nothing(
     for text in HARM:
         data = with_text(path, text)
         if path in FREE:  # text for people, and a method's own: kept as it is, word for word
-            resolved = config.dump(config.parse(data))
-            assert config.dump(config.parse(yaml.safe_load(resolved))) == resolved
+            resolved = dump(parse(data))
+            assert dump(parse(yaml.safe_load(resolved))) == resolved
         else:
             with pytest.raises(InputError):
-                config.parse(data)
+                parse(data)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -196,7 +197,7 @@ def test_a_shell_command_as_a_method_is_no_shell_command(
         file["counts"] = np.ones((2, 2, 64, 64), np.uint8)
     for text in ("$(touch x)", "true; touch x", "true | touch x", "`touch x`"):
         with pytest.raises(InputError, match=r"cannot be started|failed|wrote no map"):
-            external.run("mine", config.Method(command=text), counts, tmp_path / "map.h5")
+            external.run("mine", Method(command=text), counts, tmp_path / "map.h5")
     assert [path.name for path in tmp_path.iterdir()] == ["counts.h5"]
 
 
@@ -226,9 +227,7 @@ def test_a_hostile_config_does_nothing_in_a_run(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert not list(made.path.rglob("x"))
     assert (
-        config.parse(yaml.safe_load((made.path / "given").read_text()))
-        .methods["mine"]
-        .settings["a"]
+        parse(yaml.safe_load((made.path / "given").read_text())).methods["mine"].settings["a"]
         == harm
     )
 
@@ -239,7 +238,7 @@ def test_a_hostile_config_does_nothing_in_a_run(tmp_path: Path) -> None:
 )
 def test_outputs_stay_inside_results_whatever_the_name(name: str) -> None:
     with pytest.raises(InputError, match="name"):
-        config.parse({**GOOD, "name": name})
+        parse({**GOOD, "name": name})
 
 
 @pytest.mark.parametrize("what", ["scenes", "methods", "materials", "noise"])
@@ -248,7 +247,7 @@ def test_ids_are_safe_in_paths_and_shells(what: str, id: str) -> None:
     data = copy.deepcopy(GOOD)
     data[what][id] = next(iter(data[what].values()))
     with pytest.raises(InputError, match=what):
-        config.parse(data)
+        parse(data)
 
 
 def test_a_template_in_a_config_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,7 +288,7 @@ def test_a_full_disk_is_told_in_one_line_and_leaves_nothing(size: int, tmp_path:
         "import resource, sys, h5py, numpy as np\nfrom ccstae import store\n"
         "from ccstae.cli import fail\nfrom ccstae.errors import InputError\n"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))\n"
-        "try:\n    store.write_map('out/map.h5', store.Map(np.ones((64, 64, 2, 2)), {}))\n"
+        "try:\n    write_map('out/map.h5', Map(np.ones((64, 64, 2, 2)), {}))\n"
         "except InputError as error:\n    fail(str(error))\n"
     )
     done = subprocess.run(

@@ -15,10 +15,15 @@ import pytest
 from made_run import made_map, made_truth
 from synthetic import Model, random_deformations
 
-from ccstae.config import run as config
+from ccstae.config.run import Config, parse
 from ccstae.errors import InputError
-from ccstae.io import store
-from ccstae.simulation import bound, noise
+from ccstae.io.calibration import write_calibration
+from ccstae.io.counts import read_counts
+from ccstae.io.maps import read_map, write_map
+from ccstae.io.scene import read_patterns
+from ccstae.io.truth import read_truth, write_truth
+from ccstae.simulation import noise
+from ccstae.simulation import truth as truth_file
 
 MODEL = Model(px=64, pixel_size_inv_A=0.026)
 SCAN = (2, 3)
@@ -30,17 +35,17 @@ def make_scene(path: Path) -> None:
         file["patterns"] = (made.counts / made.counts.sum((-1, -2), keepdims=True)).astype(
             np.float32
         )
-        store.write_calibration(file, made.calibration, made.probe)
+        write_calibration(file, made.calibration, made.probe)
 
 
 def make_counts(path: Path) -> None:
     made = MODEL.counts(random_deformations(SCAN), 1e5)
     with h5py.File(path, "w") as file:
         file.create_dataset("counts", data=made.counts, chunks=True, compression="lzf")
-        store.write_calibration(file, made.calibration, made.probe)
+        write_calibration(file, made.calibration, made.probe)
 
 
-def make_optics(path: Path) -> None:
+def make_exact(path: Path) -> None:
     truth = made_truth()
     part = np.s_[: SCAN[0], : SCAN[1]]
     with h5py.File(path, "w") as file:
@@ -54,7 +59,7 @@ def make_optics(path: Path) -> None:
 
 
 def make_map(path: Path) -> None:
-    store.write_map(
+    write_map(
         path,
         made_map(
             "made", made_truth().F_probe, covariance=np.zeros((*made_truth().label.shape, 4, 4))
@@ -63,25 +68,23 @@ def make_map(path: Path) -> None:
 
 
 def read_scene(path: Path) -> None:
-    store.read_patterns(path, [(0, 0), (1, 2)])
+    read_patterns(path, [(0, 0), (1, 2)])
 
 
 def draw(path: Path) -> None:
-    noise.draw(noisy(), "pair", "w0.00_n1000", 1, path, path.with_name("counts.h5"))
+    noise.write(noisy(), "pair", "w0.00_n1000", 1, path, path.with_name("counts.h5"))
 
 
 def truth_of(path: Path) -> None:
     make_scene(path.with_name("scene.h5"))
-    bound.write_limits(
-        noisy(), "pair", path.with_name("scene.h5"), path, path.with_name("truth.h5")
-    )
+    truth_file.write(noisy(), "pair", path.with_name("scene.h5"), path, path.with_name("truth.h5"))
 
 
-def noisy() -> config.Config:
+def noisy() -> Config:
     material = {"prototype": "mx2-2h", "species": ["W", "S"], "a_A": 3.153}
     scene = {"kind": "heterostructure", "materials": ["A", "A"]}
     level = {"dose": {"electrons": 1e3}}
-    return config.parse(
+    return parse(
         {
             "name": "x",
             "materials": {"A": material},
@@ -93,12 +96,12 @@ def noisy() -> config.Config:
 
 
 READERS: dict[str, tuple[Callable[[Path], object], Callable[[Path], object]]] = {
-    "counts": (make_counts, store.read_counts),
-    "map": (make_map, store.read_map),
-    "truth": (lambda path: store.write_truth(path, made_truth()), store.read_truth),
+    "counts": (make_counts, read_counts),
+    "map": (make_map, read_map),
+    "truth": (lambda path: write_truth(path, made_truth()), read_truth),
     "scene": (make_scene, read_scene),
     "noise from a scene": (make_scene, draw),
-    "limit from optics": (make_optics, truth_of),
+    "truth from exact": (make_exact, truth_of),
 }
 
 
@@ -282,12 +285,12 @@ WRONG: list[tuple[str, Callable[[Path], None], str]] = [
         "/patterns, row 0",
     ),
     (
-        "limit from optics",
+        "truth from exact",
         lambda p: put(p, "gradient", np.zeros((2, 3, 1, 64, 64), np.float32)),
         "/gradient has shape",
     ),
-    ("limit from optics", lambda p: spoil(p, "F_probe", (0, 0, 0, 0), nan), "/F_probe holds NaN"),
-    ("limit from optics", lambda p: put(p, "label", np.zeros((2, 2), np.int8)), "/label has shape"),
+    ("truth from exact", lambda p: spoil(p, "F_probe", (0, 0, 0, 0), nan), "/F_probe holds NaN"),
+    ("truth from exact", lambda p: put(p, "label", np.zeros((2, 2), np.int8)), "/label has shape"),
 ]
 
 
@@ -312,7 +315,7 @@ def test_regions_without_names_are_refused(names: str, damaged: Callable[[str], 
     with h5py.File(path, "r+") as file:
         file["region"].attrs["regions"] = names
     with pytest.raises(InputError, match="expected a JSON list of names"):
-        store.read_truth(path)
+        read_truth(path)
 
 
 @pytest.mark.parametrize("name", READERS)
@@ -321,7 +324,7 @@ def test_links_out_of_the_file_are_refused(
     name: str, kind: str, damaged: Callable[[str], Path], whole: dict[str, Path]
 ) -> None:
     path = damaged(name)
-    first = {"counts": "counts", "map": "F", "truth": "F", "limit from optics": "label"}.get(
+    first = {"counts": "counts", "map": "F", "truth": "F", "truth from exact": "label"}.get(
         name, "patterns"
     )
     with h5py.File(path, "r+") as file:
@@ -354,7 +357,7 @@ def test_links_in_place_of_what_a_map_may_hold_are_refused(
             del file[name]
         file[name] = h5py.ExternalLink("/nowhere.h5", name)
     with pytest.raises(InputError, match=f"/{name} is a link"):
-        store.read_map(path)
+        read_map(path)
 
 
 def test_a_linked_group_of_limits_is_not_followed(damaged: Callable[[str], Path]) -> None:
@@ -363,7 +366,7 @@ def test_a_linked_group_of_limits_is_not_followed(damaged: Callable[[str], Path]
         del file["limit"]
         file["limit"] = h5py.ExternalLink("/nowhere.h5", "limit")
     with pytest.raises(InputError, match="/limit is a link"):
-        store.read_truth(path)
+        read_truth(path)
 
 
 def test_a_small_file_that_claims_to_be_huge_costs_no_memory(
@@ -376,7 +379,7 @@ def test_a_small_file_that_claims_to_be_huge_costs_no_memory(
     with pytest.raises(
         InputError, match=re.escape("/counts of shape (10000, 10000, 64, 64) stores 0 bytes")
     ):
-        store.read_counts(path)
+        read_counts(path)
 
 
 @pytest.mark.parametrize("name", READERS)
@@ -396,7 +399,7 @@ def test_a_huge_list_of_regions_is_refused(damaged: Callable[[str], Path]) -> No
         file["region"] = region
         file["region"].attrs["regions"] = np.bytes_(b"x" * 200_000)
     with pytest.raises(InputError, match="attribute regions holds 200000 bytes"):
-        store.read_truth(path)
+        read_truth(path)
 
 
 def rewritten(path: Path) -> Path:

@@ -20,11 +20,14 @@ from synthetic import Model, errors, random_deformations
 
 import ccstae as package
 from ccstae import geometry
-from ccstae.config.methods import CcstaeSettings
 from ccstae.errors import InputError
-from ccstae.io import store, weights
+from ccstae.io import weights
+from ccstae.io.calibration import write_calibration
+from ccstae.io.counts import Counts
+from ccstae.io.maps import read_map
 from ccstae.methods.ccstae import method as ccstae
 from ccstae.methods.ccstae import trained
+from ccstae.methods.ccstae.settings import CcstaeSettings
 from ccstae.methods.ccstae_pooled import method as ccstae_pooled
 
 MODEL = Model()
@@ -34,7 +37,7 @@ SETTINGS = CcstaeSettings()
 
 def scan(
     seed: int, electrons: float = 1e5, background: float = 0.25, rotation: float = 0.0
-) -> tuple[np.ndarray, store.Counts]:
+) -> tuple[np.ndarray, Counts]:
     """F (8, 9, 2, 2), and counts with a row of vacuum."""
     vacuum = np.zeros(SCAN, bool)
     vacuum[0] = True
@@ -43,12 +46,12 @@ def scan(
 
 
 @pytest.fixture(scope="module")
-def first() -> tuple[np.ndarray, store.Counts]:
+def first() -> tuple[np.ndarray, Counts]:
     return scan(1)
 
 
 @pytest.fixture(scope="module")
-def learned(first: tuple[np.ndarray, store.Counts]) -> trained.Trained:
+def learned(first: tuple[np.ndarray, Counts]) -> trained.Trained:
     model = ccstae.learn(first[1], SETTINGS, "cpu")
     assert model is not None
     return model
@@ -286,7 +289,7 @@ def test_the_command_line_keeps_weights_and_uses_them(tmp_path: Path) -> None:
         made = MODEL.counts(random_deformations((4, 6), seed=seed), 1e5, seed=seed)
         with h5py.File(tmp_path / f"{seed}.h5", "w") as file:
             file["counts"] = made.counts
-            store.write_calibration(file, made.calibration, made.probe)
+            write_calibration(file, made.calibration, made.probe)
     done = command(
         "ccstae",
         "--counts",
@@ -309,9 +312,7 @@ def test_the_command_line_keeps_weights_and_uses_them(tmp_path: Path) -> None:
         )
         done = command("ccstae", *given, folder=tmp_path)
         assert done.returncode == 0, done.stderr
-    one, again, other = (
-        store.read_map(tmp_path / name) for name in ("one.h5", "with1.h5", "with2.h5")
-    )
+    one, again, other = (read_map(tmp_path / name) for name in ("one.h5", "with1.h5", "with2.h5"))
     assert one.F.tobytes() == again.F.tobytes()
     assert "weights" not in one.attributes
     assert other.attributes["weights"] == "kept/weights.safetensors"

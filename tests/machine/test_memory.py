@@ -79,10 +79,10 @@ def test_a_scene_is_drawn_on_the_cpu_from_where_the_gpu_is_full_on(
         drawer.tile = tile
         return drawer
 
-    simulate.simulate(config, "made", tmp_path / "cpu.h5", tmp_path / "cpu.optics.h5")
+    simulate.write(config, "made", tmp_path / "cpu.h5", tmp_path / "cpu.exact.h5")
     monkeypatch.setattr(simulate, "renderer", renderer)
     monkeypatch.setattr(device, "resolve", lambda given: "cuda")
-    simulate.simulate(config, "made", tmp_path / "gpu.h5", tmp_path / "gpu.optics.h5")
+    simulate.write(config, "made", tmp_path / "gpu.h5", tmp_path / "gpu.exact.h5")
     assert tiles == ["cuda"] * 5 + ["cpu"] * 2
     assert [
         line

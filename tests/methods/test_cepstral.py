@@ -10,8 +10,8 @@ import torch
 from synthetic import Model, errors, random_deformations
 
 from ccstae import geometry
-from ccstae.config.methods import CepstralSettings
 from ccstae.methods.cepstral import method as cepstral
+from ccstae.methods.cepstral.settings import CepstralSettings
 
 MODEL = Model(offset_px=(0.3, -0.2))
 

@@ -11,8 +11,8 @@ import pytest
 from synthetic import Model, errors, random_deformations
 
 from ccstae import geometry
-from ccstae.config.methods import ComSettings
 from ccstae.methods.com import method as com
+from ccstae.methods.com.settings import ComSettings
 
 MODEL = Model(offset_px=(0.3, -0.2))
 

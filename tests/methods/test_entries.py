@@ -7,9 +7,9 @@ import pytest
 import torch
 from synthetic import Model, random_deformations
 
-from ccstae.config.methods import CcstaeSettings
 from ccstae.methods.ccstae import entries, refine
 from ccstae.methods.ccstae import method as ccstae
+from ccstae.methods.ccstae.settings import CcstaeSettings
 
 
 def test_entries_are_told_apart_by_their_lattice_too():

@@ -13,9 +13,11 @@ import numpy as np
 import yaml
 from made_run import drawn_counts
 
-from ccstae.config import run as config
+from ccstae.config.run import Config, dump, parse
 from ccstae.evaluation import score
-from ccstae.io import store
+from ccstae.io import layout
+from ccstae.io.maps import Map, read_map
+from ccstae.io.truth import Truth, read_truth
 
 CONFIG = """
 name: other
@@ -43,18 +45,18 @@ seeds: {test: [1], tune: []}
 
 def made(
     scene: str, electrons: float, folder: Path, **microscope: float
-) -> tuple[config.Config, Path, store.Truth]:
+) -> tuple[Config, Path, Truth]:
     """The scene's counts and truth, simulated into a folder laid out as a run's."""
     data = yaml.safe_load(CONFIG)
     data["microscope"] |= microscope
     data["scenes"] = {scene: data["scenes"][scene]}
     data["noise"] = {"level": {"background": 0.25, "electrons": electrons}}
-    given = config.parse(data)
+    given = parse(data)
     counts = drawn_counts(given, scene, folder)
-    return given, counts, store.read_truth(score.truth_path(folder, scene))
+    return given, counts, read_truth(layout.truth_path(folder, scene))
 
 
-def mapped(given: config.Config, counts: Path, out: Path, folder: Path) -> store.Map:
+def mapped(given: Config, counts: Path, out: Path, folder: Path) -> Map:
     """The map that `ccstae map` makes, run in this folder."""
     words = [
         sys.executable,
@@ -68,13 +70,13 @@ def mapped(given: config.Config, counts: Path, out: Path, folder: Path) -> store
     ]
     words += ["--counts", str(counts), "--out", str(out)]
     done = subprocess.run(
-        words, cwd=folder, input=config.dump(given), capture_output=True, text=True, timeout=300
+        words, cwd=folder, input=dump(given), capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
-    return store.read_map(folder / out)
+    return read_map(folder / out)
 
 
-def ratio(answer: store.Map, truth: store.Truth, given: config.Config) -> np.ndarray:
+def ratio(answer: Map, truth: Truth, given: Config) -> np.ndarray:
     """Root mean square over the interior of each component's error over its bound, (4,)."""
     found = score.compare(truth, answer.F)
     inside = truth.region == truth.regions.index("interior")

@@ -10,6 +10,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import h5py
@@ -19,12 +20,12 @@ import torch
 from synthetic import Model, errors, random_deformations
 
 from ccstae import geometry
-from ccstae.config import run as config
-from ccstae.config.methods import SETTINGS
+from ccstae.config.methods import modules, settings
+from ccstae.config.run import Config, dump, parse
 from ccstae.errors import InputError
-from ccstae.io import store
-from ccstae.methods import base, external
-from ccstae.methods.run import run
+from ccstae.io.calibration import write_calibration
+from ccstae.io.maps import read_map
+from ccstae.methods import base, external, run
 from ccstae.methods.shared import sites
 
 MODEL = Model()
@@ -48,12 +49,12 @@ def counts_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("counts") / "w0.00_n100000.1.h5"
     with h5py.File(path, "w") as file:
         file["counts"] = made.counts
-        store.write_calibration(file, made.calibration, made.probe)
+        write_calibration(file, made.calibration, made.probe)
     return path
 
 
-def configured(methods: dict[str, Any]) -> config.Config:
-    return config.parse(
+def configured(methods: dict[str, Any]) -> Config:
+    return parse(
         {
             "name": "made",
             "device": "cpu",
@@ -74,23 +75,19 @@ def python(code: str, folder: Path) -> str:
     return shlex.join([sys.executable, str(script)])
 
 
-def test_every_method_with_settings_has_a_module_and_the_other_way_round() -> None:
-    assert set(base.REGISTRY) == set(SETTINGS)
-
-
 def test_an_unknown_method_is_refused_with_the_nearest_name(
     tmp_path: Path, counts_path: Path
 ) -> None:
     with pytest.raises(InputError, match="'temlate'; did you mean 'template'"):
-        run(configured({"template": {}}), "temlate", counts_path, tmp_path / "map.h5")
+        run.write(configured({"template": {}}), "temlate", counts_path, tmp_path / "map.h5")
     with pytest.raises(InputError, match="did you mean 'zero'"):
         base.load("zer")
 
 
 @pytest.mark.parametrize("method", ["zero", "com", "template"])
 def test_a_map_says_how_it_was_made(method: str, tmp_path: Path, counts_path: Path) -> None:
-    run(configured({"mine": {"method": method}}), "mine", counts_path, tmp_path / "map.h5")
-    answer = store.read_map(tmp_path / "map.h5", (2, 3))
+    run.write(configured({"mine": {"method": method}}), "mine", counts_path, tmp_path / "map.h5")
+    answer = read_map(tmp_path / "map.h5", (2, 3))
     assert np.isfinite(answer.F).all()
     assert answer.attributes["method"] == "mine"
     assert answer.attributes["device"] == "cpu"
@@ -98,10 +95,10 @@ def test_a_map_says_how_it_was_made(method: str, tmp_path: Path, counts_path: Pa
     assert 0 < answer.attributes["seconds"] < 60
     assert 2**24 < answer.attributes["peak_memory_bytes"] < 2**35
     assert json.loads(answer.attributes["versions"])["torch"] == torch.__version__
-    assert json.loads(answer.attributes["settings"]) == SETTINGS[method]().model_dump(mode="json")
+    assert json.loads(answer.attributes["settings"]) == settings(method)().model_dump(mode="json")
 
 
-@pytest.mark.parametrize("method", sorted(SETTINGS))
+@pytest.mark.parametrize("method", sorted(modules()))
 def test_two_runs_give_the_same_bytes(method: str, tmp_path: Path, counts_path: Path) -> None:
     small = {
         "ccstae-2023": {
@@ -114,13 +111,13 @@ def test_two_runs_give_the_same_bytes(method: str, tmp_path: Path, counts_path: 
         }
     }
     for name in ("one.h5", "other.h5"):
-        run(
+        run.write(
             configured({method: {"settings": small.get(method, {})}}),
             method,
             counts_path,
             tmp_path / name,
         )
-    one, other = (store.read_map(tmp_path / name) for name in ("one.h5", "other.h5"))
+    one, other = (read_map(tmp_path / name) for name in ("one.h5", "other.h5"))
     for field in ("F", "covariance", "label", "centre_px", "dictionary"):
         found, again = getattr(one, field), getattr(other, field)
         assert (found is None and again is None) or found.tobytes() == again.tobytes(), field
@@ -141,8 +138,8 @@ def test_another_processor_gives_nearly_the_same_map(
     method: str, tmp_path: Path, counts_path: Path
 ) -> None:
     made = configured({method: {}})
-    run(made, method, counts_path, tmp_path / "here.h5")
-    (tmp_path / "config.yaml").write_text(config.dump(made))
+    run.write(made, method, counts_path, tmp_path / "here.h5")
+    (tmp_path / "config.yaml").write_text(dump(made))
     words = [
         "ccstae",
         "map",
@@ -154,7 +151,7 @@ def test_another_processor_gives_nearly_the_same_map(
         "there.h5",
     ]
     subprocess.run(words, cwd=tmp_path, env=os.environ | PLAIN, check=True, capture_output=True)
-    here, there = (store.read_map(tmp_path / f"{name}.h5").F for name in ("here", "there"))
+    here, there = (read_map(tmp_path / f"{name}.h5").F for name in ("here", "there"))
     assert np.abs(here - there).max() < 1e-4
 
 
@@ -181,9 +178,9 @@ def test_another_processor_draws_the_same_counts() -> None:
 
 
 def test_zero_is_no_strain_everywhere(tmp_path: Path, counts_path: Path) -> None:
-    run(configured({"zero": {}}), "zero", counts_path, tmp_path / "map.h5")
+    run.write(configured({"zero": {}}), "zero", counts_path, tmp_path / "map.h5")
     np.testing.assert_array_equal(
-        store.read_map(tmp_path / "map.h5").F, np.broadcast_to(np.eye(2), (2, 3, 2, 2))
+        read_map(tmp_path / "map.h5").F, np.broadcast_to(np.eye(2), (2, 3, 2, 2))
     )
 
 
@@ -194,21 +191,22 @@ def test_zero_is_no_strain_everywhere(tmp_path: Path, counts_path: Path) -> None
 def test_an_answer_outside_the_contract_is_refused(
     F: np.ndarray, said: str, tmp_path: Path, counts_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(base, "load", lambda name: lambda counts, settings, device: base.Answer(F))
+    method = SimpleNamespace(map_strain=lambda counts, settings, device: base.Answer(F))
+    monkeypatch.setattr(base, "load", lambda name: method)
     with pytest.raises(InputError, match=said):
-        run(configured({"zero": {}}), "zero", counts_path, tmp_path / "map.h5")
+        run.write(configured({"zero": {}}), "zero", counts_path, tmp_path / "map.h5")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_program_from_outside_gets_a_checked_map(tmp_path: Path, counts_path: Path) -> None:
     command = python(OUTSIDE, tmp_path)
-    run(
+    run.write(
         configured({"mine": {"command": command, "settings": {"scale": 1.25}}}),
         "mine",
         counts_path,
         tmp_path / "maps" / "mine.h5",
     )
-    answer = store.read_map(tmp_path / "maps" / "mine.h5", (2, 3))
+    answer = read_map(tmp_path / "maps" / "mine.h5", (2, 3))
     np.testing.assert_array_equal(answer.F, np.broadcast_to(1.25 * np.eye(2), (2, 3, 2, 2)))
     assert answer.attributes["method"] == "mine"
     assert answer.attributes["command"] == command
@@ -246,7 +244,7 @@ def test_a_program_that_fails_is_quoted_and_leaves_nothing(
     with pytest.raises(
         InputError, match="methods.mine: .*" + said.replace(" | ", r" \| ")
     ) as caught:
-        run(configured({"mine": entry}), "mine", counts_path, tmp_path / "maps" / "mine.h5")
+        run.write(configured({"mine": entry}), "mine", counts_path, tmp_path / "maps" / "mine.h5")
     assert "\n" not in str(caught.value)
     assert list((tmp_path / "maps").iterdir()) == []
 
@@ -263,7 +261,9 @@ def test_a_command_that_cannot_start_says_so(
     command: str, said: str, tmp_path: Path, counts_path: Path
 ) -> None:
     with pytest.raises(InputError, match=said):
-        run(configured({"mine": {"command": command}}), "mine", counts_path, tmp_path / "map.h5")
+        run.write(
+            configured({"mine": {"command": command}}), "mine", counts_path, tmp_path / "map.h5"
+        )
 
 
 def test_a_command_never_meets_a_shell(tmp_path: Path, counts_path: Path) -> None:
@@ -273,7 +273,7 @@ def test_a_command_never_meets_a_shell(tmp_path: Path, counts_path: Path) -> Non
         "settings": {"a": f"$(touch {touched})"},
     }
     with pytest.raises(InputError, match="wrote no map file"):
-        run(configured({"mine": entry}), "mine", counts_path, tmp_path / "map.h5")
+        run.write(configured({"mine": entry}), "mine", counts_path, tmp_path / "map.h5")
     assert not touched.exists()
 
 
@@ -315,14 +315,14 @@ def test_the_example_of_the_documentation_is_a_method(tmp_path: Path) -> None:
     made = MODEL.counts(truth)
     with h5py.File(tmp_path / "clean.h5", "w") as file:
         file["counts"] = made.counts
-        store.write_calibration(file, made.calibration, made.probe)
-    run(
+        write_calibration(file, made.calibration, made.probe)
+    run.write(
         configured({"mine": {"command": python(code, tmp_path)}}),
         "mine",
         tmp_path / "clean.h5",
         tmp_path / "map.h5",
     )
-    assert np.abs(errors(store.read_map(tmp_path / "map.h5", (2, 3)).F, truth)).max() < 1e-4
+    assert np.abs(errors(read_map(tmp_path / "map.h5", (2, 3)).F, truth)).max() < 1e-4
 
 
 TOLD = OUTSIDE + '    file["own_strain"] = np.zeros((*scan, 4))\n    file.attrs["seconds"] = 1e-3\n'
@@ -331,20 +331,20 @@ TOLD = OUTSIDE + '    file["own_strain"] = np.zeros((*scan, 4))\n    file.attrs[
 def test_a_program_may_tell_its_mapping_time_and_its_own_strain(
     tmp_path: Path, counts_path: Path
 ) -> None:
-    run(
+    run.write(
         configured({"mine": {"command": python(TOLD, tmp_path)}}),
         "mine",
         counts_path,
         tmp_path / "map.h5",
     )
-    answer = store.read_map(tmp_path / "map.h5", (2, 3))
+    answer = read_map(tmp_path / "map.h5", (2, 3))
     assert answer.attributes["seconds"] == 1e-3
     np.testing.assert_array_equal(answer.own_strain, np.zeros((2, 3, 4)))
     entry = {"command": python(TOLD.replace("1e-3", "1e9"), tmp_path)}
     with pytest.raises(
         InputError, match=r"attribute seconds is 1000000000\.0; expected those of the mapping"
     ):
-        run(configured({"mine": entry}), "mine", counts_path, tmp_path / "map.h5")
+        run.write(configured({"mine": entry}), "mine", counts_path, tmp_path / "map.h5")
 
 
 @pytest.mark.parametrize(
@@ -373,13 +373,13 @@ def test_a_method_with_an_environment_of_its_own_may_fail(
     (tmp_path / "program.py").write_text("raise SystemExit('the lattice went missing')")
     if state is not None:
         external.interpreter("absent").write_text(state + "\n")
-    run(
+    run.write(
         configured({"peer": {"command": "python program.py", "environment": "absent"}}),
         "peer",
         counts_path,
         tmp_path / "map.h5",
     )
-    answer = store.read_map(tmp_path / "map.h5", (2, 3))
+    answer = read_map(tmp_path / "map.h5", (2, 3))
     assert np.isnan(answer.F).all()
     assert said in answer.attributes["error"]
     assert answer.attributes["seconds"] == 0
@@ -393,13 +393,13 @@ def test_a_method_with_an_environment_runs_in_its_python(
     (tmp_path / ".environments").mkdir()
     external.interpreter("own").write_text(sys.executable + "\n")
     (tmp_path / "program.py").write_text(OUTSIDE)
-    run(
+    run.write(
         configured({"peer": {"command": "python program.py", "environment": "own"}}),
         "peer",
         counts_path,
         tmp_path / "map.h5",
     )
-    assert "error" not in store.read_map(tmp_path / "map.h5", (2, 3)).attributes
+    assert "error" not in read_map(tmp_path / "map.h5", (2, 3)).attributes
 
 
 def test_an_environment_that_cannot_be_made_says_why_and_fails_nothing(tmp_path: Path) -> None:

@@ -11,12 +11,12 @@ from started import dictionary_of, scene, started
 from synthetic import Model, errors, random_deformations
 
 from ccstae import geometry
-from ccstae.config.methods import CcstaeSettings
 from ccstae.methods.ccstae import background as backgrounds
 from ccstae.methods.ccstae import dictionary as dictionaries
 from ccstae.methods.ccstae import encoder as encoders
 from ccstae.methods.ccstae import learn, refine, transformer
 from ccstae.methods.ccstae import method as ccstae
+from ccstae.methods.ccstae.settings import CcstaeSettings
 
 
 def test_score_and_information_are_the_derivatives_of_the_deviance():

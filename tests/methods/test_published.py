@@ -11,10 +11,10 @@ from synthetic import Model, errors, random_deformations
 from torch import Tensor
 
 from ccstae import geometry
-from ccstae.config.methods import Ccstae2023Settings
 from ccstae.errors import InputError
 from ccstae.methods.ccstae_2023 import losses, masks, network, train, warp
 from ccstae.methods.ccstae_2023 import method as ccstae_2023
+from ccstae.methods.ccstae_2023.settings import Ccstae2023Settings
 
 MODEL = Model()
 LIMITS = network.Limits(0.05, 0.1, 0.1, 2.0)

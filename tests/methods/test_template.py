@@ -12,10 +12,10 @@ import torch
 from synthetic import Model, errors, random_deformations
 
 from ccstae import geometry
-from ccstae.config.methods import TemplateSettings
 from ccstae.methods.shared import peaks
 from ccstae.methods.template import kernels
 from ccstae.methods.template import method as template
+from ccstae.methods.template.settings import TemplateSettings
 
 MODEL = Model(offset_px=(0.3, -0.2))
 PROBE = torch.from_numpy(MODEL.probe).double()

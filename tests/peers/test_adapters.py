@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from ccstae import geometry
-from ccstae.config import run as config
-from ccstae.io import store
+from ccstae.config.run import load
+from ccstae.io.calibration import write_calibration
+from ccstae.io.maps import read_map
 from ccstae.methods import external
 
 ROOT = Path(__file__).parents[2]
@@ -19,7 +20,7 @@ from synthetic import Model, errors, random_deformations  # noqa: E402
 MODEL = Model()
 PEERS = {
     id: entry
-    for id, entry in config.load(ROOT / "config" / "peers.yaml").methods.items()
+    for id, entry in load(ROOT / "config" / "peers.yaml").methods.items()
     if entry.environment
 }
 
@@ -39,9 +40,9 @@ def test_a_peer_finds_known_deformations(
     made = MODEL.counts(truth, 1e7)
     with h5py.File(tmp_path / "counts.h5", "w") as file:
         file["counts"] = made.counts
-        store.write_calibration(file, made.calibration, made.probe)
+        write_calibration(file, made.calibration, made.probe)
     external.run(peer, PEERS[peer], tmp_path / "counts.h5", tmp_path / "map.h5")
-    answer = store.read_map(tmp_path / "map.h5", (2, 3))
+    answer = read_map(tmp_path / "map.h5", (2, 3))
     assert "error" not in answer.attributes, answer.attributes["error"]
     assert np.abs(errors(answer.F, truth)).max() < 5e-3
     if (

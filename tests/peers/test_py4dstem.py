@@ -14,13 +14,14 @@ import pytest
 import torch
 
 from ccstae import geometry
-from ccstae.config.methods import TemplateSettings
-from ccstae.io import store
+from ccstae.io.calibration import write_calibration
+from ccstae.io.counts import read_counts
 from ccstae.methods import external
 from ccstae.methods.shared import peaks, windows
 from ccstae.methods.shared.sites import SiteFinder, nodes, rings
 from ccstae.methods.template import kernels
 from ccstae.methods.template import method as template
+from ccstae.methods.template.settings import TemplateSettings
 
 ROOT = Path(__file__).parents[2]
 from synthetic import Model, errors, random_deformations  # noqa: E402
@@ -42,7 +43,7 @@ def counts_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = MODEL.counts(TRUTH)
     with h5py.File(path, "w") as file:
         file["counts"] = made.counts
-        store.write_calibration(file, made.calibration, made.probe)
+        write_calibration(file, made.calibration, made.probe)
     return path
 
 
@@ -59,7 +60,7 @@ def theirs(script: str, counts: Path, out: Path, *, subpixel: str, words: bool) 
 
 @pytest.mark.parametrize("subpixel", SUBPIXEL)
 def test_disk_positions_agree(subpixel: str, tmp_path: Path, counts_path: Path) -> None:
-    counts = store.read_counts(counts_path)
+    counts = read_counts(counts_path)
     settings = TemplateSettings(kernel="flat", subpixel=SUBPIXEL[subpixel])
     hk = nodes(counts.calibration, counts.counts.shape)
     finder = SiteFinder.learn(counts, "cpu")
@@ -104,7 +105,7 @@ def test_strain_agrees(subpixel: str, tmp_path: Path, counts_path: Path) -> None
     ) as file:
         peer = file["F"][...]
     ours = template.map_strain(
-        store.read_counts(counts_path),
+        read_counts(counts_path),
         TemplateSettings(kernel="flat", subpixel=SUBPIXEL[subpixel]),
         "cpu",
     ).F

@@ -26,7 +26,7 @@ def names(paths: list[str]) -> set[str]:
     "given",
     [
         {"stage": "simulate", "scene": "heterostructure"},
-        {"stage": "limit", "scene": "heterostructure"},
+        {"stage": "truth", "scene": "heterostructure"},
         {"stage": "noise", "scene": "heterostructure", "level": "clean", "seed": 2},
         {
             "stage": "map",
@@ -62,7 +62,7 @@ def test_a_job_gets_its_own_settings_alone(config: Config) -> None:
     assert mapped.seeds.test == (2,)
     assert list(mapped.methods) == ["com"]
     assert "iterations: 4" in stages.one_line(mapped)  # defaults are watched as well
-    assert stages.narrow(config, "limit", scene="heterostructure").levels == config.levels
+    assert stages.narrow(config, "truth", scene="heterostructure").levels == config.levels
 
 
 def test_where_numbers_come_from_is_no_setting_of_the_simulation(config: Config) -> None:
@@ -79,53 +79,55 @@ def test_where_numbers_come_from_is_no_setting_of_the_simulation(config: Config)
 
 def test_another_device_simulates_nothing_anew(config: Config) -> None:
     other = config.model_copy(update={"device": "cpu"})
-    for stage in ("simulate", "limit"):
+    for stage in ("simulate", "truth"):
         assert stages.narrow(other, stage, scene="heterostructure") == stages.narrow(
             config, stage, scene="heterostructure"
         )
 
 
 def test_no_stage_depends_on_a_later_one(config: Config) -> None:
-    later = {"score.py", "tables.py", "figures/__init__.py", "report.py", "cli.py"}
-    assert not names(stages.sources(config, "simulate")) & (
-        later | {"noise.py", "limit.py", "methods/run.py"}
-    )
-    assert not names(stages.sources(config, "noise")) & (later | {"simulate.py", "methods/run.py"})
+    def rooms(stage: str, method: str | None = None) -> set[str]:
+        return {Path(name).parts[0] for name in names(stages.sources(config, stage, method))}
+
+    later = {"evaluation", "reporting", "gate", "cli.py"}
+    assert not rooms("simulate") & (later | {"methods"})
+    assert not rooms("noise") & (later | {"methods", "specimen"})
     for method in config.methods:
-        assert not names(stages.sources(config, "map", method)) & (
-            later | {"simulate.py", "limit.py"}
-        )
-    assert not names(stages.sources(config, "score")) & (later - {"score.py"})
+        assert not rooms("map", method) & (later | {"simulation", "specimen"})
+    assert not rooms("score") & {"reporting", "gate", "methods", "cli.py"}
+    assert not names(stages.sources(config, "simulate")) & {
+        "simulation/truth.py",
+        "simulation/bound.py",
+        "simulation/noise.py",
+    }
 
 
 def test_a_method_depends_on_its_own_files(config: Config) -> None:
     com, template, zero = (
         names(stages.sources(config, "map", method)) for method in ("com", "template", "zero")
     )
-    assert "methods/com.py" in com - template
-    assert "methods/template.py" in template - com
-    assert {"methods/zero.py", "methods/run.py", "store.py"} <= zero
-    assert not zero & {"methods/com.py", "methods/template.py"}
+    assert "methods/com/method.py" in com - template
+    assert "methods/template/method.py" in template - com
+    assert {"methods/zero.py", "methods/run.py", "io/counts.py"} <= zero
+    assert not zero & {"methods/com/method.py", "methods/template/method.py"}
 
 
 def test_the_simulator_depends_on_what_it_imports(config: Config) -> None:
     found = names(stages.sources(config, "simulate"))
     assert {
-        "simulate.py",
-        "optics.py",
+        "simulation/simulate.py",
+        "simulation/optics.py",
         "geometry.py",
-        "store.py",
-        "scenes/__init__.py",
-        "scenes/heterostructure.py",
+        "io/scene.py",
+        "specimen/build.py",
+        "specimen/heterostructure.py",
     } <= found
-    assert not any(
-        name.startswith("settings/") or name in ("config.py", "cli.py", "progress.py")
-        for name in found
-    )
+    plumbing = {"config", "cli.py", "machine/progress.py"}
+    assert not plumbing & (found | {Path(name).parts[0] for name in found})
 
 
 def test_the_report_depends_on_its_template(config: Config) -> None:
-    assert "templates/report.html.j2" in names(stages.sources(config, "report"))
+    assert "reporting/templates/report.html.j2" in names(stages.sources(config, "report"))
 
 
 def test_a_program_from_outside_is_a_source_where_it_is_a_file(

@@ -15,7 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ccstae import geometry
-from ccstae.config.run import Level
+from ccstae.config.levels import Level
 from ccstae.evaluation import score
 from ccstae.evaluation.dislocations import Circuits, Found
 from ccstae.reporting.figures import catalogue as figures

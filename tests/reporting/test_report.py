@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 from made_run import made_config
 
-from ccstae.config import run as config
+from ccstae.config.run import Config, dump
 from ccstae.errors import InputError
 from ccstae.evaluation import score
-from ccstae.io import atomic, store, tuned
+from ccstae.io import atomic, layout, tuned
+from ccstae.io.maps import read_map, write_map
 from ccstae.reporting import report, tables
 
 _VOID = {"meta", "img", "br", "hr", "link", "input"}
@@ -64,7 +65,7 @@ def folder(drawn_run: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(drawn_run, tmp_path / "made"))
 
 
-def made(folder: Path, settings: config.Config | None = None) -> Page:
+def made(folder: Path, settings: Config | None = None) -> Page:
     report.write(settings or made_config(), folder, folder / "report.html")
     return Page((folder / "report.html").read_text())
 
@@ -79,7 +80,7 @@ def test_the_report_holds_figures_tables_settings_and_provenance(folder: Path):
     for table in tables.make(made_config(), score.read(folder / "metrics.csv")):
         assert table.name in page.ids
         assert table.rows[-1][-1] in page.text
-    assert config.dump(made_config()).strip() in page.text
+    assert dump(made_config()).strip() in page.text
     assert platform.python_version() in page.text
     assert re.search(r"score\s*1\s*12\.2\s*105\s", page.text)  # one job, seconds, 100 MiB in MB
 
@@ -103,9 +104,9 @@ def test_what_is_printed_is_escaped(folder: Path):
 def change_settings(folder: Path, settings: dict[str, object]) -> None:
     """Other settings in the maps of `template` at one level."""
     for seed in made_config().seeds.test:
-        path = score.map_path(folder, "pair", made_config().levels[2], seed, "template")
-        answer = store.read_map(path)
-        store.write_map(
+        path = layout.map_path(folder, "pair", made_config().levels[2].name, seed, "template")
+        answer = read_map(path)
+        write_map(
             path,
             replace(answer, attributes={**answer.attributes, "settings": json.dumps(settings)}),
         )
@@ -133,12 +134,12 @@ def test_settings_chosen_by_search_are_shown(folder: Path):
             error_before=1.3456,
             tried=17,
         )
-        tuned.write(tuned.path(folder, "com", level), chosen)
+        tuned.write(layout.tuned_path(folder, "com", level.name), chosen)
     page = made(folder, settings)
     assert "tuned" in page.ids
     assert re.search(r"w 0.25, 1e5 e\s*1.35\s*1.23\s*17\s*1.875", page.text)
     assert "Settings chosen by search" not in made(folder).text
-    tuned.path(folder, "com", settings.levels[0]).unlink()
+    layout.tuned_path(folder, "com", settings.levels[0].name).unlink()
     with pytest.raises(InputError, match=r"tuned/com/\S+\.yaml: cannot be read"):
         made(folder, settings)
 

@@ -12,9 +12,12 @@ import pytest
 from made_run import SHAPE, made_config, made_map, made_truth
 
 from ccstae import geometry
-from ccstae.config import run as config
+from ccstae.config.methods import Method
+from ccstae.config.run import Config
 from ccstae.evaluation import score, throughput
-from ccstae.io import store
+from ccstae.io import layout
+from ccstae.io.maps import write_map
+from ccstae.io.truth import write_truth
 from ccstae.reporting import tables
 from ccstae.reporting.figures import catalogue as figures
 
@@ -27,7 +30,7 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     `absent` could not run.
     """
     folder = tmp_path_factory.mktemp("peers")
-    store.write_truth(folder / "scenes" / "pair.truth.h5", made_truth())
+    write_truth(folder / "scenes" / "pair.truth.h5", made_truth())
     loaded = settings()
     wrong = geometry.components(made_truth().F_probe)
     wrong[~made_truth().reference, 0] += 1e-3
@@ -43,10 +46,11 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 made_map("peer", F, own_strain=own),
                 failed,
             ):
-                store.write_map(
-                    score.map_path(folder, "pair", level, seed, answer.attributes["method"]), answer
+                write_map(
+                    layout.map_path(folder, "pair", level.name, seed, answer.attributes["method"]),
+                    answer,
                 )
-    score.score(loaded, folder, folder / "metrics.csv")
+    score.write(loaded, folder, folder / "metrics.csv")
     rows = [
         ("pair", 0.25, 1e5, m, n, r, 2.0, 96.0 * n + r, 3_000_000)
         for m in ("zero", "peer")
@@ -54,14 +58,14 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for r in range(3)
     ]
     pd.DataFrame(rows, columns=list(throughput.COLUMNS)).to_csv(
-        throughput.path(folder), index=False
+        Path(folder, layout.THROUGHPUT), index=False
     )
     return folder
 
 
-def settings() -> config.Config:
-    peer = config.Method(command="python peer.py", environment="py4dstem")
-    methods = {"zero": config.Method(), "peer": peer, "absent": peer}
+def settings() -> Config:
+    peer = Method(command="python peer.py", environment="py4dstem")
+    methods = {"zero": Method(), "peer": peer, "absent": peer}
     return made_config().model_copy(update={"methods": methods, "throughput": "w0.25_n100000"})
 
 
@@ -133,7 +137,7 @@ def test_speeds_on_one_core_and_on_all(made: dict[str, tables.Table]) -> None:
 
 def test_accuracy_against_speed_is_drawn(run_dir: Path) -> None:
     metrics = score.read(run_dir / "metrics.csv")
-    speeds = throughput.read(throughput.path(run_dir))
+    speeds = throughput.read(Path(run_dir, layout.THROUGHPUT))
     drawn = figures.speed.draw(
         figures.comparison.error_over_bound(metrics[metrics["background"] == 0.25]),
         speeds,

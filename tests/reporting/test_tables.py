@@ -10,14 +10,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ccstae.config import run as config
+from ccstae.config.run import load
 from ccstae.evaluation import score
 from ccstae.reporting import display, tables
 
 
 @pytest.fixture(scope="module")
 def made(run_dir: Path) -> dict[str, tables.Table]:
-    loaded = config.load(run_dir / "config.resolved.yaml")
+    loaded = load(run_dir / "config.resolved.yaml")
     return {table.name: table for table in tables.make(loaded, score.read(run_dir / "metrics.csv"))}
 
 
@@ -121,7 +121,7 @@ def test_cost(made: dict[str, tables.Table]):
 
 
 def test_written_tables(run_dir: Path, tmp_path: Path):
-    loaded = config.load(run_dir / "config.resolved.yaml")
+    loaded = load(run_dir / "config.resolved.yaml")
     tables.write(loaded, run_dir / "metrics.csv", tmp_path)
     names = {p.name for p in tmp_path.iterdir()}
     assert {f"headline.{kind}" for kind in ("csv", "md", "tex")} <= names
@@ -152,7 +152,7 @@ def test_written_tables(run_dir: Path, tmp_path: Path):
 
 
 def test_writing_twice_gives_the_same_bytes(run_dir: Path, tmp_path: Path):
-    loaded = config.load(run_dir / "config.resolved.yaml")
+    loaded = load(run_dir / "config.resolved.yaml")
     for name in ("a", "b"):
         tables.write(loaded, run_dir / "metrics.csv", tmp_path / name)
     first = {p.name: p.read_bytes() for p in (tmp_path / "a").iterdir()}

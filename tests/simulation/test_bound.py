@@ -8,8 +8,8 @@ from scipy.special import erf
 from synthetic import Model
 
 from ccstae import geometry
-from ccstae.config.run import Level
-from ccstae.io.store import Calibration
+from ccstae.config.levels import Level
+from ccstae.io.calibration import Calibration
 from ccstae.simulation import bound, noise, simulate, uniform
 
 

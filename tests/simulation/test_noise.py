@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ccstae.config.run import Level
+from ccstae.config.levels import Level
 from ccstae.simulation import noise
 
 

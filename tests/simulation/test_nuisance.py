@@ -14,10 +14,10 @@ import pytest
 
 from ccstae import geometry
 from ccstae.config.run import Config, load, parse
-from ccstae.io import store
-from ccstae.simulation import bound, nuisance, optics, simulate
+from ccstae.io.truth import Truth, read_truth
+from ccstae.simulation import nuisance, optics, simulate, truth
 from ccstae.simulation.exact import exact_truth
-from ccstae.specimen import build as scenes
+from ccstae.specimen.build import build_scene
 from ccstae.specimen.scene import Scene
 
 ROOT = Path(__file__).parents[2]
@@ -51,7 +51,7 @@ def made(
         }
     }
     config = parse(data)
-    scene = scenes.build(config, "made")
+    scene = build_scene(config, "made")
     return (
         config,
         scene,
@@ -185,12 +185,12 @@ def test_bad_pixels() -> None:
     assert (other != dead).any()
 
 
-def run(folder: Path, **nuisances: Any) -> tuple[Path, store.Truth]:
+def run(folder: Path, **nuisances: Any) -> tuple[Path, Truth]:
     config, _, _ = made(**nuisances)
-    paths = [folder / name for name in ("made.h5", "optics.h5", "made.truth.h5")]
-    simulate.simulate(config, "made", *paths[:2])
-    bound.write_limits(config, "made", *paths)
-    return paths[2], store.read_truth(paths[2])
+    paths = [folder / name for name in ("made.h5", "exact.h5", "made.truth.h5")]
+    simulate.write(config, "made", *paths[:2])
+    truth.write(config, "made", *paths)
+    return paths[2], read_truth(paths[2])
 
 
 def test_the_truth_file_tells_of_them_and_the_limit_counts_them(tmp_path: Path) -> None:

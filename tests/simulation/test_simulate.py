@@ -19,11 +19,11 @@ from exact import SMALL, WARM, disks, made, patterns_at
 
 from ccstae import geometry
 from ccstae.config.run import Config, dump
+from ccstae.config.scenes import Scan
 from ccstae.io import atomic
 from ccstae.simulation import optics, simulate
 from ccstae.simulation.exact import REGIONS, exact_truth
-from ccstae.specimen import build as scenes
-from ccstae.specimen.scene import Scene
+from ccstae.specimen.scene import Scene, scan_positions
 
 
 @cache
@@ -187,7 +187,7 @@ def test_a_run_that_was_killed_goes_on_where_it_was(
         "--out",
         str(killed / "made.h5"),
         "--optics",
-        str(killed / "optics.h5"),
+        str(killed / "exact.h5"),
     ]
     run = subprocess.Popen(
         [sys.executable, "-c", "from ccstae.cli import main; main()", *words],
@@ -209,12 +209,12 @@ def test_a_run_that_was_killed_goes_on_where_it_was(
         return plain(self, scene, positions)
 
     monkeypatch.setattr(simulate.Renderer, "tile", counted)
-    simulate.simulate(config, "made", killed / "made.h5", killed / "optics.h5")
+    simulate.write(config, "made", killed / "made.h5", killed / "exact.h5")
     assert len(drawn) == 8 - len(done)
-    simulate.simulate(config, "made", whole / "made.h5", whole / "optics.h5")
-    for name in ("made.h5", "optics.h5"):
+    simulate.write(config, "made", whole / "made.h5", whole / "exact.h5")
+    for name in ("made.h5", "exact.h5"):
         assert (killed / name).read_bytes() == (whole / name).read_bytes()
-    assert sorted(path.name for path in killed.iterdir()) == ["made.h5", "optics.h5"]
+    assert sorted(path.name for path in killed.iterdir()) == ["made.h5", "exact.h5"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="room is set aside on Linux")
@@ -235,7 +235,7 @@ def test_half_of_the_files_is_begun_anew(tmp_path: Path, monkeypatch: pytest.Mon
     tile counts as done.
     """
     config, plain = small_run(), simulate._publish
-    scene_path, optics_path = tmp_path / "made.h5", tmp_path / "optics.h5"
+    scene_path, exact_path = tmp_path / "made.h5", tmp_path / "exact.h5"
 
     def once(part: Path, path: Path) -> None:
         plain(part, path)
@@ -244,15 +244,13 @@ def test_half_of_the_files_is_begun_anew(tmp_path: Path, monkeypatch: pytest.Mon
     with monkeypatch.context() as patch:
         patch.setattr(simulate, "_publish", once)
         with pytest.raises(KeyboardInterrupt):
-            simulate.simulate(config, "made", scene_path, optics_path)
+            simulate.write(config, "made", scene_path, exact_path)
     assert not scene_path.exists()
-    simulate.simulate(config, "made", scene_path, optics_path)
-    again = [path.read_bytes() for path in (scene_path, optics_path)]
-    simulate.simulate(
-        config, "made", tmp_path / "whole" / "made.h5", tmp_path / "whole" / "optics.h5"
-    )
+    simulate.write(config, "made", scene_path, exact_path)
+    again = [path.read_bytes() for path in (scene_path, exact_path)]
+    simulate.write(config, "made", tmp_path / "whole" / "made.h5", tmp_path / "whole" / "exact.h5")
     assert again == [
-        (tmp_path / "whole" / path.name).read_bytes() for path in (scene_path, optics_path)
+        (tmp_path / "whole" / path.name).read_bytes() for path in (scene_path, exact_path)
     ]
 
 
@@ -266,8 +264,8 @@ def test_tiles_of_other_settings_are_not_taken(
         with monkeypatch.context() as patch:
             patch.setattr(simulate, "_publish", stop)
             with pytest.raises(KeyboardInterrupt):
-                simulate.simulate(
-                    small_run(tile_A), "made", tmp_path / "made.h5", tmp_path / "optics.h5"
+                simulate.write(
+                    small_run(tile_A), "made", tmp_path / "made.h5", tmp_path / "exact.h5"
                 )
         kept = list((tmp_path / ".made.h5.tiles").iterdir())
         assert len(kept) == 1
@@ -275,7 +273,7 @@ def test_tiles_of_other_settings_are_not_taken(
 
 
 def test_tiles_cover_the_scan_once_and_fit_in_memory() -> None:
-    positions = scenes.base.scan_positions(scenes.base.Scan(shape=(256, 250), step_A=2))
+    positions = scan_positions(Scan(shape=(256, 250), step_A=2))
     for tile_A in (0.0, 260.0, 4000.0):
         seen = np.zeros((256, 250), int)
         for rows, columns in simulate.tiles_of(positions[: 256 if tile_A else 3], tile_A, 200):
@@ -285,7 +283,7 @@ def test_tiles_cover_the_scan_once_and_fit_in_memory() -> None:
 
 
 def test_tiles_are_of_nearly_one_size() -> None:
-    positions = scenes.base.scan_positions(scenes.base.Scan(shape=(32, 33), step_A=32))
+    positions = scan_positions(Scan(shape=(32, 33), step_A=32))
     sizes = {
         (rows.stop - rows.start, columns.stop - columns.start)
         for rows, columns in simulate.tiles_of(positions, 400.0, 128)

@@ -15,7 +15,7 @@ from ccstae import geometry
 from ccstae.config.run import Config, load, parse
 from ccstae.simulation import optics, simulate, uniform
 from ccstae.simulation.exact import REGIONS, exact_truth
-from ccstae.specimen import build as scenes
+from ccstae.specimen.build import build_scene
 from ccstae.specimen.local import LocalScene
 
 ROOT = Path(__file__).parents[2]
@@ -29,7 +29,7 @@ def made(scene: dict[str, Any], **changes: Any) -> tuple[Config, Any]:
         data[part] |= values
     data["scenes"] = {"made": {"scan": SCAN, "materials": ["WS2"], **scene}}
     config = parse(data)
-    return config, scenes.build(config, "made")
+    return config, build_scene(config, "made")
 
 
 STRAINED = {"kind": "uniform", "exx": 0.013, "eyy": -0.006, "exy": 0.004, "rotation_deg": 7}
@@ -198,7 +198,7 @@ def test_the_published_geometry() -> None:
     data = config.model_dump(mode="json")
     data["scenes"] = {"made": {"kind": "uniform", "materials": ["WS2"], "scan": SCAN}}
     small = parse(data)
-    scene = scenes.build(small, "made")
+    scene = build_scene(small, "made")
     pattern = simulate.renderer(small, scene).tile(scene, scene.positions[:1, :1])[0][0, 0]
     hk = geometry.lattice_nodes(scene.nominal, 1.01 * np.linalg.norm(scene.nominal @ [1, 1]))
     at = centroids(pattern, scene.nominal, hk, small)

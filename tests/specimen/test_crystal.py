@@ -8,7 +8,7 @@ import ase
 import numpy as np
 import pytest
 
-from ccstae.config.microscope import Material
+from ccstae.config.materials import Material
 from ccstae.errors import InputError
 from ccstae.specimen.crystal import Crystal, along_zone_axis, crystal
 

@@ -16,7 +16,7 @@ from scipy.spatial import cKDTree
 from ccstae import geometry
 from ccstae.config.run import Config, load, parse
 from ccstae.errors import InputError
-from ccstae.specimen import build as scenes
+from ccstae.specimen.build import build_scene
 from ccstae.specimen.heterostructure import Heterostructure
 from ccstae.specimen.polycrystal import Polycrystal
 from ccstae.specimen.scene import Flake
@@ -42,7 +42,7 @@ def config(**scene: Any) -> Config:
 
 
 def build(**scene: Any) -> Any:
-    return scenes.build(config(**scene), "made")
+    return build_scene(config(**scene), "made")
 
 
 @pytest.fixture(autouse=True)
@@ -198,7 +198,7 @@ def test_atoms_do_not_depend_on_the_box(id: str) -> None:
     """A box holds the atoms of its halves (for one lattice a position, of any part round the same
     centre), and no atom twice.
     """
-    scene = scenes.build(EVERY, id)
+    scene = build_scene(EVERY, id)
     whole, numbers = scene.atoms((-60.0, -40.0, 60.0, 40.0))
     if isinstance(scene, Flake | Polycrystal):
         parts = [scene.atoms(box) for box in ((-60.0, -40.0, 3.0, 40.0), (3.0, -40.0, 60.0, 40.0))]
@@ -272,7 +272,7 @@ def test_grains_have_the_strains_and_rotations_asked_for() -> None:
 
 
 def test_a_rotation_scene_sweeps_more_than_the_symmetry_at_small_strain() -> None:
-    scene = scenes.build(EVERY, "rotation")
+    scene = build_scene(EVERY, "rotation")
     parts = geometry.components(scene.deformation(scene.positions))
     assert np.ptp(parts[..., 3]) > np.deg2rad(60)
     assert np.diff(parts[0, 3:, 3]).std() < 1e-12
@@ -297,7 +297,7 @@ def test_a_ramp_sweeps_every_component() -> None:
 
 @pytest.mark.parametrize("id", EVERY.scenes)
 def test_every_scene_has_a_reference(id: str) -> None:
-    scene = scenes.build(EVERY, id)
+    scene = build_scene(EVERY, id)
     chosen = scene.reference(scene.positions)
     assert 0 < chosen.sum() < chosen.size
     parts = geometry.components(np.median(scene.deformation(scene.positions)[chosen], 0))
@@ -312,7 +312,7 @@ def test_every_scene_has_a_reference(id: str) -> None:
 def test_the_shipped_labels_are_what_the_readme_says() -> None:
     y, x = np.mgrid[-1:1:16j, -1:1:16j]
     grain = x + 0.3 * y > 0.1
-    parts = geometry.components(scenes.build(EVERY, "labelled").F)
+    parts = geometry.components(build_scene(EVERY, "labelled").F)
     np.testing.assert_allclose(parts[..., 0], np.where(grain, 0.01, 0), atol=1e-8)
     np.testing.assert_allclose(parts[..., 1], np.where(grain, -0.01, 0), atol=1e-8)
     np.testing.assert_allclose(parts[..., 2], 0.01 * np.clip(y, 0, 1) ** 2, atol=1e-8)
@@ -375,4 +375,4 @@ def test_a_scene_that_leaves_its_reference_is_refused() -> None:
 
 
 def test_heterostructure_is_a_flake() -> None:
-    assert isinstance(scenes.build(EVERY, "heterostructure"), Heterostructure)
+    assert isinstance(build_scene(EVERY, "heterostructure"), Heterostructure)

@@ -13,7 +13,7 @@ from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
 from ccstae import geometry
-from ccstae.config.microscope import Material
+from ccstae.config.materials import Material
 from ccstae.errors import InputError
 from ccstae.simulation import optics, simulate
 from ccstae.specimen.crystal import crystal

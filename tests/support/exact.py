@@ -17,7 +17,7 @@ from ccstae import geometry
 from ccstae.config.run import Config, load, parse
 from ccstae.simulation import optics, simulate
 from ccstae.simulation.exact import exact_truth
-from ccstae.specimen import build as scenes
+from ccstae.specimen.build import build_scene
 from ccstae.specimen.scene import Atoms, Box, Scene
 
 ROOT = Path(__file__).parents[2]
@@ -54,7 +54,7 @@ def made(scene: dict[str, Any], **changes: dict[str, Any]) -> tuple[Config, Scen
         data[part] |= values
     data["scenes"] = {"made": data["scenes"].get(scene["kind"], {"materials": ["WS2"]}) | scene}
     config = parse(data)
-    return config, scenes.build(config, "made")
+    return config, build_scene(config, "made")
 
 
 def step_A(scene: Scene) -> float:

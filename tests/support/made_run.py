@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 
 from ccstae import geometry
-from ccstae.config import run as config
-from ccstae.config.run import Level
-from ccstae.evaluation import score
-from ccstae.io import store
-from ccstae.simulation import bound, noise, simulate
+from ccstae.config.levels import Level
+from ccstae.config.run import Config, parse
+from ccstae.io import layout
+from ccstae.io.maps import Map
+from ccstae.io.truth import Truth
+from ccstae.simulation import noise, simulate
+from ccstae.simulation import truth as truth_file
 
 SHAPE = (12, 16)
 LIMIT = (1e-3, 2e-3, 1e-3, 5e-4)  # of the noisy level of w = 0.25; the other levels scale it
@@ -20,25 +22,25 @@ LEVELS = {(0.0, 1e5): 0.5, (0.25, 1e5): 1.0, (0.0, 1e4): 2.0}
 METHODS = ("zero", "com", "template", "ccstae")
 
 
-def drawn_counts(given: config.Config, scene: str, folder: Path) -> Path:
+def drawn_counts(given: Config, scene: str, folder: Path) -> Path:
     """Counts of a scene at the config's first level and seed 1, simulated, with its truth, into a
     folder laid out as a run's.
     """
     clean, optics, level = (
         folder / "scenes" / f"{scene}.h5",
-        folder / "optics.h5",
+        folder / "exact.h5",
         given.levels[0].name,
     )
     counts = folder / "counts" / scene / f"{level}.1.h5"
-    simulate.simulate(given, scene, clean, optics)
-    bound.write_limits(given, scene, clean, optics, score.truth_path(folder, scene))
-    noise.draw(given, scene, level, 1, clean, counts)
+    simulate.write(given, scene, clean, optics)
+    truth_file.write(given, scene, clean, optics, layout.truth_path(folder, scene))
+    noise.write(given, scene, level, 1, clean, counts)
     return counts
 
 
-def made_config() -> config.Config:
+def made_config() -> Config:
     """Two materials, one scene, the levels above and the noise-free one, four methods."""
-    return config.parse(
+    return parse(
         {
             "name": "made",
             "materials": {
@@ -63,7 +65,7 @@ def made_config() -> config.Config:
     )
 
 
-def made_truth() -> store.Truth:
+def made_truth() -> Truth:
     """Two rows of vacuum at the bottom, one of edge; WS2 left, WSe2 right of an interface two
     columns wide; strain everywhere.
     """
@@ -81,7 +83,7 @@ def made_truth() -> store.Truth:
     label[10:] = 0
     region = np.full(SHAPE, 1, np.int8)
     region[:, 7:9], region[9], region[10:] = 2, 3, 0
-    return store.Truth(
+    return Truth(
         F=F,
         F_probe=F,
         label=label,
@@ -96,7 +98,7 @@ def made_truth() -> store.Truth:
     )
 
 
-def made_map(method: str, F: np.ndarray, **extra: Any) -> store.Map:
+def made_map(method: str, F: np.ndarray, **extra: Any) -> Map:
     attributes = {
         "method": method,
         "settings": {"device": "cpu"},
@@ -104,10 +106,10 @@ def made_map(method: str, F: np.ndarray, **extra: Any) -> store.Map:
         "device": "cpu",
         "peak_memory_bytes": 3_000_000,
     }
-    return store.Map(F, {**attributes, "versions": {"numpy": np.__version__}}, **extra)
+    return Map(F, {**attributes, "versions": {"numpy": np.__version__}}, **extra)
 
 
-def noisy(truth: store.Truth, scale: np.ndarray, seed: int) -> np.ndarray:
+def noisy(truth: Truth, scale: np.ndarray, seed: int) -> np.ndarray:
     """The truth with Gaussian errors of the given standard deviations in its components, none in
     the reference region.
     """

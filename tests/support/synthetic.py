@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from scipy.special import erf
 
 from ccstae import geometry
-from ccstae.io.store import Calibration, Counts
+from ccstae.io.calibration import Calibration
+from ccstae.io.counts import Counts
 
 Array = NDArray[np.float64]
 

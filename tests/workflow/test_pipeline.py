@@ -11,6 +11,7 @@ from made_run import drawn_counts
 
 from ccstae.config.run import parse
 from ccstae.evaluation import score
+from ccstae.io import layout
 from ccstae.methods import run
 
 # What a user would write: nothing here is known to the package.
@@ -58,8 +59,8 @@ def test_entries_of_a_config_are_all_it_takes(scene: str, tmp_path: Path) -> Non
     level = config.levels[0]
     counts = drawn_counts(config, scene, tmp_path)
     for method in config.methods:
-        run.run(config, method, counts, score.map_path(tmp_path, scene, level, 1, method))
-    score.score(config, tmp_path, tmp_path / "metrics.csv")
+        run.write(config, method, counts, layout.map_path(tmp_path, scene, level.name, 1, method))
+    score.write(config, tmp_path, tmp_path / "metrics.csv")
     table = score.read(tmp_path / "metrics.csv")
     errors = table[
         (table.metric == "rmse") & (table.quantity == "exx") & (table.region == "interior")

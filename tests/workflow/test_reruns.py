@@ -74,15 +74,15 @@ EDITS = {
         comment,
         {"map": ON_MODEL * DATA_SETS, **SCORED},
     ),
-    "the bound": ("ccstae/simulation/bound.py", comment, {"limit": 1, **SCORED}),
+    "the bound": ("ccstae/simulation/bound.py", comment, {"truth": 1, **SCORED}),
     "the simulator": (
         "ccstae/simulation/simulate.py",
         comment,
-        {"simulate": 1, "limit": 1, "noise": DATA_SETS, "map": METHODS * DATA_SETS, **SCORED},
+        {"simulate": 1, "truth": 1, "noise": DATA_SETS, "map": METHODS * DATA_SETS, **SCORED},
     ),
-    "how settings are written": ("ccstae/config/methods.py", comment, {}),
+    "how settings are written": ("ccstae/methods/com/settings.py", comment, {}),
     "a default": (
-        "ccstae/config/methods.py",
+        "ccstae/methods/com/settings.py",
         replace("iterations: int = Field(4,", "iterations: int = Field(5,"),
         {"resolve": 1, "map": DATA_SETS, **SCORED},
     ),
@@ -99,7 +99,7 @@ EDITS = {
     "a new level": (
         "config/ci.yaml",
         replace("[0, 0.5]", "[0, 0.5, 0.7]"),
-        {"resolve": 1, "limit": 1, "noise": SEEDS, "map": METHODS * SEEDS, **SCORED},
+        {"resolve": 1, "truth": 1, "noise": SEEDS, "map": METHODS * SEEDS, **SCORED},
     ),
     "where a number comes from": (
         "config/ci.yaml",
@@ -142,7 +142,7 @@ def test_the_run_is_exactly_the_given_file(finished: Checkout) -> None:
     }
     path = finished.path / "small.yaml"
     path.write_text(json.dumps(small))
-    expected = {"resolve": 1, "simulate": 1, "limit": 1, "noise": 1, "map": 1, **SCORED}
+    expected = {"resolve": 1, "simulate": 1, "truth": 1, "noise": 1, "map": 1, **SCORED}
     assert finished.plan("--configfile", str(path)) == expected
 
 
@@ -155,7 +155,7 @@ def test_a_tuned_method_is_tuned_on_a_field_and_seed_of_its_own(checkout: Checko
     ]
     for old, new in edit:
         checkout.edit("config/ci.yaml", replace(old, new))
-    of_it = {"simulate": 1, "limit": 1, "noise": 3, "tune": 3, "map": DATA_SETS}
+    of_it = {"simulate": 1, "truth": 1, "noise": 3, "tune": 3, "map": DATA_SETS}
     assert checkout.plan(*CI) == {"resolve": 1, **of_it, **SCORED}
     done = checkout.snakemake(*CI)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -181,7 +181,7 @@ def test_counts_go_after_use_unless_kept(checkout: Checkout) -> None:
     done = checkout.snakemake(*CI)
     assert done.returncode == 0, done.stderr
     assert not list(checkout.path.glob("results/gone/counts/**/*.h5"))
-    assert not list(checkout.path.glob("results/gone/scenes/**/optics.h5"))
+    assert not list(checkout.path.glob("results/gone/scenes/**/exact.h5"))
     assert len(list(checkout.path.glob("results/gone/maps/**/*.h5"))) == METHODS * DATA_SETS
     assert checkout.plan(*CI) == {}
 

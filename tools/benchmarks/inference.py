@@ -20,10 +20,10 @@ from pathlib import Path
 
 import torch
 
-from ccstae.config.methods import CcstaeSettings
-from ccstae.config.run import Level
-from ccstae.io.store import Counts
+from ccstae.config.levels import Level
+from ccstae.io.counts import Counts
 from ccstae.methods.ccstae import method as ccstae
+from ccstae.methods.ccstae.settings import CcstaeSettings
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "support"))
 import synthetic

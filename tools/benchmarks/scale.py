@@ -50,7 +50,7 @@ def main() -> None:
                 "--out",
                 f"{folder}/scene.h5",
                 "--optics",
-                f"{folder}/optics.h5",
+                f"{folder}/exact.h5",
             ]
             command = [
                 sys.executable,

@@ -41,7 +41,7 @@ import torch
 from ccstae.config.run import Config, load
 from ccstae.machine import device
 from ccstae.simulation import detector, optics, simulate
-from ccstae.specimen import build as scenes
+from ccstae.specimen.build import build_scene
 from ccstae.specimen.scene import Scene, scan_positions
 
 TOGETHER = 64  # patterns that abTEM holds at a time
@@ -57,7 +57,7 @@ def main() -> None:
         }
     )
     config = load(options.config)
-    scene = scenes.build(config, options.scene or next(iter(config.scenes)))
+    scene = build_scene(config, options.scene or next(iter(config.scenes)))
     win = optics.window(config.microscope, config.simulation)
     drawer = simulate.Renderer(config, win, device.resolve(config.device))
     side = int(np.ceil(np.sqrt(options.patterns)))

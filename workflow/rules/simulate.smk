@@ -4,7 +4,7 @@ rule simulate:
         sources=stages.sources(RUN, "simulate"),
     output:
         scene="<results>/scenes/{scene}.h5",
-        optics=disposable("<results>/scenes/{scene}/optics.h5"),
+        exact=disposable("<results>/scenes/{scene}/exact.h5"),
     log:
         "<logs>/simulate/{scene}.log",
     benchmark:
@@ -23,4 +23,4 @@ rule simulate:
         "simulate {wildcards.scene}"
     shell:
         "ccstae --threads {threads} --log {log:q} simulate - {wildcards.scene:q}"
-        " --device {resources.device} --out {output.scene:q} --optics {output.optics:q} <<< {params.config:q}"
+        " --device {resources.device} --out {output.scene:q} --exact {output.exact:q} <<< {params.config:q}"

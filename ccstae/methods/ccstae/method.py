@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ccstae import geometry
-from ccstae.config.methods import CcstaeSettings
-from ccstae.io.store import Counts
+from ccstae.io.counts import Counts
 from ccstae.machine.device import batch, side_by_side
 from ccstae.methods.base import Answer
 from ccstae.methods.ccstae import encoder as encoders
@@ -31,6 +30,7 @@ from ccstae.methods.ccstae import learn as learning
 from ccstae.methods.ccstae.dictionary import Dictionary
 from ccstae.methods.ccstae.encoder import Encoded
 from ccstae.methods.ccstae.refine import STEPS, State, covariance_of_M
+from ccstae.methods.ccstae.settings import CcstaeSettings
 from ccstae.methods.ccstae.solve import solve
 from ccstae.methods.ccstae.trained import Trained
 from ccstae.methods.ccstae.trained import (

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from ccstae.config.methods import CcstaeSettings
 from ccstae.errors import InputError
 from ccstae.io import weights
+from ccstae.io.counts import Counts
 from ccstae.io.hdf5 import short
-from ccstae.io.store import Counts
 from ccstae.methods.ccstae import entries, spline
 from ccstae.methods.ccstae.dictionary import Dictionary, patch_pixels
 from ccstae.methods.ccstae.encoder import Encoder
+from ccstae.methods.ccstae.settings import CcstaeSettings
 from ccstae.methods.shared.sites import SiteFinder, disk_radius_px
 
 METHOD = "ccstae"

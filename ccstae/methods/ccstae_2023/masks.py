@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ccstae import geometry
-from ccstae.io.store import Counts
+from ccstae.io.counts import Counts
 from ccstae.methods.ccstae_2023.network import rotation
 from ccstae.methods.shared import sites, windows
 

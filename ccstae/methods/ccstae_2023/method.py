@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from ccstae import geometry
-from ccstae.config.methods import Ccstae2023Settings
-from ccstae.io.store import Counts
+from ccstae.io.counts import Counts
 from ccstae.methods.base import Answer
 from ccstae.methods.ccstae_2023 import masks, train
+from ccstae.methods.ccstae_2023.settings import Ccstae2023Settings
 
 _BARE = 0.3  # a picture whose spots are this faint beside the brightest picture's is background
 

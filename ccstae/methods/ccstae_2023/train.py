@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ccstae.config.methods import Ccstae2023Settings
 from ccstae.errors import InputError
 from ccstae.machine.device import batch
 from ccstae.methods.ccstae_2023 import losses, network, warp
 from ccstae.methods.ccstae_2023.masks import Masks
+from ccstae.methods.ccstae_2023.settings import Ccstae2023Settings
 
 _INFERENCE = 64  # patterns at a time
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import torch
 
-from ccstae.config.methods import CcstaeSettings
-from ccstae.io.store import Counts
+from ccstae.io.counts import Counts
 from ccstae.methods.base import Answer
 from ccstae.methods.ccstae import method as ccstae
 from ccstae.methods.ccstae.method import learn as learn
 from ccstae.methods.ccstae.refine import covariance_of_M, inverse
+from ccstae.methods.ccstae.settings import CcstaeSettings
 from ccstae.methods.ccstae.trained import Trained
 from ccstae.methods.ccstae.trained import load as load
 from ccstae.methods.ccstae.trained import save as save

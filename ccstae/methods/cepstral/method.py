@@ -29,9 +29,9 @@ import torch
 from torch import Tensor
 
 from ccstae import geometry
-from ccstae.config.methods import CepstralSettings
-from ccstae.io.store import Counts
+from ccstae.io.counts import Counts
 from ccstae.methods.base import Answer
+from ccstae.methods.cepstral.settings import CepstralSettings
 from ccstae.methods.shared import lattice_fit, sites, windows
 from ccstae.methods.shared.background import EDGE_PX, near, radial
 from ccstae.methods.shared.peaks import maximum

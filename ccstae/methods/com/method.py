@@ -16,9 +16,9 @@ import math
 import torch
 from torch import Tensor
 
-from ccstae.config.methods import ComSettings
-from ccstae.io.store import Counts
+from ccstae.io.counts import Counts
 from ccstae.methods.base import Answer
+from ccstae.methods.com.settings import ComSettings
 from ccstae.methods.shared import lattice_fit, windows
 from ccstae.methods.shared.background import EDGE_PX, radial
 from ccstae.methods.shared.lattice_fit import LatticeFit

@@ -29,7 +29,8 @@ import torch
 from torch import Tensor
 
 from ccstae import geometry
-from ccstae.io.store import Calibration, Counts
+from ccstae.io.calibration import Calibration
+from ccstae.io.counts import Counts
 from ccstae.methods.base import Answer
 from ccstae.methods.shared import windows
 from ccstae.methods.shared.lattice_fit import LatticeFit

@@ -16,14 +16,14 @@ import math
 import torch
 from torch import Tensor
 
-from ccstae.config.methods import TemplateSettings
-from ccstae.io.store import Counts
+from ccstae.io.counts import Counts
 from ccstae.methods.base import Answer
 from ccstae.methods.shared import lattice_fit, peaks, windows
 from ccstae.methods.shared.background import EDGE_PX, without_beam
 from ccstae.methods.shared.lattice_fit import LatticeFit
 from ccstae.methods.shared.sites import Located, SiteFinder, nodes, one_hot_rings, strain, track
 from ccstae.methods.template import kernels
+from ccstae.methods.template.settings import TemplateSettings
 
 
 class Matcher:

@@ -13,11 +13,15 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ccstae.config.run import Config, Level
+from ccstae.config.levels import Level
+from ccstae.config.run import Config
 from ccstae.evaluation import score, throughput
 from ccstae.evaluation.dislocations import circuits, find
 from ccstae.evaluation.score import shown_level
-from ccstae.io import store
+from ccstae.io import layout
+from ccstae.io.maps import read_map
+from ccstae.io.scene import read_patterns
+from ccstae.io.truth import read_truth
 from ccstae.reporting import display, side_by_side
 from ccstae.reporting.figures import (
     dislocations,
@@ -136,7 +140,7 @@ def catalogue(config: Config) -> list[Entry]:
 def write(config: Config, run_dir: Path, figures_dir: Path) -> None:
     """Draw every figure of a run as PNG and PDF. InputError names what is missing."""
     run_dir, figures_dir = Path(run_dir), Path(figures_dir)
-    metrics = score.read(run_dir / "metrics.csv")
+    metrics = score.read(run_dir / layout.METRICS)
     with style.styled():
         for scene in config.scored:
             for name, drawn in _of_scene(
@@ -154,7 +158,9 @@ def _of_scene(
         if along[axis].nunique() > 1:
             yield name, error.draw(along, list(config.methods), axis)
 
-    speeds = throughput.read(throughput.path(run_dir)) if config.throughput else throughput.NONE
+    speeds = (
+        throughput.read(Path(run_dir, layout.THROUGHPUT)) if config.throughput else throughput.NONE
+    )
     if scene in set(speeds["scene"]):
         measured = metrics[
             (metrics["background"] == speeds["background"].iloc[0])
@@ -171,7 +177,7 @@ def _of_scene(
         )
 
     settings = config.scenes[scene]
-    exact = store.read_truth(score.truth_path(run_dir, scene))
+    exact = read_truth(layout.truth_path(run_dir, scene))
     level = Level(**dict(zip(("background", "electrons"), shown_level(metrics), strict=True)))
     limit = None if math.isinf(level.electrons) else exact.limit[level.name]
     step_nm = settings.scan.step_A / 10
@@ -180,7 +186,7 @@ def _of_scene(
 
     answers = {
         method: [
-            store.read_map(score.map_path(run_dir, scene, level, seed, method), sample.shape)
+            read_map(layout.map_path(run_dir, scene, level.name, seed, method), sample.shape)
             for seed in config.seeds.test
         ]
         for method in config.methods
@@ -220,9 +226,9 @@ def _of_scene(
         truth.draw(exact, materials, known if len(known) == len(lattice) else None, limit, step_nm),
     )
 
-    scene_path = run_dir / "scenes" / f"{scene}.h5"
+    scene_path = layout.scene_path(run_dir, scene)
     places = patterns.positions(exact, materials)
-    clean, calibration = store.read_patterns(scene_path, list(places.values()))
+    clean, calibration = read_patterns(scene_path, list(places.values()))
     shown = [
         [
             counts(pattern, one, level, config.seeds.test[0], scene, place, sample.shape[1])

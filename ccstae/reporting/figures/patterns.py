@@ -7,7 +7,8 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ccstae.io.store import Calibration, Truth
+from ccstae.io.calibration import Calibration
+from ccstae.io.truth import Truth
 from ccstae.reporting.figures import style
 
 

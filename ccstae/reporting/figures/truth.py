@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from ccstae import geometry
-from ccstae.io.store import Truth
+from ccstae.io.truth import Truth
 from ccstae.reporting import display
 from ccstae.reporting.figures import style
 

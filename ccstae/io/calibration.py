@@ -1,0 +1,123 @@
+"""What a method may know of instrument and specimen, as scene and counts files hold it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from ccstae import geometry
+from ccstae.errors import InputError
+from ccstae.io.hdf5 import attribute, short, values
+
+CALIBRATION = (
+    "energy_keV",
+    "semiangle_mrad",
+    "pixel_size_inv_A",
+    "step_A",
+    "centre_px",
+    "rotational_symmetry",
+)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a method may know of the instrument and the specimen."""
+
+    energy_keV: float
+    semiangle_mrad: float
+    pixel_size_inv_A: float
+    step_A: float
+    centre_px: tuple[float, float]
+    """Nominal direct beam (x, y) in pixels; pixel centres are integers."""
+    lattice_inv_A: NDArray[np.float64]
+    """Nominal reciprocal lattice vectors of the reference material, columns, (2, 2)."""
+    rotational_symmetry: int
+    """Order of the lattice's rotational symmetry (6 for the node positions of a hexagonal lattice).
+    """
+
+
+def write_calibration(file: h5py.File, calibration: Calibration, probe: NDArray[Any]) -> None:
+    for name in CALIBRATION:
+        file.attrs[name] = getattr(calibration, name)
+    file["lattice_inv_A"] = np.asarray(calibration.lattice_inv_A, np.float64)
+    file["probe"] = np.asarray(probe, np.float32)
+
+
+def read_calibration(file: h5py.File) -> Calibration:
+    """The calibration of a scene or counts file; InputError for what no instrument has."""
+    found: dict[str, NDArray[np.float64]] = {}
+    for name in CALIBRATION:
+        if name not in file.attrs:
+            raise InputError(
+                f"{file.filename}: no attribute {name}; expected the calibration "
+                f"({', '.join(CALIBRATION)})"
+            )
+        value, size = np.asarray(attribute(file, name)), 2 if name == "centre_px" else 1
+        if (
+            value.dtype.kind not in "iuf"
+            or value.size != size
+            or not np.isfinite(value).all()
+            or (size == 1 and not value > 0)
+        ):
+            expected = "two finite numbers, x and y" if size == 2 else "a finite number above 0"
+            raise InputError(
+                f"{file.filename}: attribute {name} is {short(value.tolist())}; expected {expected}"
+            )
+        found[name] = value.astype(float).ravel()
+    symmetry = float(found["rotational_symmetry"][0])
+    if symmetry not in (2, 4, 6):
+        raise InputError(
+            f"{file.filename}: attribute rotational_symmetry is {symmetry:g}; expected 2, 4 or 6"
+        )
+    lattice = values(file, "lattice_inv_A", 2, "f", (2, 2)).astype(np.float64)
+    if not np.linalg.cond(lattice) < 100:
+        raise InputError(
+            f"{file.filename}: /lattice_inv_A is {lattice.tolist()}; expected two vectors, as "
+            f"columns, that span a lattice"
+        )
+    return Calibration(
+        energy_keV=float(found["energy_keV"][0]),
+        semiangle_mrad=float(found["semiangle_mrad"][0]),
+        pixel_size_inv_A=float(found["pixel_size_inv_A"][0]),
+        step_A=float(found["step_A"][0]),
+        centre_px=(float(found["centre_px"][0]), float(found["centre_px"][1])),
+        lattice_inv_A=lattice,
+        rotational_symmetry=int(symmetry),
+    )
+
+
+def read_probe(file: h5py.File, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """The vacuum probe on a detector of `shape`; InputError where it is no distribution of
+    electrons.
+    """
+    probe = values(file, "probe", 2, "f", shape).astype(np.float32)
+    if (probe < 0).any() or not probe.sum() > 0:
+        raise InputError(
+            f"{file.filename}: /probe holds negative numbers, or only 0; expected the electrons of "
+            f"the vacuum probe"
+        )
+    return probe
+
+
+def check_detector(file: h5py.File, calibration: Calibration, shape: tuple[int, ...]) -> None:
+    """InputError where direct beam and first diffracted ring cannot lie on a detector of
+    `shape`."""
+    x, y = calibration.centre_px
+    if not (0 <= x <= shape[1] - 1 and 0 <= y <= shape[0] - 1):
+        raise InputError(
+            f"{file.filename}: attribute centre_px is {(x, y)}; expected a pixel of the {shape} "
+            f"detector, x first"
+        )
+    radius = calibration.semiangle_mrad * 1e-3 / geometry.wavelength_A(calibration.energy_keV)
+    nearest = float(np.linalg.norm(calibration.lattice_inv_A, axis=0).min())
+    half = min(shape) / 2 * calibration.pixel_size_inv_A
+    if 2 * radius >= nearest or nearest > 2 * half:
+        raise InputError(
+            f"{file.filename}: disks of radius {radius:.4g} 1/A, {nearest:.4g} 1/A apart, on a "
+            f"detector of {2 * half:.4g} 1/A; "
+            "expected disks that lie apart, and on the detector: check the calibration"
+        )

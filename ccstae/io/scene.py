@@ -1,0 +1,75 @@
+"""Scene files: clean patterns, and beside them what is exact, for the truth file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from ccstae.errors import InputError
+from ccstae.io.calibration import Calibration, read_calibration, write_calibration
+from ccstae.io.hdf5 import created, dataset, opened, with_room
+from ccstae.io.truth import Dislocations, write_dislocations
+
+
+def clean_patterns(patterns: h5py.Dataset, row: int) -> NDArray[np.float32]:
+    """One row (Rx, Qy, Qx) of a scene's patterns; InputError where one is no distribution of
+    electrons.
+    """
+    found = patterns[row]
+    if not (np.isfinite(found).all() and (found >= 0).all() and (found.sum((-1, -2)) > 0).all()):
+        raise InputError(
+            f"{patterns.file.filename}: {patterns.name}, row {row}: expected finite numbers from 0 "
+            f"up, not all 0 in any pattern"
+        )
+    return found
+
+
+def read_patterns(
+    path: Path | str, positions: list[tuple[int, int]]
+) -> tuple[NDArray[np.float32], Calibration]:
+    """Patterns (n, Qy, Qx) of a scene at some (row, column) of its scan, with the calibration."""
+    with opened(path) as file:
+        patterns = dataset(file, "patterns", 4, "f")
+        return np.stack(
+            [clean_patterns(patterns, row)[column] for row, column in positions]
+        ), read_calibration(file)
+
+
+def create_scene(
+    path: Path, shape: tuple[int, ...], calibration: Calibration, probe: NDArray[Any]
+) -> None:
+    """A scene file without its patterns (Ry, Rx, Qy, Qx) = `shape`, for which there is room."""
+    with created(path, reserved=True) as file:
+        with_room(file, "patterns", shape, (1, min(shape[1], 32), *shape[2:]))
+        write_calibration(file, calibration, probe)
+
+
+def create_exact(
+    path: Path,
+    shape: tuple[int, ...],
+    exact: Mapping[str, NDArray[Any]],
+    regions: tuple[str, ...],
+    dislocations: Dislocations | None,
+    nuisances: Mapping[str, Any],
+) -> None:
+    """The file of what is exact in a scene, from which its truth is made.
+
+    It holds all but the patterns' gradients (Ry, Rx, 2, Qy, Qx), for which there is room, where the
+    patterns are (Ry, Rx, Qy, Qx) = `shape`.
+    """
+    chunk = (1, min(shape[1], 32), 2, *shape[2:])
+    with created(path, reserved=True) as file:
+        with_room(file, "gradient", (*shape[:2], 2, *shape[2:]), chunk)
+        for name, value in exact.items():
+            file[name] = value
+        file["region"].attrs["regions"] = json.dumps(regions)
+        if dislocations is not None:
+            write_dislocations(file, dislocations)
+        for name, value in nuisances.items():
+            file[f"nuisance/{name}"] = value

@@ -1,0 +1,82 @@
+"""Which source files of this package something is made from, found from their imports."""
+
+from __future__ import annotations
+
+import ast
+import os
+from functools import cache
+from pathlib import Path
+
+_PACKAGE = Path(__file__).parents[1]
+# How settings are read and messages shown does not change what a stage computes: the values of its
+# settings are watched instead. All of ccstae.config but what a search's choice is read with, and
+# the methods' settings where they lie apart.
+_PLUMBING = (
+    "ccstae",
+    "ccstae.cli",
+    "ccstae.config",
+    "ccstae.errors",
+    "ccstae.machine.device",
+    "ccstae.machine.progress",
+    "ccstae.machine.sources",
+    "ccstae.pipeline.claim",
+    "ccstae.pipeline.stages",
+)
+_CONFIG, _COUNTED = "ccstae.config.", "ccstae.config.plain_yaml"
+
+
+def made_from(*modules: str) -> list[str]:
+    """Paths of modules of this package and of everything of it that they import, from here, in a
+    fixed order.
+    """
+    found: set[str] = set()
+    ahead = list(modules)
+    while ahead:
+        module = ahead.pop()
+        if module not in found and not _is_plumbing(module):
+            found.add(module)
+            ahead += imports(module)
+    return sorted(os.path.relpath(path(module)) for module in found)
+
+
+def _is_plumbing(module: str) -> bool:
+    of_config = module.startswith(_CONFIG) and module != _COUNTED
+    return module in _PLUMBING or of_config or module.endswith(".settings")
+
+
+@cache
+def imports(module: str) -> tuple[str, ...]:
+    """The modules of this package that a module imports, wherever in its text, with the packages
+    they lie in.
+    """
+    return tuple(
+        sorted(
+            name
+            for name in module_names(path(module))
+            if name.split(".")[0] == "ccstae" and path(name).is_file()
+        )
+    )
+
+
+def module_names(source: Path) -> set[str]:
+    """Every module that a source file may import, wherever in its text, and the packages they lie
+    in; none of a file that is no Python.
+    """
+    try:
+        tree = ast.parse(source.read_text())
+    except (SyntaxError, ValueError):
+        return set()
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            start = str(node.module)
+            names |= {start, *(f"{start}.{alias.name}" for alias in node.names)}
+    return {".".join(name.split(".")[:n]) for name in names for n in range(1, name.count(".") + 2)}
+
+
+def path(module: str) -> Path:
+    """The file of a module of this package."""
+    place = _PACKAGE.joinpath(*module.split(".")[1:])
+    return place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
