@@ -32,7 +32,7 @@ BAD = {
     ),
     "a folder": (["config", "check", "."], [".", "directory"]),
     "an unknown scene": (
-        ["simulate", DEFAULT, "heterostructur", "--out", "a.h5", "--optics", "b.h5"],
+        ["simulate", DEFAULT, "heterostructur", "--out", "a.h5", "--exact", "b.h5"],
         ["'heterostructure'?"],
     ),
     "an unknown level": (

@@ -285,7 +285,7 @@ def test_a_full_disk_is_told_in_one_line_and_leaves_nothing(size: int, tmp_path:
     """A limit on the size of files stands in for the disk's."""
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(GOOD))
     program = (
-        "import resource, sys, h5py, numpy as np\nfrom ccstae import store\n"
+        "import resource, sys, numpy as np\nfrom ccstae.io.maps import Map, write_map\n"
         "from ccstae.cli import fail\nfrom ccstae.errors import InputError\n"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))\n"
         "try:\n    write_map('out/map.h5', Map(np.ones((64, 64, 2, 2)), {}))\n"

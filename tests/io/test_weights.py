@@ -323,7 +323,7 @@ def test_the_command_line_keeps_weights_and_uses_them(tmp_path: Path) -> None:
         (
             "com",
             "kept/weights.safetensors",
-            "method com has no weights; expected one of ccstae, ccstae-pooled",
+            "method com has no weights; expected one that learns, like ccstae",
         ),
         ("outside", "kept/weights.safetensors", "is a program from outside"),
     ):

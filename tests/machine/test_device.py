@@ -35,7 +35,7 @@ def test_a_simulation_on_a_missing_gpu_ends_at_once(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     config = str(Path(__file__).parents[2] / "config" / "default.yaml")
-    out = ["--out", str(tmp_path / "a.h5"), "--optics", str(tmp_path / "b.h5")]
+    out = ["--out", str(tmp_path / "a.h5"), "--exact", str(tmp_path / "b.h5")]
     monkeypatch.setattr(
         sys, "argv", ["ccstae", "simulate", config, "heterostructure", "--device", "gpu", *out]
     )

@@ -139,7 +139,7 @@ def test_accuracy_against_speed_is_drawn(run_dir: Path) -> None:
     metrics = score.read(run_dir / "metrics.csv")
     speeds = throughput.read(Path(run_dir, layout.THROUGHPUT))
     drawn = figures.speed.draw(
-        figures.comparison.error_over_bound(metrics[metrics["background"] == 0.25]),
+        figures.side_by_side.error_over_bound(metrics[metrics["background"] == 0.25]),
         speeds,
         ["peer"],
     )

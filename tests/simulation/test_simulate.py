@@ -186,7 +186,7 @@ def test_a_run_that_was_killed_goes_on_where_it_was(
         "made",
         "--out",
         str(killed / "made.h5"),
-        "--optics",
+        "--exact",
         str(killed / "exact.h5"),
     ]
     run = subprocess.Popen(

@@ -49,7 +49,7 @@ def main() -> None:
                 options.scene,
                 "--out",
                 f"{folder}/scene.h5",
-                "--optics",
+                "--exact",
                 f"{folder}/exact.h5",
             ]
             command = [

@@ -3,7 +3,7 @@ import sys
 from pathlib import Path
 
 from ccstae.config.base import ID_PATTERN
-from ccstae.config.run import parse
+import ccstae.config.run
 from ccstae.errors import InputError
 from ccstae.machine import device
 from ccstae.methods import external
@@ -11,7 +11,7 @@ from ccstae.pipeline import stages
 from ccstae.pipeline.claim import claim
 
 try:
-    RUN = parse(config, ", ".join(str(path) for path in workflow.configfiles))
+    RUN = ccstae.config.run.parse(config, ", ".join(str(path) for path in workflow.configfiles))
     SCORED = RUN.scored
     if (
         workflow.is_main_process
