@@ -15,8 +15,8 @@ from ccstae import geometry
 from ccstae.config import run as config
 from ccstae.evaluation import score, throughput
 from ccstae.io import store
-from ccstae.reporting import tables
-from ccstae.reporting.figures import catalogue as figures
+from ccstae.reporting import side_by_side, tables
+from ccstae.reporting.figures import speed
 
 WHY = "methods.absent: environment py4dstem missing: no wheel"
 
@@ -134,8 +134,8 @@ def test_speeds_on_one_core_and_on_all(made: dict[str, tables.Table]) -> None:
 def test_accuracy_against_speed_is_drawn(run_dir: Path) -> None:
     metrics = score.read(run_dir / "metrics.csv")
     speeds = throughput.read(throughput.path(run_dir))
-    drawn = figures.speed.draw(
-        figures.comparison.error_over_bound(metrics[metrics["background"] == 0.25]),
+    drawn = speed.draw(
+        side_by_side.error_over_bound(metrics[metrics["background"] == 0.25]),
         speeds,
         ["peer"],
     )
