@@ -16,7 +16,7 @@ from ccstae.config import run as config
 from ccstae.evaluation import score, throughput
 from ccstae.io import store
 from ccstae.reporting import side_by_side, tables
-from ccstae.reporting.figures import speed
+from ccstae.reporting.figures import speed, style
 
 WHY = "methods.absent: environment py4dstem missing: no wheel"
 
@@ -137,7 +137,7 @@ def test_accuracy_against_speed_is_drawn(run_dir: Path) -> None:
     drawn = speed.draw(
         side_by_side.error_over_bound(metrics[metrics["background"] == 0.25]),
         speeds,
-        ["peer"],
+        style.lines(["peer"]),
     )
     assert [text.get_text() for text in drawn.legends[0].texts] == [
         "peer",
