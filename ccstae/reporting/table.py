@@ -4,6 +4,7 @@ people.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from itertools import compress
 from typing import Literal
@@ -114,8 +115,8 @@ def pivot(
 
 
 def _sorted_keys(
-    frame: pd.DataFrame, keys: list[str], row_keys: set[tuple[str, ...]]
-) -> list[tuple[str, ...]]:
+    frame: pd.DataFrame, keys: list[str], row_keys: set[tuple[Hashable, ...]]
+) -> list[tuple[Hashable, ...]]:
     """Row keys, each part of them in the order in which it first comes in the frame."""
     ranks = [{entry: rank for rank, entry in enumerate(frame[key].unique())} for key in keys]
     return sorted(

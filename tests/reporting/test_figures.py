@@ -17,7 +17,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from ccstae import geometry
-from ccstae.config.run import Level, load
+from ccstae.config.run import Level, Method, load
 from ccstae.evaluation import score
 from ccstae.evaluation.dislocations import Circuits, Found
 from ccstae.reporting.figures import catalogue as figures
@@ -189,6 +189,18 @@ def test_controls_are_left_out_of_maps(run_dir: Path, monkeypatch: pytest.Monkey
     assert drawn == {"maps": answering, "scatter": answering}
 
 
+def test_one_control_stands_for_all_in_error_figures(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+):
+    made = made_config()
+    silent = Method(method="zero", settings={"silent": True})
+    run = made.model_copy(update={"methods": {**made.methods, "silent": silent}})
+    drawn: list[list[str]] = []
+    monkeypatch.setattr(error, "draw", lambda _, lines, axis: drawn.append(list(lines)))
+    list(figures._of_scores(run, run_dir, "pair", score.read(run_dir / "metrics.csv")))
+    assert drawn == [["zero", "com", "template", "ccstae"]] * 2
+
+
 @pytest.mark.parametrize(
     ("seeds", "words"),
     [
@@ -219,7 +231,7 @@ def test_scatter_draws_every_sample_position_once_a_seed():
     exact = made_truth()
     answers = {
         "zero": [score.compare(exact, np.broadcast_to(np.eye(2), (*SHAPE, 2, 2)))] * 2,
-        "own": [score.compare(exact, exact.F_probe)] * 2,
+        "exact": [score.compare(exact, exact.F_probe)] * 2,
     }
     sample = exact.label != 0
     with style.styled():
@@ -350,11 +362,11 @@ def test_closures_stand_at_the_middle_of_their_circuits():
     """
     closure = np.zeros((3, 5, 2))
     closure[1, 2, 0] = 3.0
-    seen = Circuits(3, closure, np.zeros((3, 5, 2, 2)), np.zeros((3, 5, 2, 2)))
+    unclosed = Circuits(3, closure, np.zeros((3, 5, 2, 2)), np.zeros((3, 5, 2, 2)))
     line = np.array([(3.5, 2.5)])
     with style.styled():
         drawn = dislocations.draw(
-            line, {"com": (seen, Found(line, closure[1, 2][None]))}, (6, 8), 3.0, 2.0
+            line, {"com": (unclosed, Found(line, closure[1, 2][None]))}, (6, 8), 3.0, 2.0
         )
         assert has_white_rim(drawn)
     panel = drawn.get_axes()[0]

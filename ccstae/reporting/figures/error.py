@@ -60,7 +60,7 @@ def draw(metrics: pd.DataFrame, lines: dict[str, style.Line], axis: str) -> Figu
                 linestyle=line.style,
                 color=line.colour,
                 marker=line.marker,
-                ms=5,
+                ms=6,
                 lw=1.3,
                 mec="white",
                 mew=0.5,

@@ -33,7 +33,7 @@ def draw(
     rows, columns = vacuum.shape
     height_in = _PANEL_IN * max(0.4, rows / columns)
     drawn = style.figure(_PANEL_IN * (len(answers) + 1) + 1.0, (height_in + 0.15) * 8 + 0.5)
-    drawn.get_layout_engine().set(w_pad=0.03, h_pad=0.02)  # type: ignore[union-attr]
+    drawn.set_layout_engine("constrained", w_pad=0.03, h_pad=0.02)
     panels = drawn.subplots(8, len(answers) + 1)
     for c in range(len(COMPONENTS)):
         _map_row(drawn, panels[2 * c], answers, c, limit, vacuum, interior, step_nm)

@@ -69,7 +69,7 @@ _PACKAGE_LINES = {
 # Chosen far from each other and from those above as trichromats, protanopes and deuteranopes see
 # them (Machado et al., IEEE Trans. Vis. Comput. Graph. 15, 1291 (2009)).
 _OTHER_COLOURS = ("#771155", "#00ccff", "#6666ff", "#ddcc77", "#330066", "#666633")
-_OTHER_MARKERS = ("X", "<", "*", ">", "p", "h", "d")
+_OTHER_MARKERS = ("X", "<", "h", ">", "p", "d", "*")
 _OTHER_STYLES = ("--", "-.", ":")
 
 
