@@ -7,6 +7,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from ccstae.config.run import Config
+
 STRAIN_UNIT = 1e-4  # errors are shown in units of 1e-4 (strain) and 1e-4 rad (rotation)
 
 SYMBOLS = {
@@ -15,12 +17,19 @@ SYMBOLS = {
     "exy": r"$\varepsilon_{xy}$",
     "theta": r"$\theta$",
 }
-NAMES = {
-    "exx": "strain exx",
-    "eyy": "strain eyy",
-    "exy": "shear exy",
-    "theta": "rotation theta (rad)",
-}
+MAP_UNITS = {"exx": (1e2, "%"), "eyy": (1e2, "%"), "exy": (1e2, "%"), "theta": (1e3, "mrad")}
+"""What a component is multiplied by in maps of it, and the unit that it then has."""
+
+
+def controls(config: Config) -> frozenset[str]:
+    """The entries of a run that answer no strain everywhere (method `zero`): shown beside the
+    others, never best.
+    """
+    return frozenset(
+        name
+        for name, entry in config.methods.items()
+        if entry.command is None and (entry.method or name) == "zero"
+    )
 
 
 def power(value: float) -> str:
@@ -62,9 +71,19 @@ def number(value: float) -> str:
     return "0" if value == 0 else f"{value:z.{_decimals(value)}f}"
 
 
+def average(count: int, what: str) -> str:
+    """How `spread` draws `count` values together, in words to follow "Values are": `of one seed`,
+    `the mean of two seeds with half their range`, `the median of 3 seeds with half their range`.
+    """
+    if count == 1:
+        return f"of one {what}"
+    mean = f"the mean of two {what}s" if count == 2 else f"the median of {count} {what}s"
+    return f"{mean} with half their range"
+
+
 def spread(values: Iterable[float]) -> str:
     """Median and half the range of the values, `1.23 ± 0.04`; the median alone where all values are
-    one.
+    equal. The median of two values is their mean.
     """
     finite = sorted(v for v in values if math.isfinite(v))
     if not finite:

@@ -4,6 +4,7 @@ of a few positions.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -24,19 +25,30 @@ from ccstae.simulation import nuisance, optics, simulate
 from ccstae.specimen.build import build_scene
 from ccstae.specimen.scene import Array, Scene
 
-_SHOWN = 128  # positions of a map each way, at most; more are skipped over
-_ATOMS_A = 18.0  # half the side of the view of the atoms
-_SAMPLING_A = 0.1  # of the potential: a picture needs no finer one, and the time goes there
-_MARKS = ("#009e73", "#d55e00", "#cc79a7")
+_MAX_POSITIONS = 128  # of a map each way; of a larger scan only every so many are drawn
+_ATOMS_HALF_SIDE_A = 18.0  # of the view of the atoms
+_MIN_SAMPLING_A = 0.1  # of the potential: a picture needs no finer one, and the time goes there
+_MARK_COLOURS = ("#009e73", "#d55e00", "#cc79a7")
 
 
-def write(config: Config, id: str, out: Path, at: tuple[int, int] | None = None) -> None:
-    """Draw a scene to one PNG. `at` is the (row, column) whose atoms are shown; none: the middle of
-    the scan.
+def write(config: Config, scene_id: str, out: Path, at: tuple[int, int] | None = None) -> None:
+    """Draw a scene to one PNG, before anything is simulated for good.
+
+    Args:
+        config: The run that holds the scene.
+        scene_id: Name of the scene.
+        out: The PNG file.
+        at: (row, column) of the position whose atoms and pattern are shown first; the middle of
+            the scan where left out.
+
+    Raises:
+        InputError: The scene cannot be built, or `at` is no position of its scan.
     """
-    scene = build_scene(config, id)
+    scene = build_scene(config, scene_id)
     coarse = config.simulation.model_copy(
-        update={"potential_sampling_A": max(config.simulation.potential_sampling_A, _SAMPLING_A)}
+        update={
+            "potential_sampling_A": max(config.simulation.potential_sampling_A, _MIN_SAMPLING_A)
+        }
     )
     config = config.model_copy(update={"simulation": coarse})
     ry, rx = scene.scan.shape
@@ -47,9 +59,8 @@ def write(config: Config, id: str, out: Path, at: tuple[int, int] | None = None)
         )
     places = [(row, column), (ry // 2, rx // 6), (ry // 6, rx - 1 - rx // 6)]
     with style.styled():
-        drawn = draw(config, scene, id, places)
-        out = Path(out)
-        with atomic.atomic(out) as temporary:
+        drawn = draw(config, scene, scene_id, places)
+        with atomic.atomic(Path(out)) as temporary:
             drawn.savefig(temporary, format="png", dpi=130)
 
 
@@ -57,35 +68,57 @@ def draw(config: Config, scene: Scene, title: str, places: list[tuple[int, int]]
     """Truth maps above; below the atoms at the first place and the patterns at every place."""
     drawn = style.figure(13.0, 6.4)
     panels = drawn.subplots(2, 5)
-    every = [max(1, -(-n // _SHOWN)) for n in scene.scan.shape]
-    positions = scene.positions[:: every[0], :: every[1]]
-    material = scene.material(positions)
-    parts = np.where(
-        (material > 0)[..., None], geometry.components(scene.deformation(positions)), np.nan
+    row_step, column_step = (math.ceil(n / _MAX_POSITIONS) for n in scene.scan.shape)
+    positions = scene.positions[::row_step, ::column_step]
+    _strains(drawn, panels[0, :4], scene, positions)
+    _materials(panels[0, 4], scene, positions)
+    for panel in panels[0]:
+        for place, colour in zip(places, _MARK_COLOURS, strict=True):
+            panel.plot(*(scene.positions[place] / 10), "s", mfc="none", mec=colour, ms=6)
+    panels[0, 0].set(xlabel="x (nm)", ylabel=f"{title}\ny (nm)")
+    _atoms(panels[1, 0], scene, scene.positions[places[0]])
+    for panel, place, colour in zip(panels[1, 1:4], places, _MARK_COLOURS, strict=True):
+        where = f"row {place[0]}, column {place[1]}"
+        _pattern(panel, config, pattern(config, scene, place), where, colour)
+    panels[1, 4].set_axis_off()
+    panels[1, 4].text(
+        0,
+        0.95,
+        "\n".join(_facts(config, scene)),
+        va="top",
+        transform=panels[1, 4].transAxes,
+        linespacing=1.6,
+        fontsize=8,
     )
-    extent = _extent(scene)
-    for panel, name, values in zip(
-        panels[0], geometry.COMPONENTS, np.moveaxis(parts, -1, 0), strict=False
-    ):
-        factor, unit = (1e2, "%") if name != "theta" else (np.rad2deg(1), "degrees")
-        top = max(factor * float(np.nanmax(np.abs(values))), 1e-3)
+    return drawn
+
+
+def _strains(drawn: Figure, panels: NDArray[np.object_], scene: Scene, positions: Array) -> None:
+    """Strains and rotation at the points of the scan, not averaged over the probe."""
+    on_sample = (scene.material(positions) > 0)[..., None]
+    strains = geometry.components(scene.deformation(positions))
+    strains = np.where(on_sample, strains, np.nan)
+    for c, (panel, name) in enumerate(zip(panels, geometry.COMPONENTS, strict=True)):
+        factor, unit = (np.rad2deg(1), "degrees") if name == "theta" else (1e2, "%")
+        end = factor * style.strain_end(float(np.nanmax(np.abs(strains[..., c]))))
         shown = panel.imshow(
-            factor * values,
-            extent=extent,
-            cmap="RdBu_r",
-            vmin=-top,
-            vmax=top,
-            interpolation="nearest",
+            factor * strains[..., c],
+            extent=_extent(scene),
+            cmap=style.STRAIN_CMAP,
+            vmin=-end,
+            vmax=end,
         )
         panel.set(title=f"{display.SYMBOLS[name]} ({unit})")
         drawn.colorbar(shown, ax=panel, shrink=0.7)
-    kinds = np.where(scene.core(positions), len(scene.crystals) + 1, material)
-    panels[0, 4].imshow(
-        kinds + 0.0, extent=extent, cmap="Set2", vmin=0, vmax=7, interpolation="nearest"
-    )
-    reference = scene.reference(positions).astype(float)
-    panels[0, 4].contour(
-        reference,
+
+
+def _materials(panel: Axes, scene: Scene, positions: Array) -> None:
+    """Materials, cores of dislocations, and the outline of the reference region."""
+    kinds = np.where(scene.core(positions), len(scene.crystals) + 1, scene.material(positions))
+    extent = _extent(scene)
+    panel.imshow(kinds.astype(float), extent=extent, cmap="Set2", vmin=0, vmax=7)
+    panel.contour(
+        scene.reference(positions).astype(float),
         levels=[0.5],
         colors="black",
         linewidths=1,
@@ -93,48 +126,34 @@ def draw(config: Config, scene: Scene, title: str, places: list[tuple[int, int]]
         extent=extent,
         origin="upper",
     )
-    panels[0, 4].set(title="material, core")
-    for panel in panels[0]:
-        for place, colour in zip(places, _MARKS, strict=False):
-            panel.plot(*(scene.positions[place] / 10), "s", mfc="none", mec=colour, ms=6)
-    panels[0, 0].set(xlabel="x (nm)", ylabel=f"{title}\ny (nm)")
-    _atoms(panels[1, 0], scene, scene.positions[places[0]])
-    for panel, place, colour in zip(panels[1, 1:4], places, _MARKS, strict=True):
-        _pattern(
-            panel,
-            config,
-            pattern(config, scene, place),
-            f"row {place[0]}, column {place[1]}",
-            colour,
-        )
-    m, win = config.microscope, optics.window(config.microscope, config.simulation)
-    points, weights = optics.probe_shells(m, win)
-    text = [
-        f"{scene.scan.shape[0]} x {scene.scan.shape[1]} positions, step {scene.scan.step_A:g} Å",
-        f"field {np.ptp(scene.positions[..., 0]) / 10:.1f} x "
-        f"{np.ptp(scene.positions[..., 1]) / 10:.1f} nm",
-        f"{m.energy_keV:g} keV, {m.semiangle_mrad:g} mrad",
-        f"probe radius (rms) {np.sqrt((weights * (points**2).sum(-1)).sum()):.1f} Å",
-        f"disk radius {optics.aperture_radius_inv_A(m) / m.pixel_size_inv_A:.2f} px",
-        f"first ring at {np.linalg.norm(scene.nominal, axis=0).min() / m.pixel_size_inv_A:.1f} px",
+    panel.set(title="material, core")
+
+
+def _facts(config: Config, scene: Scene) -> list[str]:
+    """Lines of text: scan, microscope, and what the pattern looks like on the detector."""
+    microscope = config.microscope
+    window = optics.window(microscope, config.simulation)
+    points, weights = optics.probe_shells(microscope, window)
+    probe_radius_A = np.sqrt((weights * (points**2).sum(-1)).sum())
+    disk_radius_px = optics.aperture_radius_inv_A(microscope) / microscope.pixel_size_inv_A
+    ring_px = np.linalg.norm(scene.nominal, axis=0).min() / microscope.pixel_size_inv_A
+    width_nm, height_nm = np.ptp(scene.positions, axis=(0, 1)) / 10
+    rows, columns = scene.scan.shape
+    lines = [
+        f"{rows} x {columns} positions, step {scene.scan.step_A:g} Å",
+        f"field {width_nm:.1f} x {height_nm:.1f} nm",
+        f"{microscope.energy_keV:g} keV, {microscope.semiangle_mrad:g} mrad",
+        f"probe radius (rms) {probe_radius_A:.1f} Å",
+        f"disk radius {disk_radius_px:.2f} px",
+        f"first ring at {ring_px:.1f} px",
         f"rotational symmetry {scene.symmetry}",
         "reference region dashed",
     ]
     if scene.layers > 1:
-        text.append(f"{scene.layers} layers, {scene.stacking}")
+        lines.append(f"{scene.layers} layers, {scene.stacking}")
     if not scene.tilt.none:
-        text.append("tilt {:g}, {:g} mrad".format(*scene.settings.tilt_mrad))
-    panels[1, 4].set_axis_off()
-    panels[1, 4].text(
-        0,
-        0.95,
-        "\n".join(text),
-        va="top",
-        transform=panels[1, 4].transAxes,
-        linespacing=1.6,
-        fontsize=8,
-    )
-    return drawn
+        lines.append("tilt {:g}, {:g} mrad".format(*scene.settings.tilt_mrad))
+    return lines
 
 
 def pattern(config: Config, scene: Scene, place: tuple[int, int]) -> NDArray[np.float32]:
@@ -154,7 +173,7 @@ def _extent(scene: Scene) -> tuple[float, float, float, float]:
 
 
 def _atoms(panel: Axes, scene: Scene, centre: Array) -> None:
-    xyz, numbers = scene.atoms((*(centre - _ATOMS_A), *(centre + _ATOMS_A)))
+    xyz, numbers = scene.atoms((*(centre - _ATOMS_HALF_SIDE_A), *(centre + _ATOMS_HALF_SIDE_A)))
     order = np.argsort(xyz[:, 2], kind="stable")
     for number in np.unique(numbers):
         chosen = order[numbers[order] == number]
@@ -168,7 +187,7 @@ def _atoms(panel: Axes, scene: Scene, centre: Array) -> None:
             linewidths=0.3,
             label=chemical_symbols[number],
         )
-    low, high = (centre - _ATOMS_A) / 10, (centre + _ATOMS_A) / 10
+    low, high = (centre - _ATOMS_HALF_SIDE_A) / 10, (centre + _ATOMS_HALF_SIDE_A) / 10
     panel.set(xlim=(low[0], high[0]), ylim=(high[1], low[1]), aspect="equal", title="atoms (nm)")
     if len(numbers):
         panel.legend(loc="lower right", fontsize=6, frameon=True, framealpha=0.9)

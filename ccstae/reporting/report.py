@@ -27,13 +27,13 @@ _TEMPLATES = Path(__file__).parent / "templates"
 class Picture:
     """A figure with its bytes."""
 
-    entry: figures.Entry
+    entry: figures.FigureEntry
     data: str
     """PNG as base64."""
 
 
 @dataclass(frozen=True)
-class Used:
+class MethodAsRun:
     """What a method ran with, over all its maps."""
 
     method: str
@@ -44,8 +44,8 @@ class Used:
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """What the search of a method's settings found."""
+class SearchedSettings:
+    """What the search of a method's settings chose."""
 
     method: str
     levels: dict[str, tuned.Tuned]
@@ -55,12 +55,20 @@ class Chosen:
 
 
 def write(config: Config, run_dir: Path, report_path: Path) -> None:
-    """Write the report from a run's scores, maps, figures and benchmarks. InputError names what is
-    missing.
+    """Write the report of a run: one HTML file with figures and styles inside.
+
+    Args:
+        config: The run.
+        run_dir: Its folder: scores, maps, figures (PNG), the settings that were searched, and
+            what the rules cost (`benchmarks`).
+        report_path: The HTML file.
+
+    Raises:
+        InputError: A file is missing or unreadable, or a scene has no figure.
     """
     run_dir = Path(run_dir)
-    metrics = score.read(run_dir / layout.METRICS)
-    made = {table.name: table for table in tables.load(config, run_dir / layout.METRICS)}
+    metrics_path = run_dir / layout.METRICS
+    all_tables = {table.name: table for table in tables.load(config, metrics_path)}
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,
@@ -73,15 +81,15 @@ def write(config: Config, run_dir: Path, report_path: Path) -> None:
     text = environment.get_template("report.html.j2").render(
         config=config,
         facts=facts(config),
-        tables=made,
+        tables=all_tables,
         pictures=pictures(config, run_dir / layout.FIGURES),
-        shown=display.level(*score.shown_level(metrics)),
-        chosen=[
-            _chosen(config, run_dir, method)
+        shown=display.level(*score.shown_level(score.read(metrics_path))),
+        searched=[
+            _searched(config, run_dir, method)
             for method, entry in config.methods.items()
             if entry.tune
         ],
-        used=[_used(config, run_dir, method) for method in config.methods],
+        as_run=[_as_run(config, run_dir, method) for method in config.methods],
         resolved=dump(config),
         provenance={key: value for key, value in made_by.items() if key != "rules"},
         rules=made_by["rules"],
@@ -99,27 +107,29 @@ def prose(text: str) -> markupsafe.Markup:
 
 def facts(config: Config) -> dict[str, str]:
     """The run in a few lines."""
-    m = config.microscope
-    pixels = f"{m.detector_px} x {m.detector_px}"
-    backgrounds = sorted({one.background for one in config.levels})
-    doses = sorted(
-        {one.electrons for one in config.levels if math.isfinite(one.electrons)}, reverse=True
-    )
+    microscope = config.microscope
+    backgrounds = sorted({level.background for level in config.levels})
+    doses = {level.electrons for level in config.levels}
+    noisy_doses = sorted(filter(math.isfinite, doses), reverse=True)
     scenes = (
-        f"{name}: {' and '.join(s.materials)}, {s.scan.shape[0]} x {s.scan.shape[1]} positions"
-        for name, s in config.scored.items()
+        f"{name}: {' and '.join(scene.materials)}, "
+        f"{scene.scan.shape[0]} x {scene.scan.shape[1]} positions"
+        for name, scene in config.scored.items()
     )
     noise = (
         [f"w from {backgrounds[0]:g} to {backgrounds[-1]:g}"]
         if len(backgrounds) > 1
         else [f"w = {backgrounds[0]:g}"]
     )
-    noise += [f"{', '.join(map(display.power, doses))} electrons per pattern"] if doses else []
-    noise += ["noise-free"] if any(math.isinf(one.electrons) for one in config.levels) else []
+    if noisy_doses:
+        noise.append(f"{', '.join(map(display.power, noisy_doses))} electrons per pattern")
+    if math.inf in doses:
+        noise.append("noise-free")
     return {
         "Scenes": "; ".join(scenes),
-        "Microscope": f"{m.energy_keV:g} kV, {m.semiangle_mrad:g} mrad, "
-        f"{pixels} pixels of {m.pixel_size_inv_A:g} 1/Å",
+        "Microscope": f"{microscope.energy_keV:g} kV, {microscope.semiangle_mrad:g} mrad, "
+        f"{microscope.detector_px} x {microscope.detector_px} pixels of "
+        f"{microscope.pixel_size_inv_A:g} 1/Å",
         "Noise levels": f"{len(config.levels)}: {', '.join(noise)}",
         "Seeds": ", ".join(map(str, config.seeds.test)),
         "Methods": ", ".join(config.methods),
@@ -130,21 +140,22 @@ def pictures(config: Config, folder: Path) -> dict[str, list[Picture]]:
     """The figures that a run has, by scene, in the order to be read. InputError where there is none
     at all.
     """
-    found: dict[str, list[Picture]] = {scene: [] for scene in config.scored}
+    by_scene: dict[str, list[Picture]] = {scene: [] for scene in config.scored}
     for entry in figures.catalogue(config):
         path = folder / f"{entry.name}.png"
         if path.is_file():
-            found[entry.scene].append(Picture(entry, base64.b64encode(path.read_bytes()).decode()))
-    for scene, shown in found.items():
-        if not shown:
+            data = base64.b64encode(path.read_bytes()).decode()
+            by_scene[entry.scene].append(Picture(entry, data))
+    for scene, of_scene in by_scene.items():
+        if not of_scene:
             raise InputError(
                 f"{folder}: no figure of scene {scene!r}; expected PNG files named "
                 f"{scene}_<kind>.png"
             )
-    return found
+    return by_scene
 
 
-def _chosen(config: Config, run_dir: Path, method: str) -> Chosen:
+def _searched(config: Config, run_dir: Path, method: str) -> SearchedSettings:
     """The settings chosen for a method, level by level. InputError where a file is missing."""
     levels = {
         display.level(level.background, level.electrons): tuned.read(
@@ -152,10 +163,10 @@ def _chosen(config: Config, run_dir: Path, method: str) -> Chosen:
         )
         for level in config.levels
     }
-    return Chosen(method, levels, list(config.tried(method)))
+    return SearchedSettings(method, levels, list(config.tried(method)))
 
 
-def _used(config: Config, run_dir: Path, method: str) -> Used:
+def _as_run(config: Config, run_dir: Path, method: str) -> MethodAsRun:
     """Settings, devices and versions written in the maps of a method."""
     by_settings: dict[str, list[str]] = {}
     devices: set[str] = set()
@@ -173,9 +184,9 @@ def _used(config: Config, run_dir: Path, method: str) -> Used:
                     levels.append(name)
                 devices.add(str(attributes["device"]))
                 versions = str(attributes.get("versions", versions))
-    same = len(by_settings) == 1
-    settings = {"" if same else "; ".join(levels): text for text, levels in by_settings.items()}
-    return Used(
+    is_same = len(by_settings) == 1
+    settings = {"" if is_same else "; ".join(levels): text for text, levels in by_settings.items()}
+    return MethodAsRun(
         method,
         settings,
         sorted(devices),

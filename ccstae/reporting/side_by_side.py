@@ -1,5 +1,5 @@
 """Methods side by side, one row each: accuracy and cost; what a program's own strain formula costs;
-and which did not run, and why.
+and which methods did not run, and why.
 """
 
 from __future__ import annotations
@@ -11,13 +11,11 @@ from ccstae.geometry import COMPONENTS
 from ccstae.reporting import display
 from ccstae.reporting.table import MAP, Table, pivot
 
-_ERROR, _BIAS, _FAILURES, _SPEED, _MEMORY = (
-    "error / bound",
-    "bias / bound",
-    "failures (%)",
-    "patterns/s",
-    "peak memory (MB)",
-)
+_ERROR = "error / bound"
+_BIAS = "bias / bound"
+_FAILURES = "failures (%)"
+_SPEED = "patterns/s"
+_MEMORY = "peak memory (MB)"
 
 
 def make(
@@ -26,30 +24,29 @@ def make(
     """The tables; `metrics` is a run's scores with the column `not_run`, `speeds` what `throughput`
     measured.
     """
-    own = metrics[(metrics["region"] == "interior") & (metrics["metric"] == "own_rmse")]
-    columns = [_ERROR, _BIAS, _FAILURES, _SPEED, _MEMORY]
+    seeds = display.average(len(config.seeds.test), "seed")
+    by_own_formula = metrics[(metrics["region"] == "interior") & (metrics["metric"] == "own_rmse")]
     tables = [
         pivot(
             "comparison",
             "Methods side by side",
             "Interior. Error and bias over the bound: root mean square over the components of rmse "
-            "/ bound and of bias / bound (none at "
-            "the noise-free level). Failures: positions without an answer. Patterns per second and "
-            "peak memory are those of the maps, each "
-            "made on one core with others beside it; median over the seeds with half their range.",
-            side_by_side(metrics),
+            "/ bound and of bias / bound (none at the noise-free level). Failures: positions "
+            "without an answer. Patterns per second and peak memory are those of the maps, each "
+            f"made on one core with others beside it. Values are {seeds}.",
+            method_summary(metrics),
             ["scene", "level", "method"],
-            columns,
+            [_ERROR, _BIAS, _FAILURES, _SPEED, _MEMORY],
             across="column",
         ),
         pivot(
             "own_strain",
             "Error of the program's own strain formula",
             "Root mean square error in the interior, in units of 1e-4 (theta: 1e-4 rad), of the "
-            "strain that a program from outside tells "
-            "itself. Everywhere else its strain is taken from the lattice vectors that it fitted, "
-            "as for every method.",
-            own,
+            "strain that a program from outside tells itself. Everywhere else its strain is taken "
+            "from the lattice vectors that it fitted, as for every method. "
+            f"Values are {seeds}.",
+            by_own_formula,
             ["scene", "quantity", "level"],
             list(config.methods),
             display.STRAIN_UNIT,
@@ -72,15 +69,14 @@ def error_over_bound(metrics: pd.DataFrame, metric: str = "rmse") -> pd.Series:
 
 def _over_bound(metrics: pd.DataFrame, metric: str) -> pd.DataFrame:
     inside = metrics[(metrics["region"] == "interior") & metrics["quantity"].isin(COMPONENTS)]
-    of = [
-        inside[inside["metric"] == name].set_index([*MAP, "quantity"])["value"]
-        for name in (metric, "limit")
-    ]
-    squares = (of[0] / of[1].where(of[1] > 0)) ** 2
+    inside = inside.set_index([*MAP, "quantity"])
+    values = inside["value"][inside["metric"] == metric]
+    bounds = inside["value"][inside["metric"] == "limit"]
+    squares = (values / bounds.where(bounds > 0)) ** 2
     return (squares.groupby(level=MAP, sort=False).mean() ** 0.5).rename("value").reset_index()
 
 
-def side_by_side(metrics: pd.DataFrame) -> pd.DataFrame:
+def method_summary(metrics: pd.DataFrame) -> pd.DataFrame:
     """Long table of one value a map and `column`: accuracy in the interior and cost."""
     not_run = metrics[[*MAP, "not_run"]].drop_duplicates()
     frames = [
@@ -93,28 +89,26 @@ def side_by_side(metrics: pd.DataFrame) -> pd.DataFrame:
         (_SPEED, "patterns_per_second", "all", 1),
         (_MEMORY, "peak_memory_bytes", "all", 1e6),
     ):
-        found = whole[(whole["metric"] == metric) & (whole["region"] == region)]
-        frames.append(found[MAP].assign(value=found["value"] / unit, column=name))
+        rows = whole[(whole["metric"] == metric) & (whole["region"] == region)]
+        frames.append(rows[MAP].assign(value=rows["value"] / unit, column=name))
     return pd.concat(frames, ignore_index=True).merge(not_run, on=MAP)
 
 
 def _throughput(config: Config, speeds: pd.DataFrame) -> Table:
     level = display.level(float(speeds["background"].iloc[0]), float(speeds["electrons"].iloc[0]))
     frames = []
-    for cores, found in speeds.groupby("cores"):
+    for cores, rows in speeds.groupby("cores"):
         on = "1 core" if cores == 1 else f"{cores} cores"
-        frames.append(found.assign(value=found["patterns_per_second"], column=f"patterns/s, {on}"))
-        frames.append(
-            found.assign(value=found["peak_memory_bytes"] / 1e6, column=f"peak memory (MB), {on}")
-        )
+        frames.append(rows.assign(value=rows["patterns_per_second"], column=f"{_SPEED}, {on}"))
+        frames.append(rows.assign(value=rows["peak_memory_bytes"] / 1e6, column=f"{_MEMORY}, {on}"))
     frame = pd.concat(frames, ignore_index=True)
     frame["method"] = pd.Categorical(frame["method"], list(config.methods), ordered=True)
     return pivot(
         "throughput",
         f"Speed at {level}",
         "Mapping alone, training included, without imports and files. The methods take turns, with "
-        "the machine to themselves; median of "
-        f"{speeds['repeat'].nunique()} rounds with half the range.",
+        "the machine to themselves. Values are "
+        f"{display.average(speeds['repeat'].nunique(), 'round')}.",
         frame.sort_values("method").astype({"method": str}),
         ["scene", "method"],
         sorted(set(frame["column"])),
@@ -134,5 +128,12 @@ def _not_run(not_run: pd.DataFrame) -> Table:
         "Their maps hold no answer, and no score of theirs counts."
     )
     return Table(
-        "not_run", "Not run", caption, ["method", "maps", "why"], rows, 3, frozenset(), counted
+        name="not_run",
+        title="Not run",
+        caption=caption,
+        head=["method", "maps", "why"],
+        rows=rows,
+        keys=3,
+        best=frozenset(),
+        numbers=counted,
     )

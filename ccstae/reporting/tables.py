@@ -1,12 +1,13 @@
 """Tables of the scores: numbers as CSV, and the same made to be read as Markdown and LaTeX.
 
-Entries for reading are the median over the seeds with half their range; errors are in units of 1e-4
+Values for reading are the median over the seeds with half their range; errors are in units of 1e-4
 (rotation: 1e-4 rad). CSV files keep natural units, one line a method, with median, low and high
 over the seeds.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from ccstae.evaluation import score, throughput
 from ccstae.geometry import COMPONENTS
 from ccstae.io import atomic, layout
 from ccstae.reporting import display, side_by_side
-from ccstae.reporting.table import BOUND, LEVEL, MAP, Table, latex, markdown, pivot
+from ccstae.reporting.table import BOUND, LEVEL, MAP, Table, latex, markdown, pivot, plain
 
 _LABELS = {
     "accuracy": "vacuum and materials",
@@ -31,6 +32,9 @@ _CORES = {
     "core_error": "distance (steps)",
 }
 HEADLINE_REGION = "interior"
+_SPEED = "patterns/s"
+_BOLD_ERROR = "Bold: the smallest error of the row, bound and controls (`zero`) apart."
+_SUMMARY_HEAD = "exx rmse, 1e-4"
 _COST = {
     "seconds": "seconds",
     "patterns_per_second": "patterns per second",
@@ -39,14 +43,22 @@ _COST = {
 
 
 def load(config: Config, metrics_path: Path) -> list[Table]:
-    """Every table of a run, from its scores and what stands beside them. InputError where they are
-    missing or unreadable.
+    """Every table of a run, from its scores and the files beside them.
+
+    Args:
+        config: The run.
+        metrics_path: The scores, `metrics.csv`. The maps that did not run (`not_run.csv`) and, if
+            the run measures them, the speeds (`throughput.csv`) are read from the same folder.
+
+    Returns:
+        The tables that are not empty, the headline first.
+
+    Raises:
+        InputError: A file is missing or unreadable.
     """
-    speeds = (
-        throughput.read(Path(Path(metrics_path).parent, layout.THROUGHPUT))
-        if config.throughput
-        else None
-    )
+    speeds = None
+    if config.throughput:
+        speeds = throughput.read(Path(metrics_path).with_name(layout.THROUGHPUT))
     return make(config, score.read(metrics_path), score.read_not_run(metrics_path), speeds)
 
 
@@ -56,38 +68,39 @@ def make(
     not_run: pd.DataFrame | None = None,
     speeds: pd.DataFrame | None = None,
 ) -> list[Table]:
-    """Every table of a run that its scores can fill; maps in `not_run` read `not run` instead of
-    the scores of no answer.
+    """Every table of a run that its scores can fill.
+
+    Args:
+        config: The run; its methods give the columns and their order.
+        metrics: The scores, as `score.read` gives them (columns `score.COLUMNS`).
+        not_run: The maps that no program could make, as `score.read_not_run` gives them; their
+            cells read `not run`.
+        speeds: Timed rounds, as `throughput.read` gives them.
+
+    Returns:
+        The tables that are not empty, the headline first.
     """
     methods = list(config.methods)
-    metrics = metrics.assign(not_run=_among(metrics, not_run))
+    controls = display.controls(config)
+    metrics = metrics.assign(not_run=_is_not_run(metrics, not_run))
     inside = metrics[metrics["region"] == HEADLINE_REGION]
     noisy = inside[np.isfinite(inside["electrons"])]
     shown = score.shown_level(metrics)
     regional = metrics[(metrics["background"] == shown[0]) & (metrics["electrons"] == shown[1])]
     unit = display.STRAIN_UNIT
-    everywhere = "Positions without an answer enter with the error of the no-strain answer."
+    unanswered = "Positions without an answer enter with the error of the no-strain answer."
+    values = f"Values are {display.average(len(config.seeds.test), 'seed')}."
+    maps = display.average(len(config.levels) * len(config.seeds.test), "map")
     by_level = ["scene", "quantity", "level"]
     tables = [
-        pivot(
-            "headline",
-            "Error against noise",
-            f"Root mean square error in the interior, in units of 1e-4 (theta: 1e-4 rad), beside "
-            f"the Cramer-Rao bound. {everywhere}",
-            _with_bound(inside, "rmse"),
-            by_level,
-            [BOUND, *methods],
-            unit,
-            best="low",
-        ),
+        _headline(inside, regional, methods, controls, f"{unanswered} {values}"),
         pivot(
             "limit_ratio",
             "Error over the bound",
             "Robust standard deviation of error / bound, pattern by pattern, in the interior. 1 is "
-            "the limit of any unbiased method "
-            "that takes each pattern alone; one that pools patterns, uses a prior or shrinks "
-            "towards no strain may go below it, at the "
-            "price of bias.",
+            "the limit of any unbiased method that takes each pattern alone; one that pools "
+            "patterns, uses a prior or shrinks towards no strain may go below it, at the price of "
+            f"bias. {values}",
             _components(noisy, "limit_ratio"),
             by_level,
             methods,
@@ -96,7 +109,7 @@ def make(
             "bias",
             "Bias",
             f"Mean error in the interior, in units of 1e-4 (theta: 1e-4 rad), beside the "
-            f"Cramer-Rao bound. {everywhere}",
+            f"Cramer-Rao bound. {unanswered} {values}",
             _with_bound(inside, "bias"),
             by_level,
             [BOUND, *methods],
@@ -106,8 +119,8 @@ def make(
             "gain",
             "Strain shown of the strain there is",
             "Slope of answer over truth in the interior, in percent; `all` is one slope for all "
-            "components. 100 is right whatever the "
-            "noise; smoothing, and answers that lean towards no strain, show less.",
+            "components. 100 is right whatever the noise; smoothing, and answers that lean towards "
+            f"no strain, show less. {values}",
             inside[inside["metric"] == "gain"],
             by_level,
             methods,
@@ -117,18 +130,18 @@ def make(
             "dislocations",
             "Dislocations",
             "From circuits in each map that do not close. Found: of the dislocations with a "
-            "circuit round them on the sample, those with "
-            "one in the map within a scan step. False: dislocations in the map that are none. "
-            "Distance: root mean square of those found.",
+            "circuit round them on the sample, those with one in the map within a scan step. "
+            "False: dislocations in the map that are none. Distance: root mean square of those "
+            f"found. {values}",
             _cores(metrics),
-            ["scene", "quantity", "level"],
+            by_level,
             methods,
         ),
         pivot(
             "coverage",
             "Stated against true uncertainty",
             "Share of interior errors, in percent, within 1.96 of the standard deviation that the "
-            "method states; 95 is right.",
+            f"method states; 95 is right. {values}",
             _components(noisy, "coverage95"),
             by_level,
             methods,
@@ -138,17 +151,19 @@ def make(
             "regions",
             f"Error by region at {display.level(*shown)}",
             f"Root mean square error in units of 1e-4 (theta: 1e-4 rad). `all` is the whole sample "
-            f"without vacuum. {everywhere}",
+            f"without vacuum. {unanswered} {values} {_BOLD_ERROR}",
             _with_bound(regional, "rmse"),
             ["scene", "region", "quantity"],
             [BOUND, *methods],
             unit,
             best="low",
+            never_best=controls,
         ),
         pivot(
             "failures",
             "Positions without an answer",
-            "In percent of the positions of the interior and of the whole sample (`all`).",
+            "In percent of the positions of the interior and of the whole sample (`all`). "
+            f"{values}",
             metrics[
                 (metrics["metric"] == "failure_rate")
                 & metrics["region"].isin([HEADLINE_REGION, "all"])
@@ -161,17 +176,18 @@ def make(
             "labels",
             "Labels",
             "Share of unmixed positions, in percent, whose label is right under the best naming of "
-            "the classes found.",
+            f"the classes found. {values} Bold: the largest share of the row.",
             metrics[metrics["quantity"] == "label"].replace({"metric": _LABELS}),
             ["scene", "metric", "level"],
             methods,
             0.01,
             best="high",
+            never_best=controls,
         ),
         pivot(
             "cost",
             "Cost",
-            "Time of one map, training included; median over levels and seeds with half the range.",
+            f"Time of one map, training included, over all levels and seeds. Values are {maps}.",
             _cost(metrics),
             ["scene", "quantity"],
             methods,
@@ -181,7 +197,40 @@ def make(
     return [table for table in tables if table.rows]
 
 
-def _among(metrics: pd.DataFrame, not_run: pd.DataFrame | None) -> list[bool]:
+def _headline(
+    inside: pd.DataFrame,
+    at_shown_level: pd.DataFrame,
+    methods: list[str],
+    controls: frozenset[str],
+    notes: str,
+) -> Table:
+    """Errors at every level, and below them the speed at the level that stands for the run."""
+    errors = _with_bound(inside, "rmse")
+    speeds = at_shown_level[at_shown_level["metric"] == "patterns_per_second"]
+    frame = pd.concat([errors, speeds.assign(quantity=_SPEED)], ignore_index=True)
+    table = pivot(
+        "headline",
+        "Error against noise",
+        f"Root mean square error in the interior, in units of 1e-4 (theta: 1e-4 rad), beside the "
+        f"Cramer-Rao bound; `{_SPEED}` is the patterns that a method maps in a second, training "
+        f"included. {notes} {_BOLD_ERROR}",
+        frame,
+        ["scene", "quantity", "level"],
+        [BOUND, *methods],
+        np.where(frame["quantity"] == _SPEED, 1.0, display.STRAIN_UNIT),
+        best="low",
+        never_best=controls,
+    )
+    is_speed = [_SPEED in row[: table.keys] for row in table.rows]
+    return replace(
+        table,
+        best=frozenset((r, c) for r, c in table.best if not is_speed[r]),
+        # Files for programs hold each number once: speeds are in the table `cost`.
+        numbers=table.numbers[table.numbers["quantity"] != _SPEED],
+    )
+
+
+def _is_not_run(metrics: pd.DataFrame, not_run: pd.DataFrame | None) -> list[bool]:
     """Which scores belong to maps that no program could make."""
     maps = set() if not_run is None else set(not_run[MAP].itertuples(index=False, name=None))
     return [key in maps for key in metrics[MAP].itertuples(index=False, name=None)]
@@ -194,7 +243,8 @@ def _components(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
 def _with_bound(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
     """A metric with the bound as one more method; it is the same for every method and seed."""
     limit = _components(frame, "limit").drop_duplicates(["scene", "region", "quantity", *LEVEL])
-    return pd.concat([_components(frame, metric), limit.assign(method=BOUND)])
+    bound = limit.assign(method=BOUND, not_run=False)
+    return pd.concat([_components(frame, metric), bound], ignore_index=True)
 
 
 def _cores(metrics: pd.DataFrame) -> pd.DataFrame:
@@ -215,8 +265,16 @@ def _cost(metrics: pd.DataFrame) -> pd.DataFrame:
 
 
 def write(config: Config, metrics_path: Path, tables_dir: Path) -> None:
-    """Write every table as csv, md and tex. InputError where the scores are missing or
-    unreadable."""
+    """Write every table of a run as `<name>.csv`, `<name>.md` and `<name>.tex`.
+
+    Args:
+        config: The run.
+        metrics_path: The scores, `metrics.csv`; `load` says what else is read from its folder.
+        tables_dir: Folder of the tables; made where there is none.
+
+    Raises:
+        InputError: A file is missing or unreadable.
+    """
     for table in load(config, metrics_path):
         with atomic.atomic(Path(tables_dir) / f"{table.name}.csv") as temporary:
             table.numbers.to_csv(
@@ -227,35 +285,54 @@ def write(config: Config, metrics_path: Path, tables_dir: Path) -> None:
 
 
 def summary(metrics_path: Path) -> str:
-    """A few lines for the terminal: interior rmse of exx (1e-4) by method and level, with the
-    bound.
+    """A run's main result for the terminal.
+
+    Args:
+        metrics_path: The scores, `metrics.csv`; `not_run.csv` beside it is read where it is there.
+
+    Returns:
+        Lines of text. For each scene a table with a line a method: interior rmse of exx (1e-4) at
+        each level and the patterns mapped per second. Below it what the values are, why one may
+        lie below the bound, and why methods did not run.
+
+    Raises:
+        InputError: The scores are missing or unreadable.
     """
     metrics, not_run = score.read(metrics_path), score.read_not_run(metrics_path)
-    frame = _with_bound(
-        metrics[(metrics["region"] == HEADLINE_REGION) & (metrics["quantity"] == "exx")], "rmse"
-    )
-    levels = list(dict.fromkeys(zip(metrics["background"], metrics["electrons"], strict=True)))
-    medians = (
-        frame.groupby(["scene", "method", *LEVEL], sort=False)["value"].median()
-        / display.STRAIN_UNIT
-    )
-    heads = ["clean" if np.isinf(n) else f"w{w:g} {display.power(n)}" for w, n in levels]
-    scenes, methods = (
-        list(dict.fromkeys(metrics["scene"])),
-        [BOUND, *dict.fromkeys(metrics["method"])],
-    )
-    left, right = (
-        max(map(len, ["exx rmse, 1e-4", *methods])),
-        max(10, *(len(head) + 2 for head in heads)),
-    )
+    metrics = metrics.assign(not_run=_is_not_run(metrics, not_run))
+    frame = _summary_columns(metrics)
+    scenes = list(dict.fromkeys(metrics["scene"]))
     lines = []
     for scene in scenes:
+        of_scene = frame[frame["scene"] == scene].rename(columns={"method": _SUMMARY_HEAD})
+        columns = list(dict.fromkeys(of_scene["column"]))
+        table = pivot("summary", "", "", of_scene, [_SUMMARY_HEAD], columns, across="column")
         lines += [scene] if len(scenes) > 1 else []
-        lines.append("exx rmse, 1e-4".ljust(left) + "".join(head.rjust(right) for head in heads))
-        for method in methods:
-            values = (float(medians.get((scene, method, *level), np.nan)) for level in levels)
-            lines.append(
-                method.ljust(left) + "".join(display.number(v).rjust(right) for v in values)
-            )
+        lines.append(plain(table))
+    seeds = display.average(metrics["seed"].nunique(), "seed")
+    lines += [
+        f"Errors are {seeds}; {_SPEED} is the median over all maps.",
+        "An error may lie below the bound: few seeds scatter, and pooling uses many patterns.",
+    ]
     lines += [f"not run: {error}" for error in dict.fromkeys(not_run["error"])]
     return "\n".join(lines)
+
+
+def _summary_columns(metrics: pd.DataFrame) -> pd.DataFrame:
+    """Long table of the values of `summary` by scene, method and `column`, the bound first."""
+    inside = metrics[(metrics["region"] == HEADLINE_REGION) & (metrics["quantity"] == "exx")]
+    errors = _with_bound(inside, "rmse").sort_values(
+        "method", key=lambda method: method != BOUND, kind="stable"
+    )
+    heads = [
+        "clean" if np.isinf(electrons) else f"w{background:g} {display.power(electrons)}"
+        for background, electrons in zip(errors["background"], errors["electrons"], strict=True)
+    ]
+    errors = errors.assign(column=heads, value=errors["value"] / display.STRAIN_UNIT)
+    speeds = metrics[(metrics["metric"] == "patterns_per_second") & ~metrics["not_run"]]
+    speeds = speeds.groupby(["scene", "method"], sort=False, as_index=False).agg(
+        value=("value", "median"), background=("background", "first")
+    )
+    # One value a method for all levels: the level that a table asks for is not shown.
+    speeds = speeds.assign(column=_SPEED, electrons=np.inf, not_run=False)
+    return pd.concat([errors, speeds], ignore_index=True)

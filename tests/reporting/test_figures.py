@@ -5,17 +5,21 @@ time.
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pytest
-from made_run import LIMIT, SHAPE, made_config, made_truth
+from made_run import LIMIT, SHAPE, made_config, made_truth, noisy
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from ccstae import geometry
 from ccstae.config.levels import Level
+from ccstae.config.methods import Method
+from ccstae.config.run import load
 from ccstae.evaluation import score
 from ccstae.evaluation.dislocations import Circuits, Found
 from ccstae.reporting.figures import catalogue as figures
@@ -62,7 +66,7 @@ def test_error_figure_holds_the_scores_the_bound_and_the_control(metrics, axis: 
     along = error.series(metrics, axis)
     methods = list(dict.fromkeys(metrics.method))
     with style.styled():
-        drawn = error.draw(along, methods, axis)
+        drawn = error.draw(along, style.lines(methods), axis)
     for panel, component, limit in zip(drawn.axes, geometry.COMPONENTS, LIMIT, strict=True):
         x, y = line(panel, "Cramér-Rao bound")
         expected = {"background": ([0, 0.25], [0.5, 1]), "electrons": ([1e4, 1e5], [2, 0.5])}[axis]
@@ -109,15 +113,131 @@ def test_maps_show_answer_residual_failures_and_vacuum():
     assert has_white_rim(drawn)
 
 
+def uniform_truth():
+    """The made truth with no strain anywhere after re-referencing."""
+    return replace(made_truth(), F_probe=np.broadcast_to(np.eye(2), (*SHAPE, 2, 2)))
+
+
+def test_noise_about_no_strain_does_not_saturate_maps():
+    exact = uniform_truth()
+    limit = next(iter(exact.limit.values()))
+    answers = {"com": score.compare(exact, noisy(exact, limit, 1))}
+    with style.styled():
+        drawn = maps.draw(answers, limit, exact.label == 0, exact.region == 1, 3.2)
+    panels = np.array(drawn.axes[:16]).reshape(8, 2)
+    for c, factor in enumerate((1e2, 1e2, 1e2, 1e3)):
+        image = panels[2 * c, 1].get_images()[0]
+        assert image.get_clim()[1] == pytest.approx(3 * factor * limit[0, 0, c])
+        assert (np.abs(image.get_array().compressed()) < image.get_clim()[1]).mean() > 0.95
+
+
+def test_rounding_errors_show_as_nothing():
+    """Uniform truth without noise: what differs from no strain by rounding has no colour."""
+    exact = uniform_truth()
+    rounding = np.full((*SHAPE, 4), 1e-12)
+    answers = {"com": score.compare(exact, noisy(exact, rounding, 1))}
+    with style.styled():
+        drawn_maps = maps.draw(answers, None, exact.label == 0, exact.region == 1, 3.2)
+        drawn_truth = truth.draw(
+            replace(exact, F_probe=noisy(exact, rounding, 2)), ["WS2", "WSe2"], None, None, 3.2
+        )
+        drawn_scatter = scatter.draw(
+            {"com": [answers["com"]]},
+            style.lines(["com"]),
+            None,
+            exact.label != 0,
+            exact.region == 1,
+        )
+    for panel in [*drawn_maps.axes[:16], *drawn_truth.axes[:4]]:
+        image = panel.get_images()[0]
+        assert np.abs(image.get_array()).max() < 1e-4 * image.get_clim()[1]
+    for panel in drawn_scatter.axes:
+        assert panel.get_xlim()[1] > 9e-3  # percent
+
+
+@pytest.mark.parametrize("failed", [True, False])
+def test_maps_say_what_black_is(failed: bool):
+    exact = made_truth()
+    F = exact.F_probe.copy()
+    if failed:
+        F[4, 12] = np.nan
+    with style.styled():
+        drawn = maps.draw(
+            {"one": score.compare(exact, F)},
+            next(iter(exact.limit.values())),
+            exact.label == 0,
+            exact.region == 1,
+            3.2,
+        )
+    words = [text.get_text() for text in drawn.legends[0].get_texts()]
+    assert words == ["vacuum", *(["no answer"] if failed else [])]
+
+
+def test_controls_are_left_out_of_maps(run_dir: Path, monkeypatch: pytest.MonkeyPatch):
+    drawn: dict[str, list[str]] = {}
+
+    def note(kind: str):
+        def draw(answers, *_):
+            drawn[kind] = list(answers)
+            return Figure()
+
+        return draw
+
+    monkeypatch.setattr(maps, "draw", note("maps"))
+    monkeypatch.setattr(scatter, "draw", note("scatter"))
+    of_maps = figures._of_maps(made_config(), run_dir, "pair", score.read(run_dir / "metrics.csv"))
+    assert [next(of_maps)[0], next(of_maps)[0]] == ["maps", "scatter"]
+    answering = ["com", "template", "ccstae"]
+    assert drawn == {"maps": answering, "scatter": answering}
+
+
+def test_one_control_stands_for_all_in_error_figures(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+):
+    made = made_config()
+    silent = Method(method="zero", settings={"silent": True})
+    run = made.model_copy(update={"methods": {**made.methods, "silent": silent}})
+    drawn: list[list[str]] = []
+    monkeypatch.setattr(error, "draw", lambda _, lines, axis: drawn.append(list(lines)))
+    list(figures._of_scores(run, run_dir, "pair", score.read(run_dir / "metrics.csv")))
+    assert drawn == [["zero", "com", "template", "ccstae"]] * 2
+
+
+@pytest.mark.parametrize(
+    ("seeds", "words"),
+    [
+        ([7], "Lines are of one seed."),
+        ([7, 8], "Lines are means of two seeds, bands their range."),
+        ([7, 8, 9], "Lines are medians of 3 seeds, bands their range."),
+    ],
+)
+def test_captions_say_how_many_seeds_lines_are_of(seeds: list[int], words: str):
+    config = made_config()
+    of_seeds = config.seeds.model_copy(update={"test": seeds})
+    entries = figures.catalogue(config.model_copy(update={"seeds": of_seeds}))
+    captions = {entry.kind: entry.caption for entry in entries}
+    assert words in captions["error_background"]
+    assert words in captions["error_dose"]
+
+
+@pytest.mark.parametrize(("count", "least"), [(200, 10), (3000, 5)])
+def test_scatter_points_can_be_seen(count: int, least: float):
+    """Points have a diameter of 2.5 pt or more, and grow fainter where there are many."""
+    size, alpha = scatter._marks(count)
+    assert size >= least
+    assert 0.2 <= alpha <= 0.6
+    assert alpha < scatter._marks(count // 10)[1] or alpha == 0.6
+
+
 def test_scatter_draws_every_sample_position_once_a_seed():
     exact = made_truth()
     answers = {
         "zero": [score.compare(exact, np.broadcast_to(np.eye(2), (*SHAPE, 2, 2)))] * 2,
-        "own": [score.compare(exact, exact.F_probe)] * 2,
+        "exact": [score.compare(exact, exact.F_probe)] * 2,
     }
     sample = exact.label != 0
     with style.styled():
-        drawn = scatter.draw(answers, None, sample, exact.region == 1)
+        drawn = scatter.draw(answers, style.lines(answers), None, sample, exact.region == 1)
     panels = np.array(drawn.axes).reshape(2, 4)
     points = np.concatenate([np.asarray(c.get_offsets()) for c in panels[1, 0].collections])
     assert len(points) == 2 * sample.sum()
@@ -185,6 +305,48 @@ def test_methods_are_told_apart():
     assert style.lines(["ccstae"])["ccstae"] == drawn["ccstae"]
 
 
+# Linear sRGB as protanopes and deuteranopes see it: Machado, Oliveira and Fernandes, IEEE Trans.
+# Vis. Comput. Graph. 15, 1291 (2009), severity 1.
+PROTANOPE = (
+    (0.152286, 1.052583, -0.204868),
+    (0.114503, 0.786281, 0.099216),
+    (-0.003882, -0.048116, 1.051998),
+)
+DEUTERANOPE = (
+    (0.367322, 0.860646, -0.227968),
+    (0.280085, 0.672501, 0.047413),
+    (-0.011820, 0.042940, 0.968881),
+)
+TO_XYZ = ((0.4124, 0.3576, 0.1805), (0.2126, 0.7152, 0.0722), (0.0193, 0.1192, 0.9505))
+WHITE = (0.9505, 1.0, 1.089)
+
+
+def lab(colour: str, eye: np.ndarray) -> np.ndarray:
+    """CIE 1976 L*a*b* of a colour as an eye sees it."""
+    rgb = np.array(to_rgb(colour))
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    ratio = np.array(TO_XYZ) @ np.clip(eye @ linear, 0, 1) / WHITE
+    x, y, z = np.where(ratio > 0.008856, np.cbrt(ratio), 7.787 * ratio + 16 / 116)
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+def test_every_method_of_the_peers_is_told_apart_by_every_eye():
+    """No two markers alike; lines of one style differ in colour for every eye, by 15 or more."""
+    methods = load(Path(__file__).parents[2] / "config" / "peers.yaml").methods
+    lines = style.lines(methods)
+    assert len(lines) >= 11
+    assert len({line.marker for line in lines.values()}) == len(lines)
+    for eye in (np.eye(3), np.array(PROTANOPE), np.array(DEUTERANOPE)):
+        for one, other in combinations(lines.values(), 2):
+            distance = np.linalg.norm(lab(one.colour, eye) - lab(other.colour, eye))
+            assert distance > 15 or one.style != other.style, (one, other)
+
+
+def test_twenty_other_methods_have_twenty_lines():
+    lines = style.lines([f"method{i}" for i in range(20)])
+    assert len(set(lines.values())) == 20
+
+
 def test_a_run_gets_every_figure_of_the_catalogue_that_it_can_have(drawn_run: Path):
     names = {entry.name for entry in figures.catalogue(made_config())}
     found = {path.name for path in (drawn_run / "figures").iterdir()}
@@ -202,11 +364,11 @@ def test_closures_stand_at_the_middle_of_their_circuits():
     """
     closure = np.zeros((3, 5, 2))
     closure[1, 2, 0] = 3.0
-    seen = Circuits(3, closure, np.zeros((3, 5, 2, 2)), np.zeros((3, 5, 2, 2)))
+    unclosed = Circuits(3, closure, np.zeros((3, 5, 2, 2)), np.zeros((3, 5, 2, 2)))
     line = np.array([(3.5, 2.5)])
     with style.styled():
         drawn = dislocations.draw(
-            line, {"com": (seen, Found(line, closure[1, 2][None]))}, (6, 8), 3.0, 2.0
+            line, {"com": (unclosed, Found(line, closure[1, 2][None]))}, (6, 8), 3.0, 2.0
         )
         assert has_white_rim(drawn)
     panel = drawn.get_axes()[0]
@@ -225,7 +387,9 @@ def test_drawing_twice_gives_the_same_bytes(metrics, tmp_path: Path):
     for name in ("a", "b"):
         with style.styled():
             style.save(
-                error.draw(error.series(metrics, "background"), ["zero", "com"], "background"),
+                error.draw(
+                    error.series(metrics, "background"), style.lines(["zero", "com"]), "background"
+                ),
                 tmp_path / name,
             )
     for kind in ("png", "pdf"):

@@ -15,12 +15,12 @@ ROOT = Path(__file__).parents[2]
 CONFIG = load(ROOT / "config" / "scenes.yaml")
 
 
-@pytest.mark.parametrize("id", ["ripple", "labelled"])
+@pytest.mark.parametrize("scene_id", ["ripple", "labelled"])
 def test_a_scene_becomes_one_picture(
-    id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    scene_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
-    preview.write(CONFIG, id, tmp_path / "made.png", (3, 4))
+    preview.write(CONFIG, scene_id, tmp_path / "made.png", (3, 4))
     assert [path.name for path in tmp_path.iterdir()] == ["made.png"]
     with Image.open(tmp_path / "made.png") as image:
         assert min(image.size) > 400

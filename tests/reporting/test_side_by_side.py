@@ -18,8 +18,8 @@ from ccstae.evaluation import score, throughput
 from ccstae.io import layout
 from ccstae.io.maps import write_map
 from ccstae.io.truth import write_truth
-from ccstae.reporting import tables
-from ccstae.reporting.figures import catalogue as figures
+from ccstae.reporting import side_by_side, tables
+from ccstae.reporting.figures import speed, style
 
 WHY = "methods.absent: environment py4dstem missing: no wheel"
 
@@ -46,10 +46,8 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 made_map("peer", F, own_strain=own),
                 failed,
             ):
-                write_map(
-                    layout.map_path(folder, "pair", level.name, seed, answer.attributes["method"]),
-                    answer,
-                )
+                method = answer.attributes["method"]
+                write_map(layout.map_path(folder, "pair", level.name, seed, method), answer)
     score.write(loaded, folder, folder / "metrics.csv")
     rows = [
         ("pair", 0.25, 1e5, m, n, r, 2.0, 96.0 * n + r, 3_000_000)
@@ -138,10 +136,10 @@ def test_speeds_on_one_core_and_on_all(made: dict[str, tables.Table]) -> None:
 def test_accuracy_against_speed_is_drawn(run_dir: Path) -> None:
     metrics = score.read(run_dir / "metrics.csv")
     speeds = throughput.read(Path(run_dir, layout.THROUGHPUT))
-    drawn = figures.speed.draw(
-        figures.side_by_side.error_over_bound(metrics[metrics["background"] == 0.25]),
+    drawn = speed.draw(
+        side_by_side.error_over_bound(metrics[metrics["background"] == 0.25]),
         speeds,
-        ["peer"],
+        style.lines(["peer"]),
     )
     assert [text.get_text() for text in drawn.legends[0].texts] == [
         "peer",

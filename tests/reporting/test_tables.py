@@ -9,7 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from made_run import made_config
 
+from ccstae import geometry
+from ccstae.config.methods import Method
 from ccstae.config.run import load
 from ccstae.evaluation import score
 from ccstae.reporting import display, tables
@@ -73,17 +76,81 @@ def test_headline_is_the_interior_rmse_beside_the_bound(
         "w 0.25, 1e5 e",
         "w 0.00, 1e4 e",
     ]
-    assert [r[0] for r in made["headline"].rows[::4]] == ["exx", "eyy", "exy", "theta"]
+    assert [r[0] for r in made["headline"].rows[:16:4]] == ["exx", "eyy", "exy", "theta"]
 
 
-def test_the_best_is_marked_and_is_never_the_bound(made: dict[str, tables.Table]):
+def test_headline_has_the_speed_at_the_level_that_is_shown(
+    made: dict[str, tables.Table], run_dir: Path
+):
     table = made["headline"]
+    assert [r[:2] for r in table.rows[16:]] == [["patterns/s", "w 0.25, 1e5 e"]]
+    speeds = row(table, "patterns/s", "w 0.25, 1e5 e")
+    assert (speeds["com"], speeds["bound"]) == ("96.0", "-")  # 12 x 16 patterns in 2 seconds
+    assert all(r < 16 for r, _ in table.best)  # the smallest speed is not the best
+    assert set(table.numbers["quantity"]) == {"exx", "eyy", "exy", "theta"}
+
+
+def test_the_best_is_marked_and_is_never_the_bound_nor_the_control(made: dict[str, tables.Table]):
+    table = made["headline"]
+    assert table.head[2:4] == ["bound", "zero"]
+    assert len(table.best) == 16
     for r, column in table.best:
-        assert table.head[column] != "bound"
-        medians = [float(cell.split(" ")[0]) for cell in table.rows[r][3:]]
-        assert column - 3 == int(np.argmin(medians))
+        medians = [float(cell.split(" ")[0]) for cell in table.rows[r][4:]]
+        assert column - 4 == int(np.argmin(medians))
     at = table.rows.index(next(x for x in table.rows if x[:2] == ["exy", "w 0.25, 1e5 e"]))
     assert (at, table.head.index("ccstae")) in table.best
+
+
+def test_controls_are_never_the_best():
+    """Where there is no strain, a control that answers none has no error; so has one under another
+    name.
+    """
+    methods = {"zero": None, "com": None, "silent": {"method": "zero"}, "template": None}
+    settings = made_config()
+    settings = settings.model_copy(
+        update={"methods": {name: Method(**(entry or {})) for name, entry in methods.items()}}
+    )
+    errors = dict(zip(methods, (0.0, 3e-4, 0.0, 2e-4), strict=True))
+    metrics = pd.DataFrame(
+        [
+            ("pair", method, 0.25, 1e5, 1, "interior", component, metric, value)
+            for method, error in errors.items()
+            for component in geometry.COMPONENTS
+            for metric, value in (("rmse", error), ("limit", 1e-4))
+        ],
+        columns=list(score.COLUMNS),
+    )
+    by_name = {table.name: table for table in tables.make(settings, metrics)}
+    for name in ("headline", "regions"):
+        table = by_name[name]
+        assert len(table.rows) == 4
+        assert table.best == {(r, table.head.index("template")) for r in range(4)}
+
+
+@pytest.mark.parametrize(
+    ("seeds", "words"),
+    [
+        ([1], "Values are of one seed."),
+        ([1, 2], "Values are the mean of two seeds with half their range."),
+        ([1, 2, 3], "Values are the median of 3 seeds with half their range."),
+    ],
+)
+def test_captions_say_what_values_are_of(run_dir: Path, seeds: list[int], words: str):
+    settings = made_config()
+    settings = settings.model_copy(
+        update={"seeds": settings.seeds.model_copy(update={"test": seeds})}
+    )
+    for table in tables.make(settings, score.read(run_dir / "metrics.csv")):
+        assert words in table.caption or table.name == "cost"
+        assert "median over" not in table.caption
+
+
+def test_the_bound_stands_where_the_first_method_did_not_run(run_dir: Path):
+    metrics = score.read(run_dir / "metrics.csv")
+    not_run = metrics[metrics["method"] == "zero"][[*score.COLUMNS[:5]]].drop_duplicates()
+    made = tables.make(made_config(), metrics, not_run.assign(error="no wheel"))
+    found = row(made[0], "eyy", "w 0.25, 1e5 e")
+    assert (found["bound"], found["zero"]) == ("20.0", "not run")
 
 
 def test_ratio_table_leaves_out_the_noise_free_level_and_finds_the_injected_ratios(
@@ -159,12 +226,35 @@ def test_writing_twice_gives_the_same_bytes(run_dir: Path, tmp_path: Path):
     assert first == {p.name: p.read_bytes() for p in (tmp_path / "b").iterdir()}
 
 
-def test_summary_is_six_lines_for_four_methods(run_dir: Path):
+def test_summary_is_six_lines_for_four_methods_and_what_they_are(run_dir: Path):
     lines = tables.summary(run_dir / "metrics.csv").splitlines()
-    assert [line.split()[0] for line in lines[1:]] == ["bound", "zero", "com", "template", "ccstae"]
-    assert lines[1].split()[1:] == ["0", "5.00", "10.0", "20.0"]
-    assert len({len(line) for line in lines}) == 1
+    table, notes = lines[:6], lines[6:]
+    assert [line.split()[0] for line in table[1:]] == ["bound", "zero", "com", "template", "ccstae"]
+    assert table[1].split()[1:] == ["0", "5.00", "10.0", "20.0", "-"]
+    assert len({len(line) for line in table}) == 1
     assert max(map(len, lines)) <= 100
+    assert notes == [
+        "Errors are the mean of two seeds with half their range; patterns/s is the median over all "
+        "maps.",
+        "An error may lie below the bound: few seeds scatter, and pooling uses many patterns.",
+    ]
+
+
+def test_summary_gives_spread_and_speed(run_dir: Path):
+    metrics = score.read(run_dir / "metrics.csv")
+    chosen = metrics[
+        (metrics.region == "interior")
+        & (metrics.quantity == "exx")
+        & (metrics.metric == "rmse")
+        & (metrics.background == 0.25)
+        & (metrics.method == "template")
+    ]
+    lines = tables.summary(run_dir / "metrics.csv").splitlines()
+    template = next(line.split() for line in lines if line.startswith("template"))
+    assert template[-3] == display.spread(chosen.value * 1e4).replace(" ", "")
+    assert "±" in template[-3]
+    assert template[-1] == "96.0"
+    assert lines[0].endswith("patterns/s")
 
 
 @pytest.mark.parametrize(
@@ -190,6 +280,18 @@ def test_numbers(value: float, text: str):
 )
 def test_powers(value: float, text: str):
     assert display.power(value) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (1, "of one round"),
+        (2, "the mean of two rounds with half their range"),
+        (5, "the median of 5 rounds with half their range"),
+    ],
+)
+def test_average(count: int, text: str):
+    assert display.average(count, "round") == text
 
 
 def test_spread():

@@ -14,18 +14,18 @@ Array = NDArray[np.float64]
 
 def draw(
     position: Array,
-    seen: dict[str, tuple[Circuits, Found]],
+    closures: dict[str, tuple[Circuits, Found]],
     shape: tuple[int, int],
     shortest_A: float,
     step_nm: float,
 ) -> Figure:
     """One panel a method: size of the closure of the circuit round each cell, in shortest lattice
-    vectors; true lines `position` (n, 2).
+    vectors; the true lines stand at `position` (n, 2).
     """
     rows, columns = shape
-    drawn = style.figure(2.1 * len(seen) + 0.9, 2.1 * max(0.5, rows / columns) + 0.6)
-    panels = drawn.subplots(1, len(seen), squeeze=False)[0]
-    for panel, (method, (circuits, found)) in zip(panels, seen.items(), strict=True):
+    drawn = style.figure(2.1 * len(closures) + 0.9, 2.1 * max(0.5, rows / columns) + 0.6)
+    panels = drawn.subplots(1, len(closures), squeeze=False)[0]
+    for panel, (method, (circuits, found)) in zip(panels, closures.items(), strict=True):
         size = np.linalg.norm(circuits.closure_A, axis=-1) / shortest_A
         # Circuits stand at the cell in their middle; the scan's first position is half a step
         # inside its frame.
@@ -38,9 +38,9 @@ def draw(
             vmin=0,
             vmax=1.2,
         )
-        places = ((position + 0.5) * step_nm, (found.position + 0.5) * step_nm)
-        panel.scatter(*places[0].T, s=60, facecolors="none", edgecolors="white", linewidths=1.2)
-        panel.scatter(*places[1].T, s=22, marker="x", color="#d55e00", linewidths=1.4)
+        true_nm, found_nm = (position + 0.5) * step_nm, (found.position + 0.5) * step_nm
+        panel.scatter(*true_nm.T, s=60, facecolors="none", edgecolors="white", linewidths=1.2)
+        panel.scatter(*found_nm.T, s=22, marker="x", color="#d55e00", linewidths=1.4)
         panel.set(xlim=(0, columns * step_nm), ylim=(rows * step_nm, 0), aspect="equal")
         style.frame(panel)
         panel.set_facecolor(style.VACUUM_COLOUR)

@@ -23,47 +23,48 @@ def series(metrics: pd.DataFrame, axis: str) -> pd.DataFrame:
     if levels.empty:
         return noisy
     longest = levels[levels == levels.max()].index
-    chosen: pd.DataFrame = noisy[
-        noisy[other] == (longest.max() if other == "electrons" else longest.min())
-    ]
-    return chosen
+    chosen = longest.max() if other == "electrons" else longest.min()
+    along: pd.DataFrame = noisy[noisy[other] == chosen]
+    return along
 
 
-def draw(metrics: pd.DataFrame, methods: list[str], axis: str) -> Figure:
-    """Interior rmse of one scene along `axis`; bands span the seeds. `metrics` is as `series` gives
-    it.
+def draw(metrics: pd.DataFrame, lines: dict[str, style.Line], axis: str) -> Figure:
+    """Interior rmse of one scene along `axis`, a line a method; bands span the seeds. `metrics` is
+    as `series` gives it.
     """
     inside = metrics[metrics["region"] == "interior"]
-    lines = style.lines(methods)
     drawn = style.figure(7.4, 6.0)
     panels = drawn.subplots(2, 2, sharex=True)
     for panel, component in zip(panels.flat, COMPONENTS, strict=True):
-        of = inside[inside["quantity"] == component]
-        bound = of[of["metric"] == "limit"].groupby(axis)["value"].median() / display.STRAIN_UNIT
+        rows = inside[inside["quantity"] == component]
+        limits = rows[rows["metric"] == "limit"]
+        bound = limits.groupby(axis)["value"].median() / display.STRAIN_UNIT
         panel.plot(
             bound.index, bound, color=style.BOUND_COLOUR, lw=1.8, label="Cramér-Rao bound", zorder=4
         )
-        for method in methods:
-            of_method = of[(of["metric"] == "rmse") & (of["method"] == method)].groupby(axis)[
-                "value"
-            ]
-            median, low, high = (
-                getattr(of_method, how)() / display.STRAIN_UNIT for how in ("median", "min", "max")
+        for method, line in lines.items():
+            errors = rows[(rows["metric"] == "rmse") & (rows["method"] == method)]
+            over_seeds = errors.groupby(axis)["value"].agg(["median", "min", "max"])
+            over_seeds = over_seeds / display.STRAIN_UNIT
+            panel.fill_between(
+                over_seeds.index,
+                over_seeds["min"],
+                over_seeds["max"],
+                color=line.colour,
+                alpha=0.2,
+                lw=0,
             )
-            line = lines[method]
-            panel.fill_between(median.index, low, high, color=line.colour, alpha=0.2, lw=0)
-            label = "no strain (zero)" if method == "zero" else method
             panel.plot(
-                median.index,
-                median,
-                line.style,
+                over_seeds.index,
+                over_seeds["median"],
+                linestyle=line.style,
                 color=line.colour,
                 marker=line.marker,
-                ms=5,
+                ms=6,
                 lw=1.3,
                 mec="white",
                 mew=0.5,
-                label=label,
+                label="no strain (zero)" if method == "zero" else method,
             )
         unit = "$10^{-4}$ rad" if component == "theta" else "$10^{-4}$"
         panel.set(title=display.SYMBOLS[component], ylabel=f"rmse ({unit})", yscale="log")

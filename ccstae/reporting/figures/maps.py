@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from ccstae.evaluation.score import Comparison
@@ -11,8 +13,9 @@ from ccstae.geometry import COMPONENTS
 from ccstae.reporting import display
 from ccstae.reporting.figures import style
 
-_SCALE = {"exx": (1e2, "%"), "eyy": (1e2, "%"), "exy": (1e2, "%"), "theta": (1e3, "mrad")}
 _RESIDUAL_BOUNDS = 4.0  # the residual's colour scale ends at so many bounds
+_MIN_RESIDUAL_END = 1e-6  # where there is no noise: smaller residuals are rounding errors
+_PANEL_IN = 1.6
 
 
 def draw(
@@ -27,67 +30,87 @@ def draw(
 
     limit (Ry, Rx, 4), None without noise. All panels of a row share their colour scale.
     """
-    truth = next(iter(answers.values())).truth
-    rows, columns = truth.shape[:2]
-    panel_in = 1.6
-    height = panel_in * max(0.4, rows / columns)
-    drawn = style.figure(panel_in * (len(answers) + 1) + 1.2, (height + 0.22) * 8 + 0.3)
+    rows, columns = vacuum.shape
+    height_in = _PANEL_IN * max(0.4, rows / columns)
+    drawn = style.figure(_PANEL_IN * (len(answers) + 1) + 1.0, (height_in + 0.15) * 8 + 0.5)
+    drawn.set_layout_engine("constrained", w_pad=0.03, h_pad=0.02)
     panels = drawn.subplots(8, len(answers) + 1)
-    for c, component in enumerate(COMPONENTS):
-        factor, unit = _SCALE[component]
-        upper, lower = panels[2 * c], panels[2 * c + 1]
-        full = factor * _end(np.abs(truth[~vacuum, c]))
-        left = upper[0]
-        shown = style.image(left, factor * truth[..., c], step_nm, full, vacuum=vacuum)
-        left.set_ylabel(display.SYMBOLS[component], fontsize=11)
-        scale, rest_unit = (1e4, "$10^{-4}$ rad") if component == "theta" else (1e4, "$10^{-4}$")
-        errors = {m: answer.error[..., c] for m, answer in answers.items()}
-        bound = (
-            _rms(limit[interior, c])
-            if limit is not None
-            else _end(np.abs(np.stack(list(errors.values()))[:, interior])) / _RESIDUAL_BOUNDS
-        )
-        rest = scale * _RESIDUAL_BOUNDS * bound
-        values = np.zeros(vacuum.shape) if limit is None else limit[..., c]
-        shown_rest = style.image(lower[0], scale * values, step_nm, rest, vacuum=vacuum)
-        lower[0].set_title(
-            "bound (1 s.d.)" + ("" if limit is None else f" {display.number(scale * bound)}"),
-            fontsize=7.5,
-            pad=3,
-        )
-        lower[0].set_ylabel("residual")
-        for panel, below, (method, answer) in zip(
-            upper[1:], lower[1:], answers.items(), strict=True
-        ):
-            style.image(
-                panel,
-                factor * answer.answer[..., c],
-                step_nm,
-                full,
-                vacuum=vacuum,
-                failed=answer.failed,
-            )
-            style.image(
-                below, scale * errors[method], step_nm, rest, vacuum=vacuum, failed=answer.failed
-            )
-            below.set_title(
-                f"rmse {display.number(scale * _rms(errors[method][interior]))}",
-                fontsize=7.5,
-                pad=3,
-            )
-        drawn.colorbar(shown, ax=list(upper), pad=0.01, aspect=12, extend="both", label=unit)
-        drawn.colorbar(
-            shown_rest, ax=list(lower), pad=0.01, aspect=12, extend="both", label=rest_unit
-        )
+    for c in range(len(COMPONENTS)):
+        _map_row(drawn, panels[2 * c], answers, c, limit, vacuum, interior, step_nm)
+        _residual_row(drawn, panels[2 * c + 1], answers, c, limit, vacuum, interior, step_nm)
     for panel, name in zip(panels[0], ["truth", *answers], strict=True):
-        panel.set_title(name, fontweight="bold", fontsize=9 if len(name) < 16 else 7)
+        panel.set_title(name, fontweight="bold", fontsize=10 if len(name) < 16 else 8)
+    patches = [Patch(facecolor=style.VACUUM_COLOUR, label="vacuum")] if vacuum.any() else []
+    if any((answer.failed & ~vacuum).any() for answer in answers.values()):
+        patches.append(Patch(facecolor=style.FAILED_COLOUR, label="no answer"))
+    if patches:
+        drawn.legend(handles=patches, loc="outside upper center", ncols=2, fontsize=10)
     style.scale_bar(panels[-1, 0], columns * step_nm)
     return drawn
 
 
-def _end(values: NDArray[np.float64]) -> float:
-    """End of a colour scale: what all but the largest 1 % stay below."""
-    return max(float(np.percentile(values[np.isfinite(values)], 99)), 1e-9)
+def _map_row(
+    drawn: Figure,
+    panels: NDArray[np.object_],
+    answers: dict[str, Comparison],
+    c: int,
+    limit: NDArray[np.float64] | None,
+    vacuum: NDArray[np.bool_],
+    interior: NDArray[np.bool_],
+    step_nm: float,
+) -> None:
+    """Component c of the truth and of every answer."""
+    factor, unit = display.MAP_UNITS[COMPONENTS[c]]
+    truth = next(iter(answers.values())).truth[..., c]
+    bound = 0.0 if limit is None else float(np.median(limit[interior, c]))
+    end = factor * style.strain_end(_all_but_largest(truth[~vacuum]), bound)
+    shown = style.image(panels[0], factor * truth, step_nm, end, vacuum=vacuum)
+    panels[0].set_ylabel(display.SYMBOLS[COMPONENTS[c]], fontsize=12)
+    for panel, answer in zip(panels[1:], answers.values(), strict=True):
+        values = factor * answer.answer[..., c]
+        style.image(panel, values, step_nm, end, vacuum=vacuum, failed=answer.failed)
+    drawn.colorbar(shown, ax=list(panels), pad=0.01, aspect=12, extend="both", label=unit)
+
+
+def _residual_row(
+    drawn: Figure,
+    panels: NDArray[np.object_],
+    answers: dict[str, Comparison],
+    c: int,
+    limit: NDArray[np.float64] | None,
+    vacuum: NDArray[np.bool_],
+    interior: NDArray[np.bool_],
+    step_nm: float,
+) -> None:
+    """The bound of component c, and what is left of every answer."""
+    factor = 1 / display.STRAIN_UNIT
+    if limit is None:
+        errors = np.stack([answer.error[interior, c] for answer in answers.values()])
+        end = factor * max(_all_but_largest(errors), _MIN_RESIDUAL_END)
+        bound, title = np.zeros(vacuum.shape), "no noise: bound 0"
+    else:
+        bound = limit[..., c]
+        rms_bound = _rms(limit[interior, c])
+        end = factor * _RESIDUAL_BOUNDS * rms_bound
+        title = f"bound (1 s.d.) {display.number(factor * rms_bound)}"
+    shown = style.image(panels[0], factor * bound, step_nm, end, vacuum=vacuum)
+    _small_title(panels[0], title)
+    panels[0].set_ylabel("residual", fontsize=10)
+    for panel, answer in zip(panels[1:], answers.values(), strict=True):
+        error = factor * answer.error[..., c]
+        style.image(panel, error, step_nm, end, vacuum=vacuum, failed=answer.failed)
+        _small_title(panel, f"rmse {display.number(_rms(error[interior]))}")
+    unit = "$10^{-4}$ rad" if COMPONENTS[c] == "theta" else "$10^{-4}$"
+    drawn.colorbar(shown, ax=list(panels), pad=0.01, aspect=12, extend="both", label=unit)
+
+
+def _small_title(panel: Axes, text: str) -> None:
+    panel.set_title(text, fontsize=9, pad=3)
+
+
+def _all_but_largest(values: NDArray[np.float64]) -> float:
+    """What all absolute values but the largest 1 % stay below."""
+    return float(np.percentile(np.abs(values[np.isfinite(values)]), 99))
 
 
 def _rms(values: NDArray[np.float64]) -> float:

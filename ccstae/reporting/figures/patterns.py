@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
@@ -17,7 +19,7 @@ def positions(truth: Truth, materials: list[str]) -> dict[str, tuple[int, int]]:
     middle one of its kind.
     """
     kinds = {
-        f"{name}": (truth.label == index) & (truth.region == truth.regions.index("interior"))
+        name: (truth.label == index) & (truth.region == truth.regions.index("interior"))
         for index, name in enumerate(materials, 1)
     }
     kinds |= {
@@ -28,9 +30,10 @@ def positions(truth: Truth, materials: list[str]) -> dict[str, tuple[int, int]]:
     kinds["vacuum"] = truth.label == 0
     chosen = {}
     for name, mask in kinds.items():
-        found = np.argwhere(mask)
-        if len(found):
-            row, column = found[np.argmin(((found - np.median(found, axis=0)) ** 2).sum(1))]
+        places = np.argwhere(mask)
+        if len(places):
+            from_middle = ((places - np.median(places, axis=0)) ** 2).sum(1)
+            row, column = places[np.argmin(from_middle)]
             chosen[name] = (int(row), int(column))
     return chosen
 
@@ -38,7 +41,7 @@ def positions(truth: Truth, materials: list[str]) -> dict[str, tuple[int, int]]:
 def draw(
     patterns: NDArray[np.float64], rows: list[str], columns: list[str], calibration: Calibration
 ) -> Figure:
-    """patterns (rows, columns, Qy, Qx) in electrons per pixel, on one logarithmic scale."""
+    """`patterns` (rows, columns, Qy, Qx) in electrons per pixel, on one logarithmic scale."""
     q, n = calibration.pixel_size_inv_A, patterns.shape[-1]
     x, y = calibration.centre_px
     extent = ((-0.5 - x) * q, (n - 0.5 - x) * q, (n - 0.5 - y) * q, (-0.5 - y) * q)
@@ -68,7 +71,7 @@ def draw_dictionary(
     """
     half = 0.5 * detector_px * calibration.pixel_size_inv_A
     columns = min(len(dictionary), 4)
-    rows = -(-len(dictionary) // columns)
+    rows = math.ceil(len(dictionary) / columns)
     drawn = style.figure(2.9 * columns + 0.3, 2.75 * rows + 0.2)
     panels = drawn.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     for number, (panel, entry) in enumerate(zip(panels.flat, dictionary, strict=False), 1):

@@ -12,45 +12,46 @@ from ccstae.geometry import COMPONENTS
 from ccstae.reporting import display
 from ccstae.reporting.figures import style
 
-_SCALE = {"exx": (1e2, "%"), "eyy": (1e2, "%"), "exy": (1e2, "%"), "theta": (1e3, "mrad")}
 _ELSEWHERE = "#b0b0b0"
 
 
 def draw(
     answers: dict[str, list[Comparison]],
+    lines: dict[str, style.Line],
     limit: NDArray[np.float64] | None,
     sample: NDArray[np.bool_],
     interior: NDArray[np.bool_],
 ) -> Figure:
     """One row a method, one column a component; all seeds. limit (Ry, Rx, 4), None without
-    noise."""
-    lines = style.lines(answers)
+    noise.
+    """
     drawn = style.figure(8.2, 1.95 * len(answers) + 0.7)
     panels = drawn.subplots(len(answers), 4, squeeze=False, sharex="col", sharey="col")
+    size, alpha = _marks(int(sample.sum()) * max(map(len, answers.values())))
     for c, component in enumerate(COMPONENTS):
-        factor, unit = _SCALE[component]
-        truth = next(iter(answers.values()))[0].truth[..., c]
-        low, high = factor * truth[sample].min(), factor * truth[sample].max()
-        margin = 0.15 * (high - low) + (
-            0 if limit is None else 4 * factor * float(np.median(limit[interior, c]))
-        )
+        factor, unit = display.MAP_UNITS[component]
+        truth = factor * next(iter(answers.values()))[0].truth[sample, c]
+        bound = 0.0 if limit is None else factor * float(np.median(limit[interior, c]))
+        low, high = truth.min(), truth.max()
+        margin = max(0.15 * (high - low) + 4 * bound, factor * style.MIN_STRAIN_END)
         ends = np.array([low - margin, high + margin])
-        for row, (method, repeats) in zip(panels, answers.items(), strict=True):
-            panel = row[c]
-            for positions, colour, size in (
-                (sample & ~interior, _ELSEWHERE, 3),
-                (interior, lines[method].colour, 3),
-            ):
-                for answer in repeats:
-                    x, y = factor * answer.truth[positions, c], factor * answer.answer[positions, c]
-                    panel.scatter(
-                        x, np.clip(y, *ends), s=size, color=colour, alpha=0.5, lw=0, rasterized=True
-                    )
+        for panel, (method, repeats) in zip(panels[:, c], answers.items(), strict=True):
+            colours = ((sample & ~interior, _ELSEWHERE), (interior, lines[method].colour))
+            for positions, colour in colours:
+                x = factor * np.concatenate([one.truth[positions, c] for one in repeats])
+                y = factor * np.concatenate([one.answer[positions, c] for one in repeats])
+                panel.scatter(
+                    x,
+                    np.clip(y, *ends),
+                    s=size,
+                    color=colour,
+                    alpha=alpha,
+                    lw=0,
+                    rasterized=True,
+                )
             panel.plot(ends, ends, color="black", lw=0.8, zorder=4)
-            if limit is not None:
-                s = 1.96 * factor * float(np.median(limit[interior, c]))
-                for shift in (-s, s):
-                    panel.plot(ends, ends + shift, color="black", lw=0.7, ls=":", zorder=4)
+            for shift in () if limit is None else (-1.96 * bound, 1.96 * bound):
+                panel.plot(ends, ends + shift, color="black", lw=0.7, ls=":", zorder=4)
             panel.set(xlim=ends, ylim=ends)
             panel.locator_params(nbins=5)
             panel.set_box_aspect(1)
@@ -65,3 +66,11 @@ def draw(
     ]
     drawn.legend(handles=handles, loc="outside upper center", ncols=3)
     return drawn
+
+
+def _marks(count: int) -> tuple[float, float]:
+    """Area (square points) and opacity of the points of a panel with so many of them: large enough
+    to be seen, faint enough to show where they crowd.
+    """
+    crowding = 1 / np.sqrt(max(count, 1))
+    return float(np.clip(200 * crowding, 5, 12)), float(np.clip(10 * crowding, 0.2, 0.6))

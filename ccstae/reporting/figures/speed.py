@@ -9,15 +9,16 @@ from matplotlib.lines import Line2D
 from ccstae.reporting.figures import style
 
 
-def draw(errors: pd.Series, speeds: pd.DataFrame, methods: list[str]) -> Figure:
+def draw(errors: pd.Series, speeds: pd.DataFrame, lines: dict[str, style.Line]) -> Figure:
     """`errors`: error over the bound of each map, indexed by method; `speeds`: rows of
-    `throughput`. Bars span seeds and rounds.
+    `throughput`; `lines`: the methods to be drawn, if they have both. Bars span seeds and rounds.
     """
-    lines = style.lines(methods)
     drawn = style.figure(6.4, 4.4)
     panel = drawn.subplots()
     most = speeds["cores"].max()
-    for method in [m for m in methods if m in set(speeds["method"]) and m in errors.index]:
+    measured = set(speeds["method"]) & set(errors.index)
+    for method in [method for method in lines if method in measured]:
+        line = lines[method]
         error = errors[[method]].groupby(level=0).agg(["median", "min", "max"]).iloc[0]
         rates = (
             speeds[speeds["method"] == method]
@@ -27,7 +28,7 @@ def draw(errors: pd.Series, speeds: pd.DataFrame, methods: list[str]) -> Figure:
         panel.plot(
             rates["median"],
             [error["median"]] * len(rates),
-            color=lines[method].colour,
+            color=line.colour,
             lw=0.8,
             alpha=0.6,
         )
@@ -37,9 +38,9 @@ def draw(errors: pd.Series, speeds: pd.DataFrame, methods: list[str]) -> Figure:
                 error["median"],
                 xerr=[[rate["median"] - rate["min"]], [rate["max"] - rate["median"]]],
                 yerr=[[error["median"] - error["min"]], [error["max"] - error["median"]]],
-                color=lines[method].colour,
-                marker=lines[method].marker or "o",
-                markerfacecolor=lines[method].colour if cores == 1 else "white",
+                color=line.colour,
+                marker=line.marker or "o",
+                markerfacecolor=line.colour if cores == 1 else "white",
                 ms=6,
                 lw=0.8,
                 label=method if cores == 1 else None,

@@ -1,5 +1,5 @@
-"""Colours, markers and page of every figure. Colours are those of Okabe and Ito, then of Tol, told
-apart by colour-blind readers.
+"""Colours, markers and page of every figure. Methods of this package have colours of Okabe and Ito
+and solid lines, all others broken lines; no two share a marker.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ VACUUM_COLOUR = "#d9d9d9"
 FAILED_COLOUR = "#000000"
 STRAIN_CMAP = "RdBu_r"
 PATTERN_CMAP = "magma"
+MIN_STRAIN_END = 1e-4
 
 RC: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -56,31 +57,47 @@ class Line:
     style: str = "-"
 
 
-_KNOWN = {
+_PACKAGE_LINES = {
     "zero": Line("#7f7f7f", "", "--"),
     "com": Line("#e69f00", "s"),
     "template": Line("#0072b2", "^"),
+    "cepstral": Line("#5c2d00", "P"),
     "ccstae": Line("#d55e00", "o"),
     "ccstae-2023": Line("#cc79a7", "v"),
     "ccstae-pooled": Line("#009e73", "D"),
 }
-_OTHERS = (
-    Line("#56b4e9", "P"),
-    Line("#b3a800", "X"),
-    Line("#332288", "<"),
-    Line("#8c510a", ">"),
-    Line("#882255", "h"),
-    Line("#117733", "p"),
-)
+# Chosen far from each other and from those above as trichromats, protanopes and deuteranopes see
+# them (Machado et al., IEEE Trans. Vis. Comput. Graph. 15, 1291 (2009)).
+_OTHER_COLOURS = ("#771155", "#00ccff", "#6666ff", "#ddcc77", "#330066", "#666633")
+_OTHER_MARKERS = ("X", "<", "h", ">", "p", "d", "*")
+_OTHER_STYLES = ("--", "-.", ":")
 
 
 def lines(methods: Iterable[str]) -> dict[str, Line]:
-    """The line of each method: fixed for those of this package, the others in turn."""
+    """The line of each method of a run: fixed for those of this package, the others in turn."""
     methods = list(methods)
-    others = [m for m in methods if m not in _KNOWN]
+    others = [method for method in methods if method not in _PACKAGE_LINES]
     return {
-        m: _KNOWN[m] if m in _KNOWN else _OTHERS[others.index(m) % len(_OTHERS)] for m in methods
+        method: _PACKAGE_LINES.get(method) or _other_line(others.index(method))
+        for method in methods
     }
+
+
+def _other_line(index: int) -> Line:
+    rounds = index // len(_OTHER_COLOURS)  # a colour that comes again has another style
+    return Line(
+        _OTHER_COLOURS[index % len(_OTHER_COLOURS)],
+        _OTHER_MARKERS[index % len(_OTHER_MARKERS)],
+        _OTHER_STYLES[(index + rounds) % len(_OTHER_STYLES)],
+    )
+
+
+def strain_end(largest: float, bound: float = 0.0) -> float:
+    """End of a strain map's colour scale (as strain, or radians): the largest strain to be shown,
+    and three bounds more, so that noise about no strain does not saturate. Never below
+    `MIN_STRAIN_END`, so that rounding errors show as nothing.
+    """
+    return max(largest + 3 * bound, MIN_STRAIN_END)
 
 
 def figure(width_in: float, height_in: float) -> Figure:
@@ -118,20 +135,21 @@ def image(
     axes: Axes,
     values: NDArray[np.float64],
     step_nm: float,
-    limit: float,
+    end: float,
     *,
     vacuum: NDArray[np.bool_],
     failed: NDArray[np.bool_] | None = None,
 ) -> AxesImage:
-    """A map on a scale symmetric about zero, vacuum in grey, positions without an answer in
-    black."""
+    """A map on a scale from -`end` to `end`, vacuum in grey, positions without an answer in
+    black.
+    """
     shown = np.ma.masked_array(values, vacuum | ~np.isfinite(values))
     drawn = axes.imshow(
         shown,
         extent=extent(values.shape, step_nm),
         cmap=cmap(STRAIN_CMAP, VACUUM_COLOUR),
-        vmin=-limit,
-        vmax=limit,
+        vmin=-end,
+        vmax=end,
     )
     if failed is not None and (failed & ~vacuum).any():
         black = np.ma.masked_array(np.ones(values.shape), ~(failed & ~vacuum))

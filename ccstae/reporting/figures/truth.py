@@ -36,7 +36,6 @@ _REGIONS = {
     "boundary": "#0072b2",
 }
 _MIXED = "#7f7f7f"
-_SCALE = {"exx": (1e2, "%"), "eyy": (1e2, "%"), "exy": (1e2, "%"), "theta": (1e3, "mrad")}
 
 
 def elastic(truth: Truth, lattice_A: list[float]) -> NDArray[np.float64]:
@@ -68,32 +67,21 @@ def draw(
     rows, columns = vacuum.shape
     drawn = style.figure(10.6, 2 * (1.95 * max(0.4, rows / columns) + 0.95))
     panels = drawn.subplots(2, 5)
-    for panel, component, values in zip(
-        panels[0], geometry.COMPONENTS, np.moveaxis(total, -1, 0), strict=False
-    ):
-        _strain(
-            drawn, panel, component, values, vacuum, step_nm, f"total {display.SYMBOLS[component]}"
-        )
-    own = None if lattice_A is None or len(materials) < 2 else elastic(truth, lattice_A)
-    for c, (panel, component) in enumerate(
-        zip(panels[1, :3], geometry.COMPONENTS[:3], strict=True)
-    ):
-        if own is None:
+    for c, component in enumerate(geometry.COMPONENTS):
+        title = f"total {display.SYMBOLS[component]}"
+        _strain(drawn, panels[0, c], component, total[..., c], vacuum, step_nm, title)
+    of_material = None if lattice_A is None or len(materials) < 2 else elastic(truth, lattice_A)
+    for c, panel in enumerate(panels[1, :3]):
+        if of_material is None:
             panel.set_axis_off()
-        else:
-            _strain(
-                drawn,
-                panel,
-                component,
-                own[..., c],
-                vacuum,
-                step_nm,
-                f"elastic {display.SYMBOLS[component]}",
-            )
-            mixed = np.ma.masked_array(np.ones(vacuum.shape), truth.label >= 0)
-            panel.imshow(
-                mixed, extent=style.extent(vacuum.shape, step_nm), cmap=ListedColormap([_MIXED])
-            )
+            continue
+        component = geometry.COMPONENTS[c]
+        title = f"elastic {display.SYMBOLS[component]}"
+        _strain(drawn, panel, component, of_material[..., c], vacuum, step_nm, title)
+        mixed = np.ma.masked_array(np.ones(vacuum.shape), truth.label >= 0)
+        panel.imshow(
+            mixed, extent=style.extent(vacuum.shape, step_nm), cmap=ListedColormap([_MIXED])
+        )
     if limit is None:
         panels[1, 3].set_axis_off()
     else:
@@ -136,11 +124,9 @@ def _strain(
     step_nm: float,
     title: str,
 ) -> None:
-    factor, unit = _SCALE[component]
-    inside = np.abs(factor * values[~vacuum])
-    shown = style.image(
-        panel, factor * values, step_nm, max(float(np.nanmax(inside)), 1e-6), vacuum=vacuum
-    )
+    factor, unit = display.MAP_UNITS[component]
+    end = style.strain_end(float(np.nanmax(np.abs(values[~vacuum]))))
+    shown = style.image(panel, factor * values, step_nm, factor * end, vacuum=vacuum)
     panel.set_title(f"{title} ({unit})")
     _scale(drawn, panel, shown)
 
