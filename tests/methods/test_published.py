@@ -279,9 +279,12 @@ def test_pictures_keep_their_middle_on_the_detector() -> None:
     pictures = torch.zeros(2, 120, 120)
     pictures[:, 60, 60] = 1
     for shape in ((128, 128), (96, 96), (127, 130)):
-        placed = ccstae_2023.on_detector(pictures, shape)
+        placed = ccstae_2023.on_detector(pictures, shape, (shape[1] // 2, shape[0] // 2))
         assert placed.shape == (2, *shape)
         assert placed[0].nonzero().tolist() == [[shape[0] // 2, shape[1] // 2]]
+        placed = ccstae_2023.on_detector(pictures, shape, (71.2, 52.0))
+        assert placed.shape == (2, *shape)
+        assert placed[0].nonzero().tolist() == [[52, 71]]
 
 
 def test_side_of_the_dictionary() -> None:

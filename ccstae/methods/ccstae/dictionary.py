@@ -29,6 +29,7 @@ class Dictionary:
     disk: Tensor  # (S, S), profile of the diffracted disks
     intensity: Tensor  # (E, K), counts in each disk of each entry
     background: Tensor  # (Qy, Qx), diffuse counts of a pattern, fixed to the detector
+    centre_px: tuple[float, float]  # nominal direct beam (x, y), on which the background is centred
     area: Tensor  # (E, 2), mean and deviation of log det M of each entry's patterns
     spread: Tensor  # (K,), relative spread of the intensities about their entry
     pixels: int  # edge of a patch, odd
@@ -54,12 +55,12 @@ class Dictionary:
 
     @cached_property
     def local_background(self) -> Tensor:
-        """Diffuse counts per pixel near each reference node, (K,): the mean over the node's
-        distance from the centre.
+        """Diffuse counts per pixel at each reference node, (K,), where the direct beam lies at its
+        nominal place; a node off the detector takes the nearest pixel's.
         """
         height, width = self.background.shape
-        x = (self.g[:, 0] + width // 2).round().long().clamp(0, width - 1)
-        y = (self.g[:, 1] + height // 2).round().long().clamp(0, height - 1)
+        x = (self.g[:, 0] + self.centre_px[0]).round().long().clamp(0, width - 1)
+        y = (self.g[:, 1] + self.centre_px[1]).round().long().clamp(0, height - 1)
         return self.background[y, x]
 
     @cached_property
@@ -108,10 +109,12 @@ class Dictionary:
             self.background[None, None], scale_factor=o, mode="bilinear", align_corners=False
         )[0]
         out = fine.repeat(len(self.intensity), 1, 1)
-        middle = torch.tensor([width // 2, height // 2], device=self.g.device) * o + o // 2
-        at = (
-            (self.g * o).round().long() + middle - samples // 2
-        )  # x and y of each profile's first sample
+        whole = torch.tensor([round(x) for x in self.centre_px], device=self.g.device)
+        fraction = torch.tensor(self.centre_px, dtype=self.g.dtype, device=self.g.device) - whole
+        # Pixel p is samples o p to o p + o - 1 of the fine grid; its centre is sample o p + o // 2.
+        middle = whole * o + o // 2
+        # x and y of each profile's first sample
+        at = ((self.g + fraction) * o).round().long() + middle - samples // 2
         for k, (x, y) in enumerate(at.tolist()):
             profile = self.direct if k == 0 else self.disk
             top, left, bottom, right = (

@@ -20,6 +20,7 @@ from ccstae.methods.ccstae.dictionary import Dictionary, from_probe, improve, pa
 from ccstae.methods.ccstae.encoder import Encoded
 from ccstae.methods.ccstae.refine import State, covariance_of_M
 from ccstae.methods.ccstae.solve import FREE, solve
+from ccstae.methods.shared import sites
 
 _SHAPE_ROUNDS = 2
 _PROBE_COUNTS = 1e5
@@ -42,7 +43,9 @@ def start(
     columns, and the vacuum probe (Qy, Qx), whose nominal place is `centre` (x, y).
     """
     shape = (teachers.shape[1], teachers.shape[2])
-    hk = geometry.lattice_nodes(nominal.cpu().numpy().astype(float), 1.5 * min(shape) / 2)
+    # Nodes that may come onto the detector at its corners, whatever the strain.
+    _, farthest = sites.border_distances_px(centre, shape)
+    hk = geometry.lattice_nodes(nominal.cpu().numpy().astype(float), 1.5 * min(farthest))
     g = torch.from_numpy(hk).to(nominal) @ nominal.T
     # A disk counts when its centre lies on the detector for most of the scan.
     position = transformer.positions(first.M, first.centre, g)
@@ -67,6 +70,7 @@ def start(
         profile,
         mean[None],
         diffuse,
+        centre,
         anywhere,
         torch.full_like(mean, FREE),
         pixels,

@@ -127,6 +127,8 @@ def load(path: Path | str, counts: Counts, settings: CcstaeSettings, device: str
             f"config"
         )
     check(about.get("instrument"), counts)
+    # Where the background is centred: that of the scan that taught, not of this one.
+    centre_x, centre_y = about["instrument"]["centre_px"]
     shape = counts.counts.shape[2:]
     pixels = patch_pixels(disk_radius_px(counts.calibration))
     S, far = spline.samples(pixels), 2.0 * max(shape)
@@ -138,6 +140,7 @@ def load(path: Path | str, counts: Counts, settings: CcstaeSettings, device: str
         disk=weights.tensor(path, tensors, "dictionary.disk", (S, S), low=0),
         intensity=weights.tensor(path, tensors, "dictionary.intensity", (E, K), low=0),
         background=weights.tensor(path, tensors, "dictionary.background", shape, low=0),
+        centre_px=(float(centre_x), float(centre_y)),
         area=weights.tensor(path, tensors, "dictionary.area", (E, 2), torch.float64),
         spread=weights.tensor(path, tensors, "dictionary.spread", (K,), low=1e-3, high=1e3),
         pixels=pixels,

@@ -59,16 +59,17 @@ def find(counts: Counts, side: int, device: str) -> Masks:
     if not found.any():
         return Masks(centre, angle, found, 1.0, centre.new_zeros(0, 2), radius, 1.0)
     scale = float(np.sqrt(np.linalg.det(M[found.cpu().numpy()])).mean())
-    hk, unit = _brightest_ring(counts, centre, G, found, min(*shape[2:], side))
+    nearest, _ = sites.border_distances_px(calibration.centre_px, shape)
+    hk, unit = _brightest_ring(counts, centre, G, found, min(*nearest, side / 2))
     spots = torch.from_numpy(scale * hk.numpy() @ nominal.T).float().to(device)
     return Masks(centre, angle, found, scale, spots, radius, unit)
 
 
 def _brightest_ring(
-    counts: Counts, centre: Tensor, G: Tensor, found: Tensor, side: int
+    counts: Counts, centre: Tensor, G: Tensor, found: Tensor, reach: float
 ) -> tuple[Tensor, float]:
     """Nodes (K, 2) of the ring with the largest intensity times squared radius, and counts per
-    pixel of its spots.
+    pixel of its spots; of rings within `reach` pixels of the beam.
     """
     calibration, shape = counts.calibration, counts.counts.shape
     patterns = counts.counts.reshape(-1, *shape[2:])
@@ -97,7 +98,7 @@ def _brightest_ring(
     for k in range(int(ring.max()) + 1):
         on = ring == k
         r = float(length[on.numpy()].mean())
-        if k > 0 and r + radius > side / 2:
+        if k > 0 and r + radius > reach:
             continue
         by_turn = total[:, on.to(total.device)].mean(1) / int(found.sum())
         above = float(by_turn[0] - by_turn.min()) / area

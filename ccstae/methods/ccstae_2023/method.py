@@ -43,7 +43,7 @@ def map_strain(counts: Counts, settings: Ccstae2023Settings, device: str) -> Ans
         F.reshape(*scan, 2, 2),
         label=label if settings.entries > 1 else None,
         centre_px=trained.origin.double().cpu().numpy().reshape(*scan, 2),
-        dictionary=on_detector(trained.pictures, shape).cpu().numpy(),
+        dictionary=on_detector(trained.pictures, shape, counts.calibration.centre_px).cpu().numpy(),
         found={
             "scale": found.scale,
             "spots_px": found.spots.tolist(),
@@ -52,14 +52,17 @@ def map_strain(counts: Counts, settings: Ccstae2023Settings, device: str) -> Ans
     )
 
 
-def on_detector(pictures: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+def on_detector(
+    pictures: torch.Tensor, shape: tuple[int, ...], centre_px: tuple[float, float]
+) -> torch.Tensor:
     """Pictures (E, D, D) cut or filled with zeros to the detector's `shape` (H, W), pixel D // 2 at
-    (W // 2, H // 2).
+    the pixel nearest to the nominal direct beam (x, y).
     """
-    sides = [(n // 2 - pictures.shape[-1] // 2, n) for n in reversed(shape)]
-    return torch.nn.functional.pad(
-        pictures, [side for low, n in sides for side in (low, n - pictures.shape[-1] - low)]
-    )
+    height, width = shape
+    side = pictures.shape[-1]
+    left, top = round(centre_px[0]) - side // 2, round(centre_px[1]) - side // 2
+    # Negative padding cuts.
+    return torch.nn.functional.pad(pictures, (left, width - side - left, top, height - side - top))
 
 
 def materials(pictures: torch.Tensor, found: masks.Masks) -> torch.Tensor:

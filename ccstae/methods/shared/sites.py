@@ -73,8 +73,20 @@ def nodes(calibration: Calibration, shape: tuple[int, ...]) -> Tensor:
     orientation.
     """
     G = calibration.lattice_inv_A / calibration.pixel_size_inv_A
-    reach = math.hypot(shape[-1], shape[-2]) / 2 - disk_radius_px(calibration)
+    _, farthest = border_distances_px(calibration.centre_px, shape)
+    reach = math.hypot(*farthest) - disk_radius_px(calibration)
     return torch.from_numpy(geometry.lattice_nodes(G, reach)[1:])
+
+
+def border_distances_px(
+    centre_px: tuple[float, float], shape: tuple[int, ...]
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Distances from the nominal direct beam (x, y) to the nearest and to the farthest border of a
+    (..., Qy, Qx) detector, each along x and along y; both are half the side for a beam at n // 2.
+    """
+    x, y = (abs(at - n // 2) for at, n in zip(centre_px, (shape[-1], shape[-2]), strict=True))
+    half_x, half_y = shape[-1] / 2, shape[-2] / 2
+    return (half_x - x, half_y - y), (half_x + x, half_y + y)
 
 
 def one_hot_rings(calibration: Calibration, hk: Tensor) -> Tensor:
