@@ -119,3 +119,8 @@ def within_memory(what: str, task: Callable[[str], Result], device: str) -> tupl
                 )
                 print(f"{what}: the GPU is out of memory; again {following}", file=sys.stderr)
     return task("cpu"), "cpu"
+
+
+def ceil_div(n: int, k: int) -> int:
+    """The smallest whole number that is at least n / k."""
+    return -(-n // k)

@@ -12,10 +12,9 @@ from synthetic import Model, errors, random_deformations
 
 from ccstae import geometry
 from ccstae.config.methods import CcstaeSettings
-from ccstae.methods.ccstae import background as backgrounds
 from ccstae.methods.ccstae import dictionary as dictionaries
+from ccstae.methods.ccstae import diffuse_background, learn, refine, transformer
 from ccstae.methods.ccstae import encoder as encoders
-from ccstae.methods.ccstae import learn, refine, transformer
 from ccstae.methods.ccstae import method as ccstae
 
 
@@ -35,13 +34,17 @@ def test_score_and_information_are_the_derivatives_of_the_deviance():
         move[axis] = step
         up, down = (
             refine.evaluate(
-                patterns, dictionary, refine.State(M, centre + s * move, prior, state.level, prior)
+                patterns,
+                dictionary,
+                refine.State(M, centre + s * move, prior, state.background_scale, prior),
             ).deviance
             for s in (1, -1)
         )
         numeric = -(up - down) / (2 * step) / 2
-        eliminated = (at.cross[:, :, axis] * (at.pull / at.own)).sum(1)
-        exact = at.slope[:, 4 + axis] + eliminated
+        eliminated = (
+            at.intensity_coupling[:, :, axis] * (at.intensity_score / at.intensity_information)
+        ).sum(1)
+        exact = at.score[:, 4 + axis] + eliminated
         # A step that takes a disk into the next pixel moves its window: other pixels, another
         # deviance.
         near, far = (
@@ -49,9 +52,9 @@ def test_score_and_information_are_the_derivatives_of_the_deviance():
         )
         same = (near == far).all(-1).all(-1)
         assert same.sum() >= 5
-        assert (numeric - exact)[same].abs().max() < 0.03 * exact.abs().max() + 0.03 * at.normal[
-            :, 4, 4
-        ].sqrt().max()
+        assert (numeric - exact)[
+            same
+        ].abs().max() < 0.03 * exact.abs().max() + 0.03 * at.information[:, 4, 4].sqrt().max()
 
 
 def test_the_deviance_has_no_steps_where_windows_move_on():
@@ -73,7 +76,7 @@ def test_climbs_arrive_in_noise():
     patterns, dictionary, state = started(48, 0.7)
     state = replace(state, M=state.M + 0.003)
     after = [
-        refine.refine(patterns, dictionary, state, steps, converged=1e-9)[1].deviance
+        refine.refine(patterns, dictionary, state, steps, tolerance=1e-9)[1].deviance
         for steps in (5, 60)
     ]
     assert float((after[0] - after[1]).median()) < 0.02
@@ -89,7 +92,7 @@ def test_a_shape_of_few_counts_stays_the_probe_and_one_of_many_is_learned():
     few = torch.poisson(patterns / 1e4, generator=torch.Generator().manual_seed(0))
     left = [
         float(
-            (learn.shape(d, c, s, 2).disk - dictionary.disk).abs().sum()
+            (learn.learn_shape(d, c, s, 2).disk - dictionary.disk).abs().sum()
             / (wide - dictionary.disk).abs().sum()
         )
         for d, c, s in (
@@ -178,7 +181,7 @@ def test_background_under_and_between_the_disks_is_found():
     M = torch.from_numpy(geometry.inverse_transpose(F.reshape(-1, 2, 2))).float()
     position = transformer.positions(M, torch.full((24, 2), 64.0), hk @ nominal.T)
     patterns = torch.from_numpy(counts.counts.reshape(-1, 128, 128).astype(np.float32))
-    found = backgrounds.radial(
+    found = diffuse_background.estimate(
         patterns, position, model.radius_px, (64.0, 64.0), torch.from_numpy(model.probe)
     ).numpy()
     true = 0.5 * 1e5 * model.background
