@@ -300,6 +300,8 @@ def moments(places: PlacePosterior, g: Tensor, fisher: Tensor) -> tuple[Tensor, 
     rows = torch.arange(n, device=fisher.device)  # patterns that still draw
     steps, values = fisher.new_zeros(n, 0, FREE), fisher.new_zeros(n, 0)  # all draws so far
     proposals: list[Proposal] = []
+    # The first proposal shares its memory with `means`: later rounds weigh its draws about the mean
+    # that the first round gave.
     mean, covariance = means, fisher
     for z in draws():
         proposal = Proposal(mean, _WIDER * cholesky_factor(covariance), len(z))

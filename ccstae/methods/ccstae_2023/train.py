@@ -140,8 +140,8 @@ def train_on_scan(
         torch.manual_seed(settings.seed)
         model = PublishedModel(settings, patterns.input_side, min(counts.shape[1:]) / 2)
     period = 2 * math.pi / symmetry
-    # The ReLU of the first stage's angle is one-sided, so the angle starts a period up, which is the
-    # same orientation.
+    # The ReLU of the first stage's angle is one-sided, so the angle starts a period up, which is
+    # the same orientation.
     angles = masks.angle[masks.has_lattice]
     mean = torch.exp(1j * symmetry * angles).mean().angle() / symmetry
     with torch.no_grad():
