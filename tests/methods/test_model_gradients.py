@@ -27,10 +27,9 @@ def test_derivatives_of_both_transformers_are_those_of_finite_differences():
     step = 1e-7  # small: where the nearest grid point changes, the surface has a step of 1e-5
 
     def slope(dM: Tensor, ds: Tensor) -> Tensor:
-        up, down = (
-            affine.render_warped(direct, disk, M + s * step * dM, offsets, shift + s * step * ds)[0]
-            for s in (1, -1)
-        )
+        dM, ds = step * dM, step * ds
+        up = affine.render_warped(direct, disk, M + dM, offsets, shift + ds)[0]
+        down = affine.render_warped(direct, disk, M - dM, offsets, shift - ds)[0]
         return (up - down) / (2 * step)
 
     unit = torch.eye(4, dtype=torch.float64)
@@ -54,8 +53,8 @@ def test_a_warp_by_the_unit_matrix_is_the_rigid_rendering_and_any_other_keeps_th
     T, by_place, _ = affine.render_warped(
         surface, surface, torch.eye(2, dtype=torch.float64).expand(6, 2, 2), offsets, shift
     )
-    near, expansion = spline.PhaseTable(profile[None], pixels, offsets)(shift.reshape(-1, 2))
-    rigid, Tx, Ty = (v.reshape(T.shape) for v in (expansion @ near).unbind(1))
+    images, expansion = spline.PhaseTable(profile[None], pixels, offsets)(shift.reshape(-1, 2))
+    rigid, Tx, Ty = (expansion @ images).unflatten(0, T.shape[:2]).unbind(2)
     for one, other in ((T, rigid), (by_place[:, :, 0], Tx), (by_place[:, :, 1], Ty)):
         assert torch.allclose(one, other, atol=2e-3)
     M = torch.tensor([[1.05, 0.02], [-0.01, 0.97]], dtype=torch.float64).expand(6, 2, 2)
@@ -134,11 +133,10 @@ def test_curvature_of_the_likelihood_is_that_of_the_counts_at_hand():
         numeric = (
             -(slopes[0] - slopes[1]) / 2e-3 * deviation
         )  # column k, in units of the information
-        curved, fisher = (
-            (numeric - m[:, :, k] * deviation * deviation[:, k, None]).abs().median()
-            for m in (at.observed_information, at.information)
-        )
-        assert float(curved) < 0.35 * float(fisher), k
+        scale = deviation * deviation[:, k, None]
+        observed = (numeric - at.observed_information[:, :, k] * scale).abs().median()
+        fisher = (numeric - at.information[:, :, k] * scale).abs().median()
+        assert float(observed) < 0.35 * float(fisher), k
 
 
 def test_warped_patterns_are_recovered_by_the_affine_transformer_alone():
@@ -147,10 +145,8 @@ def test_warped_patterns_are_recovered_by_the_affine_transformer_alone():
         transformer.positions(state.M, state.centre, dictionary.g), dictionary.offsets, (128, 128)
     )
     shift = patch.shift(transformer.positions(state.M, state.centre, dictionary.g))
-    direct, disk = (
-        affine.Surface(profile, dictionary.pixels)
-        for profile in (dictionary.direct, dictionary.disk)
-    )
+    direct = affine.Surface(dictionary.direct, dictionary.pixels)
+    disk = affine.Surface(dictionary.disk, dictionary.pixels)
     T = affine.render_warped(direct, disk, state.M, dictionary.offsets, shift)[0]
     expected = dictionary.background.expand(8, -1, -1).reshape(8, -1).clone()
     expected.scatter_add_(

@@ -67,7 +67,7 @@ def test_log_posterior_agrees_with_the_deviance(background, electrons, sparse, s
         assert torch.allclose(value[:, s] - expected, first, atol=0.3)
 
 
-def test_patterns_seen_by_pixel_and_by_count_have_the_same_posterior(monkeypatch):
+def test_patterns_taken_by_pixel_and_by_count_have_the_same_posterior(monkeypatch):
     monkeypatch.setattr(posterior, "grid_for", lambda dictionary, step: posterior.Grid(step, 5))
     patterns, dictionary, state = started(8, 0.0, 5e3)
     state, at = refine.refine(patterns, dictionary, state)
@@ -78,18 +78,19 @@ def test_patterns_seen_by_pixel_and_by_count_have_the_same_posterior(monkeypatch
     )
     values = []
     for sparse in (True, False):
-        seen_as = replace(dictionary)
-        seen_as.__dict__["sparse"] = sparse  # in place of the cached property
-        seen = posterior.place_posterior(patterns, seen_as, state, at, posterior.FINE)
-        values.append(posterior.log_posterior(seen, dictionary.g, steps))
-    by_count, by_pixel = (v - v[:, :1] for v in values)
+        taken_as = replace(dictionary)
+        taken_as.__dict__["sparse"] = sparse  # in place of the cached property
+        places = posterior.place_posterior(patterns, taken_as, state, at, posterior.FINE)
+        values.append(posterior.log_posterior(places, dictionary.g, steps))
+    by_count, by_pixel = values[0] - values[0][:, :1], values[1] - values[1][:, :1]
     assert by_count.isfinite().all()
     assert torch.allclose(by_count, by_pixel, atol=1e-3)
 
 
 def test_a_map_is_interpolated_to_what_it_is():
-    """Between the nodes a smooth function is met, on them it is exact, and off the grid is
-    nowhere."""
+    """The interpolation is close to a smooth function between the nodes, exact on them, and minus
+    infinity off the grid.
+    """
     for step in (posterior.FINE, posterior.COARSE):
         grid = posterior.Grid(step, 4)
         at = (torch.rand(1, 200, 2, generator=torch.Generator().manual_seed(0)) - 0.5) * 6 * step
