@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from ccstae.methods.ccstae import spline, transformer
@@ -24,14 +25,14 @@ MAX_SPARSE_COUNTS = 0.125  # counts a pixel, below which patterns are handled co
 class Dictionary:
     """Averaged patterns of the reference lattice."""
 
-    g: Tensor  # (K, 2), reference nodes in pixels; the first is the direct beam
-    direct: Tensor  # (S, S), profile of the direct beam; its samples sum to OVERSAMPLING^2
-    disk: Tensor  # (S, S), profile of the diffracted disks
-    intensity: Tensor  # (E, K), counts in each disk of each entry
-    background: Tensor  # (Qy, Qx), diffuse counts of a pattern, fixed to the detector
+    g: Float[Tensor, "K 2"]  # reference nodes in pixels; the first is the direct beam
+    direct: Float[Tensor, "S S"]  # profile of the direct beam; its samples sum to OVERSAMPLING^2
+    disk: Float[Tensor, "S S"]  # profile of the diffracted disks
+    intensity: Float[Tensor, "E K"]  # counts in each disk of each entry
+    background: Float[Tensor, "Qy Qx"]  # diffuse counts of a pattern, fixed to the detector
     centre_px: tuple[float, float]  # nominal direct beam (x, y), on which the background is centred
-    area: Tensor  # (E, 2), mean and deviation of log det M over the patterns of each entry
-    spread: Tensor  # (K,), relative spread of the intensities about their entry
+    area: Float64[Tensor, "E 2"]  # mean and deviation of log det M over the patterns of each entry
+    spread: Float[Tensor, " K"]  # relative spread of the intensities about their entry
     pixels: int  # edge of a patch, odd
     floor: float  # counts that any pixel may hold; keeps the model positive
     # root mean square of what the model leaves out, over the brightest pixel of the disk

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from ccstae.methods.ccstae import spline, transformer
@@ -67,8 +68,8 @@ Network = Callable[[Tensor], tuple[Tensor, Tensor]]
 class Encoded:
     """First answers for n patterns."""
 
-    M: Tensor  # (n, 2, 2), F^-T
-    centre: Tensor  # (n, 2), direct beam, pixels
+    M: Float[Tensor, "n 2 2"]  # F^-T
+    centre: Float[Tensor, "n 2"]  # direct beam, pixels
 
     def __getitem__(self, rows: Tensor) -> Encoded:
         return Encoded(self.M[rows], self.centre[rows])

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
+from jaxtyping import Float64
 from torch import Tensor
 
 from ccstae.methods.ccstae.dictionary import Dictionary
@@ -30,8 +31,8 @@ _CLUSTER_SPREAD = 0.1
 class LogArea:
     """log det M of n patterns, the size of the reciprocal cell against the nominal one."""
 
-    value: Tensor  # (n,)
-    variance: Tensor  # (n,)
+    value: Float64[Tensor, " n"]
+    variance: Float64[Tensor, " n"]
 
 
 def cluster(

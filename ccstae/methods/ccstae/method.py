@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float64
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -179,9 +180,9 @@ class Solved:
     dictionary: Dictionary
     rows: NDArray[np.int64]  # (n,), the patterns with a lattice, in scan order
     state: State
-    information: Tensor  # (n, 7, 7), of M, centre and background scale
-    odds: Tensor  # (n, E), log odds of the entries from the intensities
-    centre: Tensor  # (Ry Rx, 2), direct beams of all patterns
+    information: Float64[Tensor, "n 7 7"]  # of M, centre and background scale
+    odds: Float[Tensor, "n E"]  # log odds of the entries from the intensities
+    centre: Float[Tensor, "patterns 2"]  # direct beams of all Ry Rx patterns of the scan
 
 
 def solve_scan(model: Trained, counts: Counts, device: str) -> Solved | None:

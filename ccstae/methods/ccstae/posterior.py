@@ -23,6 +23,7 @@ from functools import cache
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float64
 from scipy.interpolate import CubicSpline
 from torch import Tensor
 
@@ -137,10 +138,11 @@ class PlacePosterior:
     intensity at the conditional maximum.
     """
 
-    value: Tensor  # (n, K, N, N) at the nodes of the grid, rows y
-    start: Tensor  # (n, K, 2), where the disk is at the state, in pixels from the grid's middle
-    beam_information: Tensor  # (n, 2, 2), of the place of the direct beam
-    beam_score: Tensor  # (n, 2)
+    value: Float[Tensor, "n K N N"]  # at the nodes of the grid, rows y
+    # where the disk is at the state, in pixels from the middle of the grid
+    start: Float[Tensor, "n K 2"]
+    beam_information: Float64[Tensor, "n 2 2"]  # of the place of the direct beam
+    beam_score: Float64[Tensor, "n 2"]
     grid: Grid
 
     def __getitem__(self, rows: slice | Tensor) -> PlacePosterior:
@@ -265,8 +267,8 @@ def draws() -> tuple[Tensor, ...]:
 class Proposal:
     """The normal law that one round of draws follows, for each of n patterns."""
 
-    mean: Tensor  # (n, FREE)
-    factor: Tensor  # (n, FREE, FREE), Cholesky factor of the covariance
+    mean: Float64[Tensor, "n FREE"]
+    factor: Float64[Tensor, "n FREE FREE"]  # Cholesky factor of the covariance
     size: int  # how many draws follow it
 
     def __getitem__(self, rows: Tensor) -> Proposal:

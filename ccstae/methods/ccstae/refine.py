@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from ccstae.methods.ccstae import transformer
@@ -35,11 +36,11 @@ _AT_A_TIME = {"cpu": 16, "cuda": 2**16}  # patterns; on a CPU as many as its cac
 class State:
     """Parameters of n patterns."""
 
-    M: Tensor  # (n, 2, 2), F^-T
-    centre: Tensor  # (n, 2), direct beam, pixels
-    intensity: Tensor  # (n, K), counts in each disk, the direct beam first
-    background_scale: Tensor  # (n,), background in units of the dictionary's
-    prior: Tensor  # (n, K), intensities that the pattern's entry of the dictionary expects
+    M: Float[Tensor, "n 2 2"]  # F^-T
+    centre: Float[Tensor, "n 2"]  # direct beam, pixels
+    intensity: Float[Tensor, "n K"]  # counts in each disk, the direct beam first
+    background_scale: Float[Tensor, " n"]  # background in units of the dictionary's
+    prior: Float[Tensor, "n K"]  # intensities that the pattern's entry of the dictionary expects
 
     @staticmethod
     def join(parts: list[State]) -> State:
@@ -61,19 +62,19 @@ class Evaluation:
     Parameters are in the order M (xx, xy, yx, yy), c (x, y), b, with the intensities eliminated.
     """
 
-    deviance: Tensor  # (n,), minus twice the log likelihood, against a pattern without disks
-    information: Tensor  # (n, 7, 7), Fisher information
-    score: Tensor  # (n, 7), slope of the log likelihood
-    intensity_score: Tensor  # (n, K), slope of the log likelihood with the intensities
-    intensity_information: Tensor  # (n, K), their Fisher information
-    # (n, K, 3), how the score of an intensity falls with its disk's place (s_x, s_y) and with b
-    intensity_coupling: Tensor
-    # (n, 7, 7), as `information`, with the curvature that the counts at hand have; it need not be
-    # positive
-    observed_information: Tensor
-    # (n, 2, 2), information of the centre in the direct beam alone, its intensity eliminated
-    beam_information: Tensor
-    beam_score: Tensor  # (n, 2), its score
+    # minus twice the log likelihood, less that of a pattern without disks
+    deviance: Float64[Tensor, " n"]
+    information: Float64[Tensor, "n 7 7"]  # Fisher information
+    score: Float64[Tensor, "n 7"]  # slope of the log likelihood
+    intensity_score: Float64[Tensor, "n K"]  # slope of the log likelihood with the intensities
+    intensity_information: Float64[Tensor, "n K"]  # their Fisher information
+    # how the score of an intensity falls with its disk's place (s_x, s_y) and with b
+    intensity_coupling: Float64[Tensor, "n K 3"]
+    # as `information`, with the curvature that the counts at hand have; it need not be positive
+    observed_information: Float64[Tensor, "n 7 7"]
+    # information of the centre in the direct beam alone, its intensity eliminated
+    beam_information: Float64[Tensor, "n 2 2"]
+    beam_score: Float64[Tensor, "n 2"]  # its score
 
     @staticmethod
     def join(parts: list[Evaluation]) -> Evaluation:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 
@@ -17,9 +18,9 @@ from torch import Tensor
 class Patches:
     """Windows of p pixels round the K disks of n patterns."""
 
-    middle: Tensor  # (n, K, 2) int64, x and y of the pixel that the window is centred on
-    inside: Tensor  # (n, K, p) float, 1 on the detector, else 0
-    index: Tensor  # (n, K, p) int64, flat index into the pattern, clamped to it
+    middle: Int64[Tensor, "n K 2"]  # x and y of the pixel that the window is centred on
+    inside: Float[Tensor, "n K p"]  # 1 on the detector, else 0
+    index: Int64[Tensor, "n K p"]  # flat index into the pattern, clamped to it
 
     def cut(self, images: Tensor) -> Tensor:
         """Values (n, K, p) of images (n, Qy, Qx) or (Qy, Qx); zero off the detector."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from ccstae.methods.ccstae_2023 import warp
@@ -19,10 +20,10 @@ from ccstae.methods.ccstae_2023 import warp
 class Warped:
     """What the model says of B patterns."""
 
-    A: Tensor  # (B, 2, 2), dictionary to pattern
-    origin: Tensor  # (B, 2), the dictionary's centre in the pattern, pixels
-    code: Tensor  # (B, E)
-    pictures: Tensor  # (E, D, D), pixels of the detector
+    A: Float[Tensor, "B 2 2"]  # dictionary to pattern
+    origin: Float[Tensor, "B 2"]  # the dictionary's centre in the pattern, pixels
+    code: Float[Tensor, "B E"]
+    pictures: Float[Tensor, "E D D"]  # pixels of the detector
 
     @property
     def middle(self) -> Tensor:

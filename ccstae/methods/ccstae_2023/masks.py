@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ccstae import geometry
@@ -32,11 +33,11 @@ _TURNS = 12  # orientations tried for what lies between the spots
 class Masks:
     """The masks, and what is known of each of N patterns beforehand."""
 
-    centre: Tensor  # (N, 2), direct beam, pixels
-    angle: Tensor  # (N,), rough orientation from the nominal lattice, radians
-    has_lattice: Tensor  # (N,), bool
+    centre: Float[Tensor, "N 2"]  # direct beam, pixels
+    angle: Float[Tensor, " N"]  # rough orientation from the nominal lattice, radians
+    has_lattice: Bool[Tensor, " N"]
     scale: float  # of the dictionary's lattice over the nominal one, in reciprocal space
-    spots: Tensor  # (K, 2), pixels from the centre
+    spots: Float[Tensor, "K 2"]  # pixels from the centre
     radius: float  # of a disk, pixels
     unit: float  # counts per pixel of a mean spot
 

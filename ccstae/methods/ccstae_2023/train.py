@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int64
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -112,10 +113,10 @@ class PublishedModel(nn.Module):
 class FittedScan:
     """What the trained model says of N patterns, and its dictionary."""
 
-    A: Tensor  # (N, 2, 2), dictionary to pattern
-    origin: Tensor  # (N, 2), the dictionary's centre in the pattern, pixels
-    entry: Tensor  # (N,)
-    pictures: Tensor  # (E, D, D), in units of the spots' mean brightness
+    A: Float[Tensor, "N 2 2"]  # dictionary to pattern
+    origin: Float[Tensor, "N 2"]  # the dictionary's centre in the pattern, pixels
+    entry: Int64[Tensor, " N"]
+    pictures: Float[Tensor, "E D D"]  # in units of the spots' mean brightness
 
 
 def train_on_scan(

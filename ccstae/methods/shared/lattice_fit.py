@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float64
 from torch import Tensor
 
 # Residuals beyond this many robust standard deviations are outliers: 1 in 500 of a Rayleigh
@@ -19,8 +20,8 @@ MIN_SITES = 3  # that determine a lattice and its centre
 class LatticeFit:
     """position = centre + G (h, k) for each pattern; NaN where the sites do not determine it."""
 
-    centre: Tensor  # (B, 2), direct beam, x and y in pixels
-    G: Tensor  # (B, 2, 2), columns g1 and g2 in pixels
+    centre: Float64[Tensor, "B 2"]  # direct beam, x and y in pixels
+    G: Float64[Tensor, "B 2 2"]  # columns g1 and g2 in pixels
 
     def positions(self, hk: Tensor) -> Tensor:
         """Positions (B, S, 2) of the nodes `hk` (S, 2)."""

@@ -26,6 +26,7 @@ from typing import Self
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from ccstae import geometry
@@ -51,11 +52,10 @@ MAX_RELATIVE_DRIFT = 0.12
 class Located:
     """Rough lattices of B patterns."""
 
-    centre: Tensor  # (B, 2), direct beam, x and y in pixels, sub-pixel
-    # (B, 2, 2), columns g1 and g2 in pixels, to about a quarter of a disk radius at the outermost
-    # site
-    G: Tensor
-    has_lattice: Tensor  # (B,) bool: the evidence for a lattice exceeds 20 to 1
+    centre: Float[Tensor, "B 2"]  # direct beam, x and y in pixels, sub-pixel
+    # columns g1 and g2 in pixels, to about a quarter of a disk radius at the outermost site
+    G: Float[Tensor, "B 2 2"]
+    has_lattice: Bool[Tensor, " B"]  # the evidence for a lattice exceeds 20 to 1
 
 
 def disk_radius_px(calibration: Calibration) -> float:
@@ -171,13 +171,13 @@ class SiteFinder:
     """A learned mixture of orientations and scales."""
 
     radius: float  # of a disk, pixels
-    G: Tensor  # (K, 2, 2), candidate lattices in pixels
-    hk: Tensor  # (S, 2), the sites that score
-    ring: Tensor  # (S, R), one-hot
+    G: Float[Tensor, "K 2 2"]  # candidate lattices in pixels
+    hk: Int64[Tensor, "S 2"]  # the sites that score
+    ring: Float[Tensor, "S R"]  # one-hot
     scales: int  # candidates of one orientation lie together, in order of scale
-    on_gain: Tensor  # (K, R), log(1 + I / b)
-    ring_gain: Tensor  # (K, R), -log(1 + c I / b) / c
-    log_prior: Tensor  # (K,), of the candidates, normalised
+    on_gain: Float[Tensor, "K R"]  # log(1 + I / b)
+    ring_gain: Float[Tensor, "K R"]  # -log(1 + c I / b) / c
+    log_prior: Float[Tensor, " K"]  # of the candidates, normalised
 
     @classmethod
     def blank(cls, calibration: Calibration, shape: tuple[int, ...], device: str) -> Self:
