@@ -19,18 +19,18 @@ def test_entries_are_told_apart_by_their_lattice_too():
     odds = torch.stack(
         [torch.zeros(400), 3.0 * (label - 0.5) + 1.5 * torch.randn(400, generator=generator)], 1
     ).double()
-    found = (x.double(), torch.full((400,), 1e-4, dtype=torch.float64))
-    area = entries.areas(odds, found)
+    variance = torch.full((400,), 1e-4, dtype=torch.float64)
+    measured = entries.LogArea(x.double(), variance)
+    area = entries.areas(odds, measured)
     assert torch.allclose(
         area[:, 0].sort().values, torch.tensor([0.0, 0.08], dtype=torch.float64), atol=3e-3
     )
-    before, after = (
-        (o.argmax(1) == label).double().mean()
-        for o in (odds, odds + entries.area_odds(area, found))
-    )
+    with_area = odds + entries.area_odds(area, measured)
+    before = (odds.argmax(1) == label).double().mean()
+    after = (with_area.argmax(1) == label).double().mean()
     assert after > 0.99 > before
     # One lattice for all: nothing changes.
-    same = (torch.randn(400, generator=generator).double() * 0.01, found[1])
+    same = entries.LogArea(torch.randn(400, generator=generator).double() * 0.01, variance)
     area = entries.areas(odds, same)
     assert (
         (odds + entries.area_odds(area, same)).argmax(1) == odds.argmax(1)
@@ -40,13 +40,13 @@ def test_entries_are_told_apart_by_their_lattice_too():
 def test_log_area_and_its_variance():
     M = torch.tensor([[[1.02, 0.01], [-0.005, 0.97]]], dtype=torch.float64)
     root = 1e-4 * torch.randn(4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    value, variance = entries.log_area(M, (root @ root.T)[None])
+    measured = entries.log_area(M, (root @ root.T)[None])
     draws = (
         torch.randn(20_000, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
         @ root.T
     )
-    assert float(value) == pytest.approx(np.log(1.02 * 0.97 + 0.01 * 0.005))
-    assert float(variance) == pytest.approx(
+    assert float(measured.value) == pytest.approx(np.log(1.02 * 0.97 + 0.01 * 0.005))
+    assert float(measured.variance) == pytest.approx(
         float(torch.linalg.det(M + draws.reshape(-1, 2, 2)).log().var()), rel=0.03
     )
 
@@ -64,7 +64,9 @@ def test_noise_free_counts_are_likeliest_where_they_come_from_whatever_the_model
 
     counts, extra = model(1e3, 0.0), torch.full((1, 1, 1), (error * 1e3) ** 2, dtype=torch.float64)
     at = {
-        (a, b): float(refine.excess(counts, model(1e3 * (1 + a), b), background, extra, inside))
+        (a, b): float(
+            refine.relative_deviance(counts, model(1e3 * (1 + a), b), background, extra, inside)
+        )
         for a in (-0.05, -0.01, 0, 0.01, 0.05)
         for b in (-0.1, -0.01, 0, 0.01, 0.1)
     }

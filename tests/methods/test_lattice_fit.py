@@ -17,7 +17,7 @@ CENTRE = torch.tensor([63.7, 64.2], dtype=torch.float64)
 
 
 def exact(n: int = 1) -> torch.Tensor:
-    return lattice_fit.positions(CENTRE.expand(n, 2), G.expand(n, 2, 2), HEXAGON)
+    return lattice_fit.node_positions(CENTRE.expand(n, 2), G.expand(n, 2, 2), HEXAGON)
 
 
 def test_exact_positions_give_the_exact_lattice_whatever_the_weights() -> None:
@@ -49,7 +49,7 @@ def test_six_equal_disks_give_the_closed_form_errors() -> None:
     G0 = g * geometry.reciprocal(np.array([[1.0, -0.5], [0.0, np.sqrt(3) / 2]])) * np.sqrt(3) / 2
     hk = torch.from_numpy(geometry.lattice_nodes(G0, 1.01 * g)[1:])
     assert len(hk) == 6
-    ideal = lattice_fit.positions(
+    ideal = lattice_fit.node_positions(
         torch.zeros(n, 2, dtype=torch.float64), torch.from_numpy(G0).expand(n, 2, 2), hk
     )
     noisy = ideal + s * torch.randn(
@@ -62,7 +62,7 @@ def test_six_equal_disks_give_the_closed_form_errors() -> None:
 
 def test_an_outlier_is_left_out_only_when_asked() -> None:
     hk = torch.from_numpy(geometry.lattice_nodes(G.numpy(), 60.0))
-    noisy = lattice_fit.positions(CENTRE[None], G[None], hk)
+    noisy = lattice_fit.node_positions(CENTRE[None], G[None], hk)
     noisy += 0.05 * torch.randn(
         noisy.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(3)
     )
@@ -115,7 +115,7 @@ def test_weights_by_information_come_near_the_best_there_are(uneven: float, most
     hk, n = torch.tensor([[1, 0], [0, 1], [-1, 1], [-1, 0], [0, -1], [1, -1]]), 20000
     true = 1 + uneven * torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0, -1.0]).expand(n, 6)
     seen = (true + 0.2 * torch.randn((n, 6), generator=draw)).clamp_min(0)
-    at = lattice_fit.positions(torch.zeros(n, 2, dtype=torch.float64), G.expand(n, 2, 2), hk)
+    at = lattice_fit.node_positions(torch.zeros(n, 2, dtype=torch.float64), G.expand(n, 2, 2), hk)
     at += 0.05 * torch.randn(at.shape, dtype=torch.float64, generator=draw) / true[..., None]
 
     def spread(weights: torch.Tensor) -> float:

@@ -284,7 +284,7 @@ def test_the_site_finder_lands_well_inside_every_disk() -> None:
     patterns = torch.from_numpy(counts.counts.reshape(9, 128, 128).astype(np.float32))
     finder = sites.SiteFinder.learn(counts, "cpu")
     found = finder.locate(patterns)
-    assert found.found.all()
+    assert found.has_lattice.all()
     np.testing.assert_allclose(found.centre, np.broadcast_to([65.7, 61.7], (9, 2)), atol=0.08)
     truth = geometry.inverse_transpose(F.reshape(9, 2, 2)) @ model.G0 / model.pixel_size_inv_A
     outermost = 2 * np.linalg.norm(found.G.numpy() - truth, axis=1).max()  # at {20-20}
@@ -297,7 +297,7 @@ def test_a_scan_of_vacuum_alone_holds_no_lattice(background: float) -> None:
     counts = MODEL.counts(F, 1e5, background, vacuum=np.ones((6, 6), bool))
     finder = sites.SiteFinder.learn(counts, "cpu")
     found = finder.locate(torch.from_numpy(counts.counts.reshape(36, 128, 128).astype(np.float32)))
-    assert found.found.float().mean() < 0.1
+    assert found.has_lattice.float().mean() < 0.1
 
 
 def test_disk_radius_and_rings_of_the_main_microscope() -> None:

@@ -11,10 +11,9 @@ from started import dictionary_of, scene, started
 from synthetic import Model, errors, random_deformations
 
 from ccstae import geometry
-from ccstae.methods.ccstae import background as backgrounds
 from ccstae.methods.ccstae import dictionary as dictionaries
+from ccstae.methods.ccstae import diffuse_background, learn, refine, transformer
 from ccstae.methods.ccstae import encoder as encoders
-from ccstae.methods.ccstae import learn, refine, transformer
 from ccstae.methods.ccstae import method as ccstae
 from ccstae.methods.ccstae.settings import CcstaeSettings
 
@@ -33,25 +32,25 @@ def test_score_and_information_are_the_derivatives_of_the_deviance():
     for axis in range(2):
         move = torch.zeros(2)
         move[axis] = step
-        up, down = (
-            refine.evaluate(
-                patterns, dictionary, refine.State(M, centre + s * move, prior, state.level, prior)
-            ).deviance
-            for s in (1, -1)
+        forward, backward = (
+            replace(state, centre=centre + move),
+            replace(state, centre=centre - move),
         )
+        up = refine.evaluate(patterns, dictionary, forward).deviance
+        down = refine.evaluate(patterns, dictionary, backward).deviance
         numeric = -(up - down) / (2 * step) / 2
-        eliminated = (at.cross[:, :, axis] * (at.pull / at.own)).sum(1)
-        exact = at.slope[:, 4 + axis] + eliminated
+        eliminated = (
+            at.intensity_coupling[:, :, axis] * (at.intensity_score / at.intensity_information)
+        ).sum(1)
+        exact = at.score[:, 4 + axis] + eliminated
         # A step that takes a disk into the next pixel moves its window: other pixels, another
         # deviance.
-        near, far = (
-            transformer.positions(M, centre + s * move, dictionary.g).round() for s in (1, -1)
-        )
-        same = (near == far).all(-1).all(-1)
+        ahead = transformer.positions(M, forward.centre, dictionary.g).round()
+        behind = transformer.positions(M, backward.centre, dictionary.g).round()
+        same = (ahead == behind).all(-1).all(-1)
         assert same.sum() >= 5
-        assert (numeric - exact)[same].abs().max() < 0.03 * exact.abs().max() + 0.03 * at.normal[
-            :, 4, 4
-        ].sqrt().max()
+        tolerance = exact.abs().max() + at.information[:, 4, 4].sqrt().max()
+        assert (numeric - exact)[same].abs().max() < 0.03 * tolerance
 
 
 def test_the_deviance_has_no_steps_where_windows_move_on():
@@ -73,7 +72,7 @@ def test_climbs_arrive_in_noise():
     patterns, dictionary, state = started(48, 0.7)
     state = replace(state, M=state.M + 0.003)
     after = [
-        refine.refine(patterns, dictionary, state, steps, converged=1e-9)[1].deviance
+        refine.refine(patterns, dictionary, state, steps, tolerance=1e-9)[1].deviance
         for steps in (5, 60)
     ]
     assert float((after[0] - after[1]).median()) < 0.02
@@ -89,7 +88,7 @@ def test_a_shape_of_few_counts_stays_the_probe_and_one_of_many_is_learned():
     few = torch.poisson(patterns / 1e4, generator=torch.Generator().manual_seed(0))
     left = [
         float(
-            (learn.shape(d, c, s, 2).disk - dictionary.disk).abs().sum()
+            (learn.learn_shape(d, c, s, 2).disk - dictionary.disk).abs().sum()
             / (wide - dictionary.disk).abs().sum()
         )
         for d, c, s in (
@@ -127,8 +126,8 @@ def test_refinement_recovers_noise_free_deformations_from_one_percent_away():
     state, _ = refine.refine(
         patterns, dictionary, refine.State(away, centre + 0.2, prior.clone(), torch.ones(8), prior)
     )
-    found = geometry.inverse_transpose(state.M.double().numpy()).reshape(2, 4, 2, 2)
-    assert np.abs(errors(found, F)).max() < 1e-4
+    refined = geometry.inverse_transpose(state.M.double().numpy()).reshape(2, 4, 2, 2)
+    assert np.abs(errors(refined, F)).max() < 1e-4
 
 
 def test_trained_encoder_comes_closer_than_an_untrained_one_and_than_the_rough_lattice():
@@ -162,9 +161,9 @@ def test_lattice_fit_of_the_encoder_is_exact_for_consistent_displacements_and_ha
     dc = torch.tensor([[0.1, -0.2]], dtype=torch.float64)
     displacement = transformer.positions(dM, dc, g)
     precision = 1e6 * torch.eye(2, dtype=torch.float64).expand(1, len(g), 2, 2)
-    fM, fc = encoders.fit_lattice(displacement, precision, g)
-    assert torch.allclose(fM, dM, atol=1e-5)
-    assert torch.allclose(fc, dc, atol=1e-4)
+    fitted_M, fitted_c = encoders.fit_lattice(displacement, precision, g)
+    assert torch.allclose(fitted_M, dM, atol=1e-5)
+    assert torch.allclose(fitted_c, dc, atol=1e-4)
     displacement.requires_grad_(True)
     assert torch.autograd.gradcheck(
         lambda d: encoders.fit_lattice(d, precision, g), (displacement,)
@@ -178,12 +177,12 @@ def test_background_under_and_between_the_disks_is_found():
     M = torch.from_numpy(geometry.inverse_transpose(F.reshape(-1, 2, 2))).float()
     position = transformer.positions(M, torch.full((24, 2), 64.0), hk @ nominal.T)
     patterns = torch.from_numpy(counts.counts.reshape(-1, 128, 128).astype(np.float32))
-    found = backgrounds.radial(
+    estimate = diffuse_background.estimate(
         patterns, position, model.radius_px, (64.0, 64.0), torch.from_numpy(model.probe)
     ).numpy()
     true = 0.5 * 1e5 * model.background
-    assert found[64, 64] == pytest.approx(true[64, 64], rel=0.05)
-    assert found[64, 84:124:8] == pytest.approx(true[64, 84:124:8], rel=0.06)
+    assert estimate[64, 64] == pytest.approx(true[64, 64], rel=0.05)
+    assert estimate[64, 84:124:8] == pytest.approx(true[64, 84:124:8], rel=0.06)
 
 
 @pytest.mark.parametrize(("background", "electrons"), [(0.25, 1e5), (0.7, 1e5), (0.0, 1e4)])
@@ -191,16 +190,16 @@ def test_the_method_reaches_the_bound_and_knows_its_error(background, electrons)
     model = Model()
     vacuum = np.zeros((12, 12), bool)
     vacuum[0] = True
-    found, stated = [], []
+    all_errors, stated = [], []
     for seed in (5, 6, 7):
         F = random_deformations((12, 12), seed=seed)
         counts = model.counts(F, electrons, background, vacuum, seed=seed)
         answer = ccstae.map_strain(counts, CcstaeSettings(), "cpu")
         assert np.isnan(answer.F[vacuum]).all()
         assert np.isfinite(answer.F[~vacuum]).all()
-        found.append(errors(answer.F, F)[~vacuum])
+        all_errors.append(errors(answer.F, F)[~vacuum])
         stated.append(np.sqrt(np.diagonal(answer.covariance[~vacuum], axis1=1, axis2=2)))
-    e, sigma = np.concatenate(found), np.concatenate(stated)
+    e, sigma = np.concatenate(all_errors), np.concatenate(stated)
     ratio = np.sqrt((e**2).mean(0)) / model.limit(np.eye(2), electrons, background)
     # 396 patterns know a standard deviation to 4 %. At w = 0.7 some have a second maximum, higher
     # than that by the truth.

@@ -23,14 +23,13 @@ def test_derivatives_of_both_transformers_are_those_of_finite_differences():
         5, 2, 2, dtype=torch.float64, generator=generator
     )
     shift = torch.rand(5, 3, 2, dtype=torch.float64, generator=generator) - 0.5
-    _, by_place, by_M = affine.render(direct, disk, M, offsets, shift)
+    _, by_place, by_M = affine.render_warped(direct, disk, M, offsets, shift)
     step = 1e-7  # small: where the nearest grid point changes, the surface has a step of 1e-5
 
     def slope(dM: Tensor, ds: Tensor) -> Tensor:
-        up, down = (
-            affine.render(direct, disk, M + s * step * dM, offsets, shift + s * step * ds)[0]
-            for s in (1, -1)
-        )
+        dM, ds = step * dM, step * ds
+        up = affine.render_warped(direct, disk, M + dM, offsets, shift + ds)[0]
+        down = affine.render_warped(direct, disk, M - dM, offsets, shift - ds)[0]
         return (up - down) / (2 * step)
 
     unit = torch.eye(4, dtype=torch.float64)
@@ -51,15 +50,15 @@ def test_a_warp_by_the_unit_matrix_is_the_rigid_rendering_and_any_other_keeps_th
     shift = (
         torch.rand(6, 4, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(3)) - 0.5
     )
-    T, by_place, _ = affine.render(
+    T, by_place, _ = affine.render_warped(
         surface, surface, torch.eye(2, dtype=torch.float64).expand(6, 2, 2), offsets, shift
     )
-    near, expansion = spline.Table(profile[None], pixels, offsets)(shift.reshape(-1, 2))
-    rigid, Tx, Ty = (v.reshape(T.shape) for v in (expansion @ near).unbind(1))
+    images, expansion = spline.PhaseTable(profile[None], pixels, offsets)(shift.reshape(-1, 2))
+    rigid, Tx, Ty = (expansion @ images).unflatten(0, T.shape[:2]).unbind(2)
     for one, other in ((T, rigid), (by_place[:, :, 0], Tx), (by_place[:, :, 1], Ty)):
         assert torch.allclose(one, other, atol=2e-3)
     M = torch.tensor([[1.05, 0.02], [-0.01, 0.97]], dtype=torch.float64).expand(6, 2, 2)
-    warped = affine.render(surface, surface, M, offsets, shift)[0]
+    warped = affine.render_warped(surface, surface, M, offsets, shift)[0]
     assert torch.allclose(warped.sum(-1), T.sum(-1), rtol=1e-4)
     # A disk of radius 4 px, 1.1 times wider along y than along x, is stretched by M: second moments
     # go as M S M^T.
@@ -90,7 +89,7 @@ def test_slope_of_the_likelihood_is_its_derivative_in_float64():
     dictionary, state, patterns = doubled(dictionary), doubled(state), patterns.double()
     state = replace(state, M=state.M + 0.002, centre=state.centre + 0.05)
     at = refine.evaluate(patterns, dictionary, state)
-    deviation = torch.diagonal(at.normal, dim1=1, dim2=2).rsqrt()
+    deviation = torch.diagonal(at.information, dim1=1, dim2=2).rsqrt()
     still = (
         refine.moved_by(state, at, torch.zeros(8, 7, dtype=torch.float64), dictionary.g).intensity
         - state.intensity
@@ -109,7 +108,7 @@ def test_slope_of_the_likelihood_is_its_derivative_in_float64():
             )
         numeric = -(values[0] - values[1]) / (4 * size)
         assert torch.allclose(
-            numeric * deviation[:, k], at.slope[:, k] * deviation[:, k], atol=0.02, rtol=0.01
+            numeric * deviation[:, k], at.score[:, k] * deviation[:, k], atol=0.02, rtol=0.01
         ), k
 
 
@@ -119,8 +118,8 @@ def test_curvature_of_the_likelihood_is_that_of_the_counts_at_hand():
     """
     patterns, dictionary, state = started(16, 0.7)
     dictionary, state, patterns = doubled(dictionary), doubled(state), patterns.double()
-    state, at = refine.refine(patterns, dictionary, state, 40, converged=1e-12)
-    deviation = torch.diagonal(at.normal, dim1=1, dim2=2).rsqrt()
+    state, at = refine.refine(patterns, dictionary, state, 40, tolerance=1e-12)
+    deviation = torch.diagonal(at.information, dim1=1, dim2=2).rsqrt()
     for k in range(4):
         slopes = []
         for sign in (1, -1):
@@ -129,16 +128,15 @@ def test_curvature_of_the_likelihood_is_that_of_the_counts_at_hand():
             slopes.append(
                 refine.evaluate(
                     patterns, dictionary, refine.moved_by(state, at, steps, dictionary.g)
-                ).slope
+                ).score
             )
         numeric = (
             -(slopes[0] - slopes[1]) / 2e-3 * deviation
         )  # column k, in units of the information
-        curved, fisher = (
-            (numeric - m[:, :, k] * deviation * deviation[:, k, None]).abs().median()
-            for m in (at.curved, at.normal)
-        )
-        assert float(curved) < 0.35 * float(fisher), k
+        scale = deviation * deviation[:, k, None]
+        observed = (numeric - at.observed_information[:, :, k] * scale).abs().median()
+        fisher = (numeric - at.information[:, :, k] * scale).abs().median()
+        assert float(observed) < 0.35 * float(fisher), k
 
 
 def test_warped_patterns_are_recovered_by_the_affine_transformer_alone():
@@ -147,11 +145,9 @@ def test_warped_patterns_are_recovered_by_the_affine_transformer_alone():
         transformer.positions(state.M, state.centre, dictionary.g), dictionary.offsets, (128, 128)
     )
     shift = patch.shift(transformer.positions(state.M, state.centre, dictionary.g))
-    direct, disk = (
-        affine.Surface(profile, dictionary.pixels)
-        for profile in (dictionary.direct, dictionary.disk)
-    )
-    T = affine.render(direct, disk, state.M, dictionary.offsets, shift)[0]
+    direct = affine.Surface(dictionary.direct, dictionary.pixels)
+    disk = affine.Surface(dictionary.disk, dictionary.pixels)
+    T = affine.render_warped(direct, disk, state.M, dictionary.offsets, shift)[0]
     expected = dictionary.background.expand(8, -1, -1).reshape(8, -1).clone()
     expected.scatter_add_(
         1,
@@ -160,7 +156,7 @@ def test_warped_patterns_are_recovered_by_the_affine_transformer_alone():
     )
     away = replace(state, M=state.M + 0.01, centre=state.centre + 0.1)
     counts = expected.reshape(8, 128, 128)
-    warped, _ = refine.refine(counts, dictionary, away, 30, affine.evaluate)
+    warped, _ = refine.refine(counts, dictionary, away, 30, affine.evaluate_warped)
     rigid, _ = refine.refine(counts, dictionary, away, 30)
     assert float((warped.M - state.M).abs().max()) < 2e-5
     assert float((rigid.M - state.M).abs().max()) > 1e-4

@@ -20,14 +20,14 @@ def test_posterior_of_a_parabola_is_its_maximum_and_near_it_where_it_is_none():
     for background, electrons in ((0.0, 1e6), (0.7, 1e5)):
         patterns, dictionary, state = started(12, background, electrons)
         state, at = refine.refine(patterns, dictionary, state)
-        mean, normal = posterior.mean(patterns, dictionary, state, at)
+        mean, normal = posterior.posterior_mean(patterns, dictionary, state, at)
         if background == 0:
             assert torch.equal(mean.M, state.M)
-            assert torch.equal(normal, at.normal)
+            assert torch.equal(normal, at.information)
         else:
-            assert torch.equal(mean.level, state.level)
+            assert torch.equal(mean.background_scale, state.background_scale)
             ratio = torch.diagonal(refine.inverse(normal), dim1=1, dim2=2) / torch.diagonal(
-                refine.inverse(at.normal), dim1=1, dim2=2
+                refine.inverse(at.information), dim1=1, dim2=2
             )
             assert 0.7 < float(ratio[:, :4].mean()) < 1.6
             z2 = torch.einsum(
@@ -48,14 +48,14 @@ def test_log_posterior_agrees_with_the_deviance(background, electrons, sparse, s
     state, _ = refine.refine(patterns, dictionary, state)
     # Windows of a deviance follow their disks, those of a map stay; at the dictionary's own level
     # pixels beside disks say nothing.
-    state = replace(state, level=torch.ones(8))
+    state = replace(state, background_scale=torch.ones(8))
     at = refine.evaluate(patterns, dictionary, state)
     assert dictionary.sparse == sparse
-    steps = posterior.draws()[0][:8] @ posterior.factor(
-        refine.inverse(at.normal)[:, :6, :6]
+    steps = posterior.draws()[0][:8] @ posterior.cholesky_factor(
+        refine.inverse(at.information)[:, :6, :6]
     ).transpose(1, 2)
     value = posterior.log_posterior(
-        posterior.maps(patterns, dictionary, state, at, step), dictionary.g, steps
+        posterior.place_posterior(patterns, dictionary, state, at, step), dictionary.g, steps
     )
     for s in range(8):
         moved = refine.moved_by(
@@ -67,29 +67,30 @@ def test_log_posterior_agrees_with_the_deviance(background, electrons, sparse, s
         assert torch.allclose(value[:, s] - expected, first, atol=0.3)
 
 
-def test_patterns_seen_by_pixel_and_by_count_have_the_same_posterior(monkeypatch):
-    monkeypatch.setattr(posterior, "grid", lambda dictionary, step: posterior.Grid(step, 5))
+def test_patterns_taken_by_pixel_and_by_count_have_the_same_posterior(monkeypatch):
+    monkeypatch.setattr(posterior, "grid_for", lambda dictionary, step: posterior.Grid(step, 5))
     patterns, dictionary, state = started(8, 0.0, 5e3)
     state, at = refine.refine(patterns, dictionary, state)
     steps = (
         0.5
         * posterior.draws()[0][:16]
-        @ posterior.factor(refine.inverse(at.normal)[:, :6, :6]).transpose(1, 2)
+        @ posterior.cholesky_factor(refine.inverse(at.information)[:, :6, :6]).transpose(1, 2)
     )
     values = []
     for sparse in (True, False):
-        seen_as = replace(dictionary)
-        seen_as.__dict__["sparse"] = sparse  # in place of the cached property
-        seen = posterior.maps(patterns, seen_as, state, at, posterior.FINE)
-        values.append(posterior.log_posterior(seen, dictionary.g, steps))
-    by_count, by_pixel = (v - v[:, :1] for v in values)
+        taken_as = replace(dictionary)
+        taken_as.__dict__["sparse"] = sparse  # in place of the cached property
+        places = posterior.place_posterior(patterns, taken_as, state, at, posterior.FINE)
+        values.append(posterior.log_posterior(places, dictionary.g, steps))
+    by_count, by_pixel = values[0] - values[0][:, :1], values[1] - values[1][:, :1]
     assert by_count.isfinite().all()
     assert torch.allclose(by_count, by_pixel, atol=1e-3)
 
 
 def test_a_map_is_interpolated_to_what_it_is():
-    """Between the nodes a smooth function is met, on them it is exact, and off the grid is
-    nowhere."""
+    """The interpolation is close to a smooth function between the nodes, exact on them, and minus
+    infinity off the grid.
+    """
     for step in (posterior.FINE, posterior.COARSE):
         grid = posterior.Grid(step, 4)
         at = (torch.rand(1, 200, 2, generator=torch.Generator().manual_seed(0)) - 0.5) * 6 * step

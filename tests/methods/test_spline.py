@@ -40,10 +40,10 @@ def test_rendering_is_the_integral_of_the_profile_over_each_pixel():
 def test_table_agrees_with_rendering_and_its_slopes_with_finite_differences():
     profile, pixels = smooth_profile(), 19
     offsets = transformer.square(pixels, torch.device("cpu"))
-    table = spline.Table(profile[None], pixels, offsets)
+    table = spline.PhaseTable(profile[None], pixels, offsets)
     shift = torch.rand(40, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) - 0.5
-    near, expansion = table(shift)
-    T, Tx, Ty = (expansion @ near).unbind(1)
+    images, expansion = table(shift)
+    T, Tx, Ty = (expansion @ images).unbind(1)
     assert torch.allclose(T, spline.render(profile, shift, pixels).reshape(40, -1), atol=2e-5)
     step = 1e-5
     for axis, slope in ((0, Tx), (1, Ty)):

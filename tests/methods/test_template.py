@@ -62,7 +62,7 @@ def test_correlation_is_the_direct_sum_and_does_not_wrap_round() -> None:
         for value, (dy, dx) in enumerate(offsets, 1):
             if 0 <= y + dy < 24 and 0 <= x + dx < 24:
                 expected[y, x] += value * (pattern[0, y + dy, x + dx] - border)
-    spectrum = kernels.spectrum(torch.from_numpy(pattern), 32)
+    spectrum = kernels.padded_spectrum(torch.from_numpy(pattern), 32)
     found = kernels.correlate(spectrum, torch.fft.rfft2(torch.from_numpy(small)), 1.0, (24, 24))
     np.testing.assert_allclose(found[0], expected, atol=1e-9)
 

@@ -69,7 +69,7 @@ def test_disk_positions_agree(subpixel: str, tmp_path: Path, counts_path: Path) 
     )
     patterns = torch.from_numpy(counts.counts.reshape(-1, *counts.probe.shape).astype(np.float32))
     maps = kernels.correlate(
-        kernels.spectrum(patterns, matcher.n), matcher.spectrum, 1.0, patterns.shape
+        kernels.padded_spectrum(patterns, matcher.n), matcher.spectrum, 1.0, patterns.shape
     )
     G = geometry.inverse_transpose(TRUTH.reshape(-1, 2, 2)) @ MODEL.G0 / MODEL.pixel_size_inv_A
     sites = torch.from_numpy(MODEL.px // 2 + np.einsum("nij,sj->nsi", G, hk.numpy())).float()

@@ -5,8 +5,8 @@ as in the lattice-rigid transformer, but
 
     m(q) = A_k H(M^-1 (q - s_k)) / det M + b beta(q)
 
-with H the profile integrated over a pixel: the disk itself is stretched. Divided by det M, A_k
-stays the counts in the disk.
+with H the profile integrated over a pixel, so the disk itself is stretched. The division by det M
+keeps A_k the counts in the disk.
 """
 
 from __future__ import annotations
@@ -21,71 +21,76 @@ from ccstae.methods.ccstae.refine import (
     State,
     eliminated,
     error_variance,
-    excess,
     lattice_moves,
     prior_on_intensity,
+    relative_deviance,
     total_information,
 )
 
-# grid points a pixel along either axis, between which the surface is expanded to second order, as
-# in spline.Table
+# Grid points a pixel along either axis. Between them the surface is expanded to second order, as in
+# spline.PhaseTable.
 _PHASES = 16
 
 
 class Surface:
-    """H(x), the profile's integral over the pixel centred at x, at any place in a window of
+    """H(x), the integral of a profile over the pixel centred at x, anywhere in a window of
     `pixels`.
     """
 
     def __init__(self, profile: Tensor, pixels: int):
         self.half = pixels / 2
-        x = (
-            torch.arange(_PHASES * pixels + 1, dtype=profile.dtype, device=profile.device) / _PHASES
-            - self.half
-        )
-        # One pixel, seen from a disk that is shifted by -x; slopes with x are those with the shift,
-        # turned.
-        w, s, c = (
-            spline.weights(-x, 1, profile.shape[-1], derivative)[:, 0] for derivative in range(3)
-        )
-        pairs = (
-            (w, w),
-            (w, -s),
-            (-s, w),
-            (w, c),
-            (-s, -s),
-            (c, w),
-        )  # H, H_x, H_y, H_xx, H_xy, H_yy
+        points = torch.arange(_PHASES * pixels + 1, dtype=profile.dtype, device=profile.device)
+        x = points / _PHASES - self.half
+        # One pixel, seen from a disk that is shifted by -x. A slope with x is that with the shift,
+        # with the sign turned.
+        w = spline.weights(-x, 1, profile.shape[-1])[:, 0]
+        slope = -spline.weights(-x, 1, profile.shape[-1], 1)[:, 0]
+        bend = spline.weights(-x, 1, profile.shape[-1], 2)[:, 0]
+
+        def outer(y: Tensor, x: Tensor) -> Tensor:
+            return (y @ profile @ x.T).reshape(-1)
+
+        H, H_x, H_y = outer(w, w), outer(w, slope), outer(slope, w)
+        H_xx, H_xy, H_yy = outer(w, bend), outer(slope, slope), outer(bend, w)
         self.side = len(x)
-        self.grid = torch.stack([(y @ profile @ x.T).reshape(-1) for y, x in pairs], -1)
+        self.grid = torch.stack([H, H_x, H_y, H_xx, H_xy, H_yy], -1)
 
     def __call__(self, at: Tensor) -> tuple[Tensor, Tensor]:
-        """H (...) and its gradient (..., 2) at places (..., 2), x and y in pixels from the disk's
-        centre.
+        """H (...) and its gradient (..., 2) at places (..., 2), x and y in pixels from the centre
+        of the disk.
         """
         steps = (at + self.half) * _PHASES
         cell = steps.round().clamp(0, self.side - 1)
-        e = (steps - cell).clamp(-0.5, 0.5) / _PHASES
-        H, Hx, Hy, Hxx, Hxy, Hyy = self.grid[
-            (cell[..., 1] * self.side + cell[..., 0]).long()
-        ].unbind(-1)
-        ex, ey = e.unbind(-1)
+        ex, ey = ((steps - cell).clamp(-0.5, 0.5) / _PHASES).unbind(-1)
+        index = (cell[..., 1] * self.side + cell[..., 0]).long()
+        H, Hx, Hy, Hxx, Hxy, Hyy = self.grid[index].unbind(-1)
         gx, gy = Hx + ex * Hxx + ey * Hxy, Hy + ex * Hxy + ey * Hyy
         return H + 0.5 * (ex * (Hx + gx) + ey * (Hy + gy)), torch.stack([gx, gy], -1)
 
 
-def render(
+def render_warped(
     direct: Surface, disk: Surface, M: Tensor, offsets: Tensor, shift: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Unit disks T (n, K, p) in windows of `offsets` (p, 2) at shifts s (n, K, 2), warped by M (n,
-    2, 2), and their derivatives.
+    """Unit disks warped by M, and their derivatives.
 
-    dT/ds (n, K, 2, p) and, with s held, dT/dM (n, K, 4, p), M in the order xx, xy, yx, yy. With u =
-    M^-1 (q - s), dT/ds_i = -(grad T)_i and dT/dM_ij = -(grad T)_i u_j - T (M^-1)_ji.
+    With u = M^-1 (q - s), dT/ds_i = -(grad T)_i and dT/dM_ij = -(grad T)_i u_j - T (M^-1)_ji.
+
+    Args:
+        direct: the direct beam, disk 0.
+        disk: the diffracted disks.
+        M: warps (n, 2, 2).
+        offsets: pixels of the windows (p, 2).
+        shift: places s of the disks in their windows (n, K, 2), pixels.
+
+    Returns:
+        T (n, K, p), dT/ds (n, K, 2, p) and, with s held, dT/dM (n, K, 4, p), with M in the order
+        xx, xy, yx, yy.
     """
     inverse = torch.linalg.inv(M)
     u = torch.einsum("nij,nkpj->nkpi", inverse, offsets - shift[:, :, None])
-    T, slope = (torch.cat([a, b], 1) for a, b in zip(direct(u[:, :1]), disk(u[:, 1:]), strict=True))
+    direct_T, direct_slope = direct(u[:, :1])
+    disk_T, disk_slope = disk(u[:, 1:])
+    T, slope = torch.cat([direct_T, disk_T], 1), torch.cat([direct_slope, disk_slope], 1)
     area = torch.linalg.det(M)
     T = T / area[:, None, None]
     gradient = torch.einsum("nkpj,nji->nkip", slope, inverse) / area[:, None, None, None]
@@ -96,44 +101,55 @@ def render(
     return T, -gradient, warp.flatten(2, 3)
 
 
-def evaluate(counts: Tensor, dictionary: Dictionary, state: State) -> Evaluation:
+def evaluate_warped(counts: Tensor, dictionary: Dictionary, state: State) -> Evaluation:
     """Deviance, score and Fisher information of patterns (n, Qy, Qx) at a state, as
     `refine.evaluate`, with disks that are warped.
     """
     position = transformer.positions(state.M, state.centre, dictionary.g)
     patch = transformer.patches(position, dictionary.offsets, (counts.shape[-2], counts.shape[-1]))
     d, beta = patch.cut(counts), patch.cut(dictionary.background)
-    direct, disk = (
-        Surface(profile, dictionary.pixels) for profile in (dictionary.direct, dictionary.disk)
-    )
-    T, by_place, by_M = render(direct, disk, state.M, dictionary.offsets, patch.shift(position))
+    direct = Surface(dictionary.direct, dictionary.pixels)
+    disk = Surface(dictionary.disk, dictionary.pixels)
+    shift = patch.shift(position)
+    T, by_place, by_M = render_warped(direct, disk, state.M, dictionary.offsets, shift)
     A = state.intensity[..., None]
-    m = A * T + state.level[:, None, None] * beta + dictionary.floor
+    m = A * T + state.background_scale[:, None, None] * beta + dictionary.floor
     extra = error_variance(dictionary, state)
     w = patch.inside / (m + extra)
+    # (n, K, 8, p): slopes of m with A, s_x, s_y, b and M
     basis = torch.cat(
         [T[:, :, None], A[:, :, None] * by_place, beta[:, :, None], A[:, :, None] * by_M], 2
-    )  # (n, K, 8, p)
+    )
     weighted = basis * w[:, :, None]
     gram = (weighted @ basis.transpose(2, 3)).double()
     score = (weighted @ (d - m)[..., None])[..., 0].double()
-    stiffness, pulled = prior_on_intensity(dictionary, state)
-    own, pull = gram[:, :, 0, 0] + stiffness, score[:, :, 0] - stiffness * pulled
-    cross = gram[:, :, 0, 1:]
-    slope = score[:, :, 1:] - cross * (pull / own)[..., None]
-    # From (s_x, s_y, b, M) of a disk to (M, c, b): s = c + M g.
+    precision, departure = prior_on_intensity(dictionary, state)
+    intensity_information = gram[:, :, 0, 0] + precision
+    intensity_score = score[:, :, 0] - precision * departure
+    coupling = gram[:, :, 0, 1:]
+    disk_score = score[:, :, 1:] - coupling * (intensity_score / intensity_information)[..., None]
+    # From (s_x, s_y, b, M) of a disk to (M, c, b) of the pattern: s = c + M g.
     moves = lattice_moves(dictionary.g)
-    moves = torch.cat(
-        [moves, torch.eye(4, 7, dtype=moves.dtype, device=moves.device).expand(len(moves), 4, 7)], 1
-    )
-    normal = total_information(gram[:, :, 1:, 1:], cross, own, moves)
-    total = slope.flatten(1) @ moves.flatten(0, 1)
-    total[:, 6] -= (state.level - 1).double()
-    deviance = excess(d, m, beta + dictionary.floor, extra, patch.inside)
-    deviance = deviance + (stiffness * pulled**2).sum(1) + (state.level - 1).double() ** 2
-    beam = eliminated(gram[:, 0, 1:3, 1:3], cross[:, 0, :2], own[:, 0])
-    # A disk that is stretched keeps its counts, so what couples A to M beyond the disk's place is
-    # left out of steps.
+    of_M = torch.eye(4, 7, dtype=moves.dtype, device=moves.device).expand(len(moves), 4, 7)
+    moves = torch.cat([moves, of_M], 1)
+    information = total_information(gram[:, :, 1:, 1:], coupling, intensity_information, moves)
+    total_score = disk_score.flatten(1) @ moves.flatten(0, 1)
+    total_score[:, 6] -= (state.background_scale - 1).double()
+    deviance = relative_deviance(d, m, beta + dictionary.floor, extra, patch.inside)
+    deviance = deviance + (precision * departure**2).sum(1)
+    deviance = deviance + (state.background_scale - 1).double() ** 2
     return Evaluation(
-        deviance, normal, total, pull, own, cross[..., :3], normal, beam, slope[:, 0, :2]
+        deviance=deviance,
+        information=information,
+        score=total_score,
+        intensity_score=intensity_score,
+        intensity_information=intensity_information,
+        # A stretched disk keeps its counts, so what couples A to M beyond the place of the disk is
+        # left out of steps.
+        intensity_coupling=coupling[..., :3],
+        observed_information=information,
+        beam_information=eliminated(
+            gram[:, 0, 1:3, 1:3], coupling[:, 0, :2], intensity_information[:, 0]
+        ),
+        beam_score=disk_score[:, 0, :2],
     )

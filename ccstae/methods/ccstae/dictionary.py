@@ -1,8 +1,8 @@
 """The dictionary: what patterns look like before they are deformed and counted.
 
-It holds the shape of the disks (sampled finer than the detector), the intensities of each entry's
-disks, and the diffuse background. A sparse code picks one entry for each pattern. All of it is
-learned from the counts; it starts from the vacuum probe.
+It holds the shape of the disks (sampled finer than the detector), the intensities of the disks of
+each entry, and the diffuse background. A sparse code picks one entry for each pattern. The
+dictionary starts from the vacuum probe, and all of it is learned from the counts.
 """
 
 from __future__ import annotations
@@ -13,29 +13,31 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from ccstae.methods.ccstae import spline, transformer
 
-_FEW = 0.125  # counts a pixel
+MAX_SPARSE_COUNTS = 0.125  # counts a pixel, below which patterns are handled count by count
 
 
 @dataclass(frozen=True)
 class Dictionary:
     """Averaged patterns of the reference lattice."""
 
-    g: Tensor  # (K, 2), reference nodes in pixels; the first is the direct beam
-    direct: Tensor  # (S, S), profile of the direct beam, sums to its samples per pixel squared
-    disk: Tensor  # (S, S), profile of the diffracted disks
-    intensity: Tensor  # (E, K), counts in each disk of each entry
-    background: Tensor  # (Qy, Qx), diffuse counts of a pattern, fixed to the detector
-    area: Tensor  # (E, 2), mean and deviation of log det M of each entry's patterns
-    spread: Tensor  # (K,), relative spread of the intensities about their entry
+    g: Float[Tensor, "K 2"]  # reference nodes in pixels; the first is the direct beam
+    direct: Float[Tensor, "S S"]  # profile of the direct beam; its samples sum to OVERSAMPLING^2
+    disk: Float[Tensor, "S S"]  # profile of the diffracted disks
+    intensity: Float[Tensor, "E K"]  # counts in each disk of each entry
+    background: Float[Tensor, "Qy Qx"]  # diffuse counts of a pattern, fixed to the detector
+    centre_px: tuple[float, float]  # nominal direct beam (x, y), on which the background is centred
+    area: Float64[Tensor, "E 2"]  # mean and deviation of log det M over the patterns of each entry
+    spread: Float[Tensor, " K"]  # relative spread of the intensities about their entry
     pixels: int  # edge of a patch, odd
     floor: float  # counts that any pixel may hold; keeps the model positive
-    # root mean square of what the model leaves out, over the disk's brightest pixel
+    # root mean square of what the model leaves out, over the brightest pixel of the disk
     error: float = 0.0
-    # disks are warped with the lattice, as an image is; else they keep their shape
+    # True where disks are warped with the lattice, as an image is; else they keep their shape
     affine: bool = False
 
     def to(self, device: str) -> Dictionary:
@@ -54,12 +56,13 @@ class Dictionary:
 
     @cached_property
     def local_background(self) -> Tensor:
-        """Diffuse counts per pixel near each reference node, (K,): the mean over the node's
-        distance from the centre.
+        """Diffuse counts per pixel at each reference node, (K,).
+
+        The direct beam lies at its nominal place. A node off the detector takes the nearest pixel.
         """
         height, width = self.background.shape
-        x = (self.g[:, 0] + width // 2).round().long().clamp(0, width - 1)
-        y = (self.g[:, 1] + height // 2).round().long().clamp(0, height - 1)
+        x = (self.g[:, 0] + self.centre_px[0]).round().long().clamp(0, width - 1)
+        y = (self.g[:, 1] + self.centre_px[1]).round().long().clamp(0, height - 1)
         return self.background[y, x]
 
     @cached_property
@@ -68,39 +71,41 @@ class Dictionary:
         return float(spline.render(self.disk, self.disk.new_zeros(1, 2), self.pixels).max())
 
     @cached_property
-    def table(self) -> spline.Table:
-        """Rendered direct beam and diffracted disk at every sub-pixel phase."""
-        return spline.Table(torch.stack([self.direct, self.disk]), self.pixels, self.offsets)
+    def table(self) -> spline.PhaseTable:
+        """The rendered direct beam (profile 0) and diffracted disk (profile 1)."""
+        return spline.PhaseTable(torch.stack([self.direct, self.disk]), self.pixels, self.offsets)
 
     @cached_property
     def offsets(self) -> Tensor:
-        """Pixels (p, 2) of a round window that holds a disk wherever in its middle pixel it
-        lies."""
+        """Pixels (p, 2) of a round window that holds a disk wherever it lies in the middle
+        pixel.
+        """
         square = transformer.square(self.pixels, self.g.device)
         return square[square.float().norm(dim=1) <= self.pixels / 2]
 
     def images_near(self, shift: Tensor) -> tuple[Tensor, Tensor]:
-        """Unit disks in windows of `offsets` near the shifts (n, K, 2), and expansions, (n K, 6, p)
-        and (n K, 3, 6): `spline.Table`.
+        """Unit disks in windows of `offsets` near the shifts (n, K, 2): images (n K, 6, p) and
+        expansions (n K, 3, 6), as `spline.PhaseTable` gives them.
         """
-        diffracted = torch.ones(shift.shape[:2], dtype=torch.long, device=shift.device)
-        diffracted[:, 0] = 0
-        return self.table(shift.reshape(-1, 2), diffracted.reshape(-1))
+        profile = torch.ones(shift.shape[:2], dtype=torch.long, device=shift.device)
+        profile[:, 0] = 0
+        return self.table(shift.reshape(-1, 2), profile.reshape(-1))
 
     @cached_property
     def sparse(self) -> bool:
-        """Whether few of a window's pixels hold a count: it is then faster to go by counts than by
-        pixels.
+        """Whether few pixels of a window hold a count. Going through the counts is then faster than
+        going through the pixels.
         """
         pixels = len(self.offsets)
-        return (
-            float((self.intensity.mean(0) + pixels * self.local_background)[1:].mean())
-            < _FEW * pixels
-        )
+        in_window = (self.intensity.mean(0) + pixels * self.local_background)[1:]
+        return float(in_window.mean()) < MAX_SPARSE_COUNTS * pixels
 
     def pictures(self) -> Tensor:
-        """The entries as patterns on the profiles' own fine grid, (E, o Qy, o Qx) in counts per
-        pixel, for people to look at.
+        """The entries as patterns on the fine grid of the profiles, for people to look at.
+
+        Returns:
+            Counts per pixel (E, o Qy, o Qx), with o = `spline.OVERSAMPLING`. The direct beam lies
+            at its nominal place.
         """
         o, samples = spline.OVERSAMPLING, self.disk.shape[-1]
         height, width = self.background.shape
@@ -108,18 +113,16 @@ class Dictionary:
             self.background[None, None], scale_factor=o, mode="bilinear", align_corners=False
         )[0]
         out = fine.repeat(len(self.intensity), 1, 1)
-        middle = torch.tensor([width // 2, height // 2], device=self.g.device) * o + o // 2
-        at = (
-            (self.g * o).round().long() + middle - samples // 2
-        )  # x and y of each profile's first sample
+        whole = torch.tensor([round(x) for x in self.centre_px], device=self.g.device)
+        fraction = torch.tensor(self.centre_px, dtype=self.g.dtype, device=self.g.device) - whole
+        # Pixel p is samples o p to o p + o - 1 of the fine grid; its centre is sample o p + o // 2.
+        middle = whole * o + o // 2
+        # x and y of each profile's first sample
+        at = ((self.g + fraction) * o).round().long() + middle - samples // 2
         for k, (x, y) in enumerate(at.tolist()):
             profile = self.direct if k == 0 else self.disk
-            top, left, bottom, right = (
-                max(0, -y),
-                max(0, -x),
-                min(samples, o * height - y),
-                min(samples, o * width - x),
-            )
+            top, bottom = max(0, -y), min(samples, o * height - y)
+            left, right = max(0, -x), min(samples, o * width - x)
             if bottom > top and right > left:
                 out[:, y + top : y + bottom, x + left : x + right] += (
                     self.intensity[:, k, None, None] * profile[top:bottom, left:right]
@@ -135,12 +138,21 @@ def patch_pixels(radius_px: float) -> int:
 def from_probe(
     probe: Tensor, centre: tuple[float, float], radius_px: float, iterations: int = 60
 ) -> Tensor:
-    """Profile (S, S) of a disk from the vacuum probe (Qy, Qx): Richardson-Lucy from a round start.
+    """Profile of a disk from the vacuum probe, by Richardson-Lucy deconvolution from a round start.
 
-    The start is the probe's own radial mean, which many pixels at many distances from the centre
+    The start is the radial mean of the probe, which many pixels at many distances from the centre
     sample finer than one pixel. Each round is C <- C W^T(d / m) / W^T 1, with m = W C the rendered
     profile and d the probe (W. H. Richardson, J. Opt. Soc. Am. 62, 55 (1972); L. B. Lucy, Astron.
     J. 79, 745 (1974)).
+
+    Args:
+        probe: vacuum probe (Qy, Qx), in any unit.
+        centre: its nominal place (x, y) in pixels.
+        radius_px: radius of the disk.
+        iterations: rounds.
+
+    Returns:
+        Profile (S, S) whose patch sums to 1.
     """
     pixels = patch_pixels(radius_px)
     samples = spline.samples(pixels)
@@ -154,37 +166,34 @@ def from_probe(
     distance = torch.hypot(steps[:, None] - shift[0, 1], steps[None, :] - shift[0, 0])
     order = distance.reshape(-1).argsort()
     profile = _interpolate(r, distance.reshape(-1)[order], patch.reshape(-1)[order])
+    share = spline.adjoint_of_flat(torch.ones_like(shift[:, 0]), shift, pixels, samples)
     for _ in range(iterations):
         model = spline.render(profile, shift, pixels)[0]
         profile = profile * spline.adjoint((patch / model.clamp_min(1e-12))[None], shift, samples)
-        profile = profile / spline.adjoint_of_flat(
-            torch.ones_like(shift[:, 0]), shift, pixels, samples
-        ).clamp_min(1e-6)
+        profile = profile / share.clamp_min(1e-6)
     return normalised(profile)
 
 
 def normalised(profile: Tensor) -> Tensor:
     """The profile scaled so that its patch sums to 1."""
-    return (profile / profile.sum() * spline.OVERSAMPLING**2).clamp_min(
-        1e-12
-    )  # no denormal numbers, which are slow
+    # Denormal numbers are slow, so there are none.
+    return (profile / profile.sum() * spline.OVERSAMPLING**2).clamp_min(1e-12)
 
 
 def _interpolate(x: Tensor, known: Tensor, values: Tensor) -> Tensor:
-    """Linear interpolation of (known, values), running mean of neighbours, at x."""
-    width = 5
-    kernel = torch.ones(1, 1, width, dtype=values.dtype, device=values.device) / width
-    pad = width // 2
-    smooth = [
-        torch.nn.functional.conv1d(
-            torch.nn.functional.pad(v[None, None], (pad, pad), mode="replicate"), kernel
-        )[0, 0]
-        for v in (known, values)
-    ]
-    index = torch.searchsorted(smooth[0].contiguous(), x.contiguous()).clamp(1, len(known) - 1)
-    x0, x1 = smooth[0][index - 1], smooth[0][index]
+    """Linear interpolation at x of (known, values), each a running mean over five neighbours."""
+    smooth_known, smooth_values = _running_mean(known, 5), _running_mean(values, 5)
+    index = torch.searchsorted(smooth_known, x.contiguous()).clamp(1, len(known) - 1)
+    x0, x1 = smooth_known[index - 1], smooth_known[index]
     t = ((x - x0) / (x1 - x0).clamp_min(1e-9)).clamp(0, 1)
-    return torch.lerp(smooth[1][index - 1], smooth[1][index], t)
+    return torch.lerp(smooth_values[index - 1], smooth_values[index], t)
+
+
+def _running_mean(values: Tensor, width: int) -> Tensor:
+    """Mean over `width` neighbours (odd) of values (n,); the ends repeat."""
+    kernel = torch.ones(1, 1, width, dtype=values.dtype, device=values.device) / width
+    wide = torch.nn.functional.pad(values[None, None], (width // 2, width // 2), mode="replicate")
+    return torch.nn.functional.conv1d(wide, kernel)[0, 0].contiguous()
 
 
 def improve(
@@ -193,22 +202,29 @@ def improve(
     models: Tensor,
     intensity: Tensor,
     shift: Tensor,
-    prior: float,
+    prior_counts: float,
 ) -> Dictionary:
-    """One expectation-maximisation update of the disk profile from n patches and models (n, P, P),
-    intensities (n,), shifts (n, 2).
+    """One expectation-maximisation update of the profile of the diffracted disks.
 
-    The direct beam's profile is a Dirichlet prior worth `prior` counts.
+    The profile of the direct beam is a Dirichlet prior.
+
+    Args:
+        dictionary: the dictionary so far.
+        patches: counts round n disks (n, P, P).
+        models: what the dictionary expects there (n, P, P).
+        intensity: counts in each disk (n,).
+        shift: place of each disk (n, 2) in pixels from the middle of its patch.
+        prior_counts: what the prior is worth.
+
+    Returns:
+        The dictionary with the new profile.
     """
     samples = dictionary.disk.shape[-1]
     gain = spline.adjoint(patches / models * intensity[:, None, None], shift, samples)
     norm = spline.adjoint_of_flat(intensity, shift, dictionary.pixels, samples)
-    known = (
-        prior / dictionary.direct.sum()
-    )  # counts in a sample of the prior, over its value: as `norm` for the data
-    return replace(
-        dictionary,
-        disk=normalised(
-            (dictionary.disk * gain + known * dictionary.direct) / (norm + known).clamp_min(1e-9)
-        ),
-    )
+    # Counts in a sample of the prior over its value, as `norm` is for the data.
+    prior_norm = prior_counts / dictionary.direct.sum()
+    disk = (dictionary.disk * gain + prior_norm * dictionary.direct) / (
+        norm + prior_norm
+    ).clamp_min(1e-9)
+    return replace(dictionary, disk=normalised(disk))

@@ -1,14 +1,14 @@
-"""The encoder: counts to a first deformation, through the scores of each disk.
+"""The encoder: from counts to a first deformation, through the scores of each disk.
 
-What counts say of a disk's place is its log-likelihood ratio, disk against background, as a
-function of the place: S_k(d) = sum_q counts(q) log(1 + A_k T(q - d) / (b beta_k)). It is a
+What counts say of the place of a disk is its log-likelihood ratio, disk against background, as a
+function of the place: S_k(d) = sum_q counts(q) log(1 + A_k T(q - d) / (b beta_k)). This is a
 sufficient statistic, so the encoder sees it and not raw pixels. A small network, the same for every
-disk, turns the map of S_k into a displacement and its precision; the lattice that fits all
-displacements best (weighted least squares, differentiable) is the answer. The network therefore
-knows no orientation, and what it learns holds for every lattice.
+disk, turns the map of S_k into a displacement and its precision. The answer is the lattice that
+fits all displacements best, by weighted least squares, which is differentiable. The network
+therefore knows no orientation, and what it learns holds for every lattice.
 
-It is trained in parameter space: deformations are drawn, rendered from the dictionary, counted, and
-must come back.
+It is trained in parameter space: deformations are drawn, rendered from the dictionary and counted,
+and the encoder must return them.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from ccstae.methods.ccstae import spline, transformer
@@ -31,8 +32,8 @@ _BATCH = 32
 
 
 class Encoder(nn.Module):
-    """Maps of scores (n, K, (2 REACH + 1)^2) -> displacement (n, K, 2) in pixels and precision (n,
-    K, 2, 2).
+    """Maps of scores (n, K, (2 REACH + 1)^2) -> displacements (n, K, 2) in pixels and precisions
+    (n, K, 2, 2).
     """
 
     def __init__(self, width: int = 64):
@@ -46,11 +47,11 @@ class Encoder(nn.Module):
         )
 
     def forward(self, maps: Tensor) -> tuple[Tensor, Tensor]:
-        # Only differences of scores matter; what lies far below the best place is all the same.
+        # Only differences of scores matter, and what lies far below the best place is all the same.
         x = (maps - maps.amax(-1, keepdim=True)).clamp_min(-30.0) / 10 + 1
         out = self.net(x)
         displacement = REACH * torch.tanh(out[..., :2])
-        # Cholesky factor of the precision, so that it is always positive definite.
+        # Cholesky factor of the precision, which is therefore always positive definite.
         a, b = nn.functional.softplus(out[..., 2] + 0.5), nn.functional.softplus(out[..., 3] + 0.5)
         c = out[..., 4]
         precision = torch.stack(
@@ -59,9 +60,31 @@ class Encoder(nn.Module):
         return displacement, precision
 
 
+Network = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""What `Encoder` computes, with its own weights or others."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """First answers for n patterns."""
+
+    M: Float[Tensor, "n 2 2"]  # F^-T
+    centre: Float[Tensor, "n 2"]  # direct beam, pixels
+
+    def __getitem__(self, rows: Tensor) -> Encoded:
+        return Encoded(self.M[rows], self.centre[rows])
+
+
 def fit_lattice(displacement: Tensor, precision: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
-    """(dM (n, 2, 2), dc (n, 2)) that fit the displacements d_k = dc + dM g_k best, under a weak
-    prior towards none.
+    """The lattice that fits displacements d_k = dc + dM g_k best, under a weak prior towards none.
+
+    Args:
+        displacement: of the disks, (n, K, 2) in pixels.
+        precision: of these, (n, K, 2, 2).
+        g: reference nodes (K, 2) in pixels.
+
+    Returns:
+        dM (n, 2, 2) and dc (n, 2).
     """
     design = torch.cat([g, torch.ones_like(g[:, :1])], 1)  # (K, 3)
     normal = torch.einsum("nkab,ki,kj->naibj", precision, design, design).reshape(-1, 6, 6)
@@ -73,15 +96,14 @@ def fit_lattice(displacement: Tensor, precision: Tensor, g: Tensor) -> tuple[Ten
     return z[..., :2], z[..., 2]
 
 
-def kernels(dictionary: Dictionary) -> Tensor:
+def score_kernels(dictionary: Dictionary) -> Tensor:
     """log(1 + A_k T / (b beta_k)) of each diffracted disk, (K - 1, P, P), for the mean intensity of
     the entries.
     """
     T = spline.render(dictionary.disk, dictionary.g.new_zeros(1, 2), dictionary.pixels)[0]
     A = dictionary.intensity.mean(0)[1:]
-    return torch.log1p(
-        A[:, None, None] * T / (dictionary.local_background[1:, None, None] + dictionary.floor)
-    )
+    background = dictionary.local_background[1:, None, None] + dictionary.floor
+    return torch.log1p(A[:, None, None] * T / background)
 
 
 def score_maps(windows: Tensor, kernel: Tensor) -> Tensor:
@@ -92,67 +114,68 @@ def score_maps(windows: Tensor, kernel: Tensor) -> Tensor:
     ).flatten(2)
 
 
-@dataclass(frozen=True)
-class Encoded:
-    """First answers."""
-
-    M: Tensor  # (n, 2, 2)
-    centre: Tensor  # (n, 2)
-
-    def __getitem__(self, rows: Tensor) -> Encoded:
-        return Encoded(self.M[rows], self.centre[rows])
-
-
 def encode(
     encoder: Encoder, dictionary: Dictionary, counts: Tensor, rough: Encoded, passes: int = 2
 ) -> Encoded:
-    """Improve rough lattices of patterns (n, Qy, Qx)."""
+    """Improve rough lattices.
+
+    Args:
+        encoder: trained on this dictionary.
+        dictionary: what the patterns are made of.
+        counts: the patterns (n, Qy, Qx).
+        rough: their rough lattices.
+        passes: how often the disks are sought, each time where the last answer puts them.
+
+    Returns:
+        The encoder's lattices of the n patterns.
+    """
     M, centre = rough.M, rough.centre
-    kernel = kernels(dictionary)
+    kernel = score_kernels(dictionary)
     g = dictionary.g[1:]
     window = transformer.square(dictionary.pixels + 2 * REACH, counts.device)
     with torch.no_grad():
         for _ in range(passes):
             position = transformer.positions(M, centre, g)
             patch = transformer.patches(position, window, (counts.shape[-2], counts.shape[-1]))
-            dM, dc = answer(
-                encoder, score_maps(patch.cut(counts), kernel), patch.shift(position), g
-            )
+            maps = score_maps(patch.cut(counts), kernel)
+            dM, dc = correction(encoder, maps, patch.shift(position), g)
             M, centre = M + dM, centre + dc
     return Encoded(M, centre)
 
 
-def answer(
-    encoder: Callable[[Tensor], tuple[Tensor, Tensor]], maps: Tensor, offset: Tensor, g: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Correction (dM, dc) of the rough lattice; `offset` (n, K, 2) is its position within the maps'
-    centre pixel.
+def correction(encoder: Network, maps: Tensor, offset: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+    """Correction (dM, dc) of the rough lattice; `offset` (n, K, 2) is its place within the middle
+    pixel of the maps.
     """
     displacement, precision = encoder(maps)
     return fit_lattice(displacement - offset, precision, g)
 
 
 def loss(
-    encoder: Callable[[Tensor], tuple[Tensor, Tensor]],
-    maps: Tensor,
-    offset: Tensor,
-    g: Tensor,
-    dM: Tensor,
-    dc: Tensor,
+    encoder: Network, maps: Tensor, offset: Tensor, g: Tensor, dM: Tensor, dc: Tensor
 ) -> Tensor:
-    """Mean Huber loss, 1 px wide, of where the answer puts the disks g (K, 2), against dM (n, 2, 2)
-    and dc (n, 2) that were drawn.
+    """Mean Huber loss, 1 px wide, of where the answer puts the disks g (K, 2), against the drawn dM
+    (n, 2, 2) and dc (n, 2).
     """
-    fM, fc = answer(encoder, maps, offset, g)
-    error = transformer.positions(fM - dM, fc - dc, g)
+    answer_M, answer_c = correction(encoder, maps, offset, g)
+    error = transformer.positions(answer_M - dM, answer_c - dc, g)
     return nn.functional.huber_loss(error, torch.zeros_like(error), delta=1.0)
 
 
 def train(
     dictionary: Dictionary, M: Tensor, centre: Tensor, shape: tuple[int, int], seed: int
 ) -> Encoder:
-    """Train on renderings of the dictionary: lattices like the rough ones (n, 2, 2), with
-    deformation and noise of their own.
+    """Train an encoder on renderings of the dictionary, without patterns.
+
+    Args:
+        dictionary: what is rendered.
+        M: lattices to start from (n, 2, 2); deformation and noise are drawn on top.
+        centre: their direct beams (n, 2) in pixels.
+        shape: of the detector, (Qy, Qx).
+        seed: of the network and of all draws.
+
+    Returns:
+        The trained encoder, on the device of M.
     """
     generator = torch.Generator(device="cpu").manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
@@ -160,32 +183,27 @@ def train(
         encoder = Encoder().to(M.device)
     optimiser = torch.optim.Adam(encoder.parameters(), lr=3e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=6e-3, total_steps=_STEPS)
-    kernel = kernels(dictionary)
+    kernel = score_kernels(dictionary)
     g = dictionary.g[1:]
     pixels = dictionary.pixels + 2 * REACH
     window = transformer.square(pixels, M.device)
     for _ in range(_STEPS):
         pick = torch.randint(len(M), (_BATCH,), generator=generator)
-        rough, middle = M[pick], centre[pick]
+        position = transformer.positions(M[pick], centre[pick], g)
+        patch = transformer.patches(position, window, shape)
+        offset = patch.shift(position)
         # Half the draws are large, as after the rough lattice; half small, as after a first pass.
         size = torch.where(torch.rand(_BATCH, 1, 1, generator=generator) < 0.5, 0.02, 0.005)
         dM = (size * torch.randn(_BATCH, 2, 2, generator=generator)).to(M.device)
         dc = (0.2 * torch.randn(_BATCH, 2, generator=generator)).to(M.device)
-        position = transformer.positions(rough, middle, g)
-        patch = transformer.patches(position, window, shape)
-        offset = patch.shift(position)
         moved = transformer.positions(dM, dc, g)
         with torch.no_grad():
-            unit = spline.render(dictionary.disk, (offset + moved).reshape(-1, 2), pixels).reshape(
-                _BATCH, len(g), -1
-            )
+            unit = spline.render(dictionary.disk, (offset + moved).reshape(-1, 2), pixels)
+            unit = unit.reshape(_BATCH, len(g), -1)
             entry = torch.randint(len(dictionary.intensity), (_BATCH,), generator=generator)
-            expected = dictionary.intensity[entry][:, 1:, None] * unit + patch.cut(
-                dictionary.background
-            )
-            counts = torch.poisson(
-                (expected * patch.inside).cpu().clamp(0, 1e7), generator=generator
-            ).to(M.device)
+            intensity = dictionary.intensity[entry][:, 1:, None]
+            expected = (intensity * unit + patch.cut(dictionary.background)) * patch.inside
+            counts = torch.poisson(expected.cpu().clamp(0, 1e7), generator=generator).to(M.device)
             maps = score_maps(counts, kernel)
         optimiser.zero_grad()
         loss(encoder, maps, offset, g, dM, dc).backward()

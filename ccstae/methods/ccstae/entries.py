@@ -1,46 +1,66 @@
 """The sparse code: how many entries the dictionary has, and which one a pattern belongs to.
 
-An entry is a set of disk intensities. Which one a pattern belongs to is read from its intensities
-and from the size of its cell, since materials differ in both; entries are counted by intensities
-alone, so that grains of different strain are no different materials.
+An entry is a set of disk intensities. The entry of a pattern is read from its intensities and from
+the size of its cell, since materials differ in both. Entries are counted by intensities alone, so
+that grains of different strain are not taken for different materials.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
+from jaxtyping import Float64
 from torch import Tensor
 
 from ccstae.methods.ccstae.dictionary import Dictionary
 from ccstae.methods.ccstae.refine import State
 
-LARGEST_ENTRIES = 4
-# relative spread within an entry: what strain, place and neighbours do to the intensities
+MAX_ENTRIES = 4
+MIN_ENTRY_SHARE = 0.02  # of the patterns
+MIN_PATTERNS_PER_ENTRY = 20
+MIN_AREA_DEVIATION = 1e-3  # deviation of log det M within an entry
+MIN_SPREAD = 0.02  # relative; what strain alone does to the intensities
+MAX_SPREAD = 0.5
+SHARE_TOLERANCE = 1e-3  # change of the patterns' shares in the entries that ends the learning
+# Relative spread within an entry: what strain, place and neighbours do to the intensities.
 _CLUSTER_SPREAD = 0.1
-_SMALLEST_ENTRY = 0.02  # share of the patterns
-_LEAST_AREA = 1e-3  # deviation of log det M within an entry, at least
-_LEAST_SPREAD = 0.02  # relative; what strain alone does to the intensities
+
+
+@dataclass(frozen=True)
+class LogArea:
+    """log det M of n patterns, the size of the reciprocal cell against the nominal one."""
+
+    value: Float64[Tensor, " n"]
+    variance: Float64[Tensor, " n"]
 
 
 def cluster(
-    intensity: Tensor, variance: Tensor, most: int = LARGEST_ENTRIES
+    intensity: Tensor, variance: Tensor, max_entries: int = MAX_ENTRIES
 ) -> tuple[Tensor, Tensor]:
-    """Sparse code over disk intensities (n, K) with variances (n, K): entries (E, K) and log odds
-    (n, E) of each for each pattern.
+    """Sparse code over disk intensities.
 
-    A mixture of E normal clusters of relative intensities, whose variance is that of the expected
-    counts plus a relative spread, is fitted by expectation maximisation for E = 1, 2, ...; the
-    number with the lowest Bayesian information criterion is taken (G. Schwarz, Ann. Stat. 6, 461
-    (1978)).
+    A mixture of E normal clusters of relative intensities is fitted by expectation maximisation,
+    for E = 1, 2, ... The variance in a cluster is that of the expected counts plus a relative
+    spread. The number of clusters is the one with the lowest Bayesian information criterion (G.
+    Schwarz, Ann. Stat. 6, 461 (1978)).
+
+    Args:
+        intensity: counts in the disks (n, K).
+        variance: their variances (n, K).
+        max_entries: largest E.
+
+    Returns:
+        The entries' relative intensities (E, K), and the log odds of each for each pattern (n, E).
     """
     total = intensity.sum(1, keepdim=True).clamp_min(1e-9)
-    x, v = (intensity / total).double(), (beneath(intensity, variance) / total**2).double()
+    x = (intensity / total).double()
+    v = (background_variance(intensity, variance) / total**2).double()
     n, K = x.shape
-    best, score = None, float("inf")
+    best, lowest = None, float("inf")
     order = torch.argsort(_main_axis(x, v + x.mean(0) / total))
-    for E in range(1, most + 1):
-        if E > 1 and n < 20 * E:
+    for E in range(1, max_entries + 1):
+        if E > 1 and n < MIN_PATTERNS_PER_ENTRY * E:
             break
         share = torch.zeros(n, E, dtype=x.dtype, device=x.device)
         share[order, torch.arange(n, device=x.device) * E // n] = 1.0
@@ -52,142 +72,152 @@ def cluster(
                 precision = 1 / (
                     v[:, None] + at_least / total[:, None] + (_CLUSTER_SPREAD * at_least) ** 2
                 )  # (n, E, K)
-                centre = (share[..., None] * precision * x[:, None]).sum(0) / (
-                    share[..., None] * precision
-                ).sum(0).clamp_min(1e-30)
+                weighted = share[..., None] * precision
+                centre = (weighted * x[:, None]).sum(0) / weighted.sum(0).clamp_min(1e-30)
             z2 = (x[:, None] - centre) ** 2 * precision
-            # Bounded: one odd disk must not decide.
+            # A Student law is bounded: one odd disk must not decide.
             logp = (
                 -0.5 * (9 * torch.log1p(z2 / 9)).sum(2)
                 + 0.5 * precision.log().sum(2)
                 + (weight / n).log()
             )
-            new = logp.softmax(1)
-            if (new - share).abs().max() < 1e-3:
+            new_share = logp.softmax(1)
+            if (new_share - share).abs().max() < SHARE_TOLERANCE:
                 break
-            share = new
-        if weight.min() < _SMALLEST_ENTRY * n:
+            share = new_share
+        if weight.min() < MIN_ENTRY_SHARE * n:
             continue
-        bic = -2 * float(logp.logsumexp(1).sum()) + (E * K + E - 1) * float(
-            torch.tensor(float(n)).log()
-        )
-        if bic < score:
-            score, best = bic, (centre.to(intensity.dtype), logp)
+        log_n = float(torch.tensor(float(n)).log())
+        bic = -2 * float(logp.logsumexp(1).sum()) + (E * K + E - 1) * log_n
+        if bic < lowest:
+            lowest, best = bic, (centre.to(intensity.dtype), logp)
     assert best is not None
     return best
 
 
-def beneath(intensity: Tensor, variance: Tensor) -> Tensor:
-    """The background's part of the variance of intensities (n, K). The other, Poisson's, is the
-    disk's own counts: those that an entry expects, for the ones seen say a small variance where
-    they are few by chance.
+def background_variance(intensity: Tensor, variance: Tensor) -> Tensor:
+    """The background's part of the variance of intensities, (n, K).
+
+    The other part is Poisson's, the counts of the disk itself. For it an entry's expected counts
+    are used: measured counts would state a small variance where they are few by chance.
     """
     return (variance - intensity).clamp_min(0)
 
 
 def _main_axis(x: Tensor, v: Tensor) -> Tensor:
-    """Projection (n,) of whitened intensities on their first principal axis: where clusters lie
-    apart, if any do.
+    """Projection (n,) of whitened intensities on their first principal axis, along which clusters
+    lie apart if any do.
     """
     white = (x - x.mean(0)) / (v.mean(0) + 1e-12).sqrt()
     return white @ torch.linalg.eigh(white.T @ white)[1][:, -1]
 
 
-def log_area(M: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
-    """log det M, the size of the reciprocal cell against the nominal one, and its variance, (n,),
-    from M (n, 2, 2) and its covariance.
-
-    d log det M = tr(M^-1 dM).
+def log_area(M: Tensor, covariance: Tensor) -> LogArea:
+    """log det M and its variance, from M (n, 2, 2) and its covariance (n, 4, 4); d log det M =
+    tr(M^-1 dM).
     """
     M = M.double()
     slope = torch.linalg.inv(M).transpose(1, 2).reshape(-1, 4)
-    return torch.linalg.det(M).clamp_min(1e-6).log(), torch.einsum(
-        "na,nab,nb->n", slope, covariance, slope
-    )
+    variance = torch.einsum("na,nab,nb->n", slope, covariance, slope)
+    return LogArea(torch.linalg.det(M).clamp_min(1e-6).log(), variance)
 
 
-def area_odds(area: Tensor, found: tuple[Tensor, Tensor]) -> Tensor:
+def area_odds(area: Tensor, measured: LogArea) -> Tensor:
     """Log odds (n, E) of entries whose patterns have log areas of mean and deviation `area` (E, 2),
-    for `found` of `log_area`.
+    from the log areas measured.
     """
-    variance = area[:, 1] ** 2 + found[1][:, None]
-    return -0.5 * (
-        9 * torch.log1p((found[0][:, None] - area[:, 0]) ** 2 / variance / 9) + variance.log()
-    )
+    variance = area[:, 1] ** 2 + measured.variance[:, None]
+    z2 = (measured.value[:, None] - area[:, 0]) ** 2 / variance
+    return -0.5 * (9 * torch.log1p(z2 / 9) + variance.log())
 
 
-def likeliest(odds: Tensor, area: Tensor, found: tuple[Tensor, Tensor]) -> Tensor:
+def likeliest(odds: Tensor, area: Tensor, measured: LogArea) -> Tensor:
     """The entry (n,) that intensities, by their log odds (n, E), and the size of the cell speak for
-    together.
+    together; `area` is that of the dictionary, (E, 2).
     """
-    return (odds + area_odds(area, found)).argmax(1)
+    return (odds + area_odds(area, measured)).argmax(1)
 
 
-def areas(odds: Tensor, found: tuple[Tensor, Tensor]) -> Tensor:
-    """Mean and deviation (E, 2) of the log area of each entry's patterns, by expectation
-    maximisation from the intensities' odds (n, E).
+def areas(odds: Tensor, measured: LogArea) -> Tensor:
+    """Mean and deviation (E, 2) of the log area of the patterns of each entry, by expectation
+    maximisation from the log odds of the intensities (n, E).
 
     Materials differ in their lattice as well as in their intensities. Where they do not, the
-    deviations are alike and nothing is added.
+    deviations are alike and the areas decide nothing.
     """
-    x, v = found
-    area = torch.stack([x.mean(), x.std().clamp_min(_LEAST_AREA)]).expand(odds.shape[1], 2)
+    x, v = measured.value, measured.variance
+    area = torch.stack([x.mean(), x.std().clamp_min(MIN_AREA_DEVIATION)]).expand(odds.shape[1], 2)
     for _ in range(30):
-        share = (odds + area_odds(area, found)).softmax(1)
+        share = (odds + area_odds(area, measured)).softmax(1)
         weight = share / (area[:, 1] ** 2 + v[:, None])
         mean = (weight * x[:, None]).sum(0) / weight.sum(0)
         beyond = (share * ((x[:, None] - mean) ** 2 - v[:, None])).sum(0) / share.sum(0)
-        area = torch.stack([mean, beyond.clamp_min(_LEAST_AREA**2).sqrt()], 1)
+        area = torch.stack([mean, beyond.clamp_min(MIN_AREA_DEVIATION**2).sqrt()], 1)
     return area
 
 
-def expected(dictionary: Dictionary, state: State, variance: Tensor) -> tuple[Tensor, Tensor]:
-    """Intensities (n, E, K - 1) that each entry expects at the pattern's counts, and the entries'
-    log odds (n, E) from the intensities.
+def expected_intensity(
+    dictionary: Dictionary, state: State, variance: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Intensities that each entry expects at the pattern's counts, and the log odds of the entries.
 
-    Entry e expects a_k = (sum of the pattern's diffracted intensities) x (the disk's share of them
-    in e); the log odds are those of normal laws, -1/2 sum_k ((A_k - a_k)^2 / v_k + log v_k), with
-    v_k = a_k + the background's part of the `variance` (n, K) of A_k + the square of the spread
-    learned.
+    Entry e expects a_k = (sum of the pattern's diffracted intensities) x (share of disk k in e).
+    The log odds are those of normal laws, -1/2 sum_k ((A_k - a_k)^2 / v_k + log v_k). The variance
+    v_k is a_k, plus the background's part of the variance of A_k, plus the square of the learned
+    spread.
+
+    Args:
+        dictionary: the entries.
+        state: the intensities A of n patterns.
+        variance: of these, (n, K).
+
+    Returns:
+        Intensities of the diffracted disks (n, E, K - 1), and log odds (n, E).
     """
     total = state.intensity[:, 1:].sum(1, keepdim=True)
     shares = dictionary.intensity[:, 1:] / dictionary.intensity[:, 1:].sum(1, keepdim=True)
-    value = total[:, None] * shares
-    spread = (
-        value
-        + beneath(state.intensity, variance)[:, None, 1:].float()
-        + (dictionary.spread[1:] * value) ** 2
+    expected = total[:, None] * shares
+    v = (
+        expected
+        + background_variance(state.intensity, variance)[:, None, 1:].float()
+        + (dictionary.spread[1:] * expected) ** 2
     )
-    return value, -0.5 * ((state.intensity[:, None, 1:] - value) ** 2 / spread + spread.log()).sum(
-        -1
-    )
+    z2 = (state.intensity[:, None, 1:] - expected) ** 2 / v
+    return expected, -0.5 * (z2 + v.log()).sum(-1)
 
 
-def code(
-    dictionary: Dictionary, state: State, variance: Tensor, covariance: Tensor, most: int
+def learn_code(
+    dictionary: Dictionary, state: State, variance: Tensor, covariance: Tensor, max_entries: int
 ) -> tuple[Dictionary, State]:
-    """Learn at most so many entries, and the spread about them; the dictionary, and the states with
-    what their entries expect as prior.
+    """Learn the entries, and the spread of the intensities about them.
 
-    `variance` (n, K) is that of the states' intensities, `covariance` (n, 4, 4) that of M. The
-    spread of a disk is 1.5 times the robust relative deviation from its entry beyond the counts'
-    own, sqrt(median((A / a - 1)^2 - v / a^2)), from 3 % to 75 %.
+    The spread of a disk is 1.5 times the robust relative deviation from its entry beyond that of
+    the counts, sqrt(median((A / a - 1)^2 - v / a^2)). It lies from 3 % to 75 %.
+
+    Args:
+        dictionary: the dictionary so far.
+        state: the teachers, n patterns.
+        variance: of their intensities, (n, K).
+        covariance: of their M, (n, 4, 4).
+        max_entries: most entries to learn.
+
+    Returns:
+        The dictionary, and the states with the intensities that their entries expect as prior.
     """
-    centre, odds = cluster(state.intensity[:, 1:], variance[:, 1:], most)
-    found = log_area(state.M, covariance)
-    area = areas(odds, found)
-    label = likeliest(odds, area, found)
-    # An entry that its own patterns leave for another is none.
-    kept = (torch.bincount(label, minlength=len(centre)) > 0).nonzero()[:, 0]
-    centre, area, label = centre[kept], area[kept], torch.searchsorted(kept, label)
+    centre, odds = cluster(state.intensity[:, 1:], variance[:, 1:], max_entries)
+    measured = log_area(state.M, covariance)
+    area = areas(odds, measured)
+    label = likeliest(odds, area, measured)
+    # An entry that all its patterns leave for another is dropped.
+    used = (torch.bincount(label, minlength=len(centre)) > 0).nonzero()[:, 0]
+    centre, area, label = centre[used], area[used], torch.searchsorted(used, label)
     total = state.intensity[:, 1:].sum(1, keepdim=True)
     prior = torch.cat([state.intensity[:, :1], total * centre[label]], 1)
-    relative = (state.intensity / prior.clamp_min(1e-6) - 1) ** 2 - variance / prior.clamp_min(
-        1e-6
-    ) ** 2
-    spread = relative.median(0).values.clamp_min(_LEAST_SPREAD**2).sqrt().clamp_max(0.5) * 1.5
-    spread[0] = 0.5
+    safe = prior.clamp_min(1e-6)
+    relative = (state.intensity / safe - 1) ** 2 - variance / safe**2
+    deviation = relative.median(0).values.clamp_min(MIN_SPREAD**2).sqrt().clamp_max(MAX_SPREAD)
+    spread = deviation * 1.5
+    spread[0] = 0.5  # the direct beam, which no entry predicts
     mean = torch.stack([(state.intensity[label == e]).mean(0) for e in range(len(centre))])
-    return replace(dictionary, intensity=mean, spread=spread, area=area), replace(
-        state, prior=prior
-    )
+    learned = replace(dictionary, intensity=mean, spread=spread, area=area)
+    return learned, replace(state, prior=prior)

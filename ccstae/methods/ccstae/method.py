@@ -1,14 +1,14 @@
 """CC-ST-AE: cycle-consistent spatial transforming autoencoder.
 
-An encoder gives each pattern a sparse code over a dictionary of averaged patterns and a
-deformation; a lattice-rigid transformer renders the pattern back. The cycle closes both ways:
-renderings of known deformations must encode to them (training, in parameter space), and patterns,
-brought back by their deformations, must agree with the dictionary (learning the dictionary). The
-encoder's answer is then refined on the Poisson likelihood of the counts, which also says how sure
-it is.
+An encoder gives each pattern a sparse code over a dictionary of averaged patterns, and a
+deformation. A lattice-rigid transformer renders the pattern back. The cycle closes both ways.
+Renderings of known deformations must encode to these deformations; this trains the encoder, in
+parameter space. Patterns, brought back by their deformations, must agree with the dictionary; this
+teaches the dictionary. The encoder's answer is then refined on the Poisson likelihood of the
+counts, which also says how sure the answer is.
 
-Nothing is told to it but counts, calibration, the vacuum probe and the nominal lattice, and one
-setting serves all noise levels.
+The method is given counts, calibration, the vacuum probe and the nominal lattice, and nothing else.
+One setting serves all noise levels.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float64
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ccstae import geometry
 from ccstae.io.counts import Counts
-from ccstae.machine.device import batch, side_by_side
+from ccstae.machine.device import batch, ceil_div, side_by_side
 from ccstae.methods.base import Answer
 from ccstae.methods.ccstae import encoder as encoders
 from ccstae.methods.ccstae import entries, posterior, trained
@@ -33,52 +34,65 @@ from ccstae.methods.ccstae.refine import STEPS, State, covariance_of_M
 from ccstae.methods.ccstae.settings import CcstaeSettings
 from ccstae.methods.ccstae.solve import solve
 from ccstae.methods.ccstae.trained import Trained
-from ccstae.methods.ccstae.trained import (
-    load as load,
-)  # a method with weights has `learn`, `apply`, `save` and `load`
+
+# A method with weights has `learn`, `apply`, `save` and `load`.
+from ccstae.methods.ccstae.trained import load as load
 from ccstae.methods.ccstae.trained import save as save
 from ccstae.methods.shared import windows
 from ccstae.methods.shared.sites import SiteFinder, disk_radius_px
 
 _BATCH = 128
-# patterns among which teachers are sought, spread over the scan: learning takes as long for any
-# scan
-_LOOKED_AT = 2048
-_TEACHERS = 512  # patterns that teach the dictionary, at most
-_WORST_STRAIN = 0.05  # a standard deviation beyond this is no answer
+# Patterns among which teachers are sought, spread over the scan. Learning then takes as long for
+# any scan.
+MAX_CANDIDATES = 2048
+MAX_TEACHERS = 512  # patterns that teach the dictionary
+MAX_STRAIN_DEVIATION = 0.05  # an answer with a larger standard deviation is none
+MIN_COVERAGE = 0.5  # share of the probe on the sample, below which the label is that of vacuum
 
 
 def map_strain(counts: Counts, settings: CcstaeSettings, device: str) -> Answer:
-    """Deformation, covariance and class of every pattern; NaN where the data determine no lattice.
+    """Map a scan with what is learned from the scan itself, without labels.
 
-    That is: no lattice is found (odds below 20 to 1), or the standard deviation of a strain
-    component exceeds 0.05.
+    Args:
+        counts: patterns (Ry, Rx, Qy, Qx), calibration and vacuum probe.
+        settings: seed, transformer, and parts to leave out.
+        device: "cpu" or "cuda".
+
+    Returns:
+        For every pattern its deformation, the covariance of strain and rotation, its label and its
+        direct beam; for the scan the dictionary. Deformation and covariance are NaN where the data
+        determine no lattice: the odds for a lattice are below 20 to 1, or the standard deviation of
+        a strain component exceeds 0.05.
     """
     model = learn(counts, settings, device)
-    return nothing(counts) if model is None else apply(model, counts, device)
+    return no_answer(counts) if model is None else apply(model, counts, device)
 
 
 def learn(counts: Counts, settings: CcstaeSettings, device: str) -> Trained | None:
-    """Site finder, dictionary and encoder, learned from the counts without labels; None where no
-    pattern holds a lattice.
+    """Learn site finder, dictionary and encoder from the counts, without labels.
+
+    Args:
+        counts: patterns (Ry, Rx, Qy, Qx), calibration and vacuum probe.
+        settings: seed, transformer, and parts to leave out.
+        device: "cpu" or "cuda".
+
+    Returns:
+        What `apply` and `save` take, or None where no pattern holds a lattice.
     """
-    scan = Scan(counts, device)
+    scan = ScanPatterns(counts, device)
     finder = SiteFinder.learn(counts, device)
-    looked_at = np.arange(scan.patterns)[:: -(-scan.patterns // _LOOKED_AT)]
-    rough, found = scan.locate(finder, looked_at)
-    teachers = found.nonzero()[:, 0]
+    candidates = np.arange(scan.patterns)[:: ceil_div(scan.patterns, MAX_CANDIDATES)]
+    rough, has_lattice = scan.locate(finder, candidates)
+    teachers = has_lattice.nonzero()[:, 0]
     if len(teachers) == 0:
         return None
-    teachers = teachers[:: -(-len(teachers) // _TEACHERS)]
-    data, rough = scan.load(looked_at[teachers.cpu().numpy()]), rough[teachers]
-    probe, centre, radius = (
-        torch.from_numpy(counts.probe).to(device),
-        counts.calibration.centre_px,
-        disk_radius_px(counts.calibration),
-    )
-    dictionary = learning.start(
-        data, rough, scan.nominal, probe, centre, radius, settings.transformer == "affine"
-    )
+    teachers = teachers[:: ceil_div(len(teachers), MAX_TEACHERS)]
+    data, rough = scan.load(candidates[teachers.cpu().numpy()]), rough[teachers]
+    probe = torch.from_numpy(counts.probe).to(device)
+    centre = counts.calibration.centre_px
+    radius = disk_radius_px(counts.calibration)
+    affine = settings.transformer == "affine"
+    dictionary = learning.start(data, rough, scan.nominal, probe, centre, radius, affine)
     encoder = None
     if "encoder" not in settings.without:
         encoder = encoders.train(dictionary, rough.M, rough.centre, scan.shape, settings.seed)
@@ -87,27 +101,39 @@ def learn(counts: Counts, settings: CcstaeSettings, device: str) -> Trained | No
         dictionary, data, first, probe, centre, radius, batch(_BATCH), settings.without
     )
     return Trained(
-        finder, dictionary, encoder, trained.electrons(counts), trained.instrument(counts), settings
+        finder=finder,
+        dictionary=dictionary,
+        encoder=encoder,
+        electrons=trained.electrons(counts),
+        instrument=trained.instrument(counts),
+        settings=settings,
     )
 
 
 def apply(model: Trained, counts: Counts, device: str) -> Answer:
-    """`map_strain` with what was learned from another scan of the same specimen in the same
-    instrument, at any dose. Nothing is trained.
+    """Map a scan with what was learned from it, or from another scan of the same specimen in the
+    same instrument, at any dose. Nothing is trained.
 
-    InputError where the instrument or the nominal lattice is another one.
+    Args:
+        model: what `learn` or `load` returned.
+        counts: patterns (Ry, Rx, Qy, Qx), calibration and vacuum probe.
+        device: "cpu" or "cuda".
+
+    Returns:
+        As `map_strain`.
+
+    Raises:
+        InputError: where the instrument or the nominal lattice is another one.
     """
     solved = solve_scan(model, counts, device)
-    return (
-        nothing(counts)
-        if solved is None
-        else answer(counts, solved, solved.state.M.double(), covariance_of_M(solved.normal))
-    )
+    if solved is None:
+        return no_answer(counts)
+    return answer_of(counts, solved, solved.state.M.double(), covariance_of_M(solved.information))
 
 
 @dataclass(frozen=True)
-class Scan:
-    """The patterns of a scan in scan order, as the model sees them."""
+class ScanPatterns:
+    """The patterns of a scan in scan order, as the model takes them."""
 
     counts: Counts
     device: str
@@ -124,30 +150,27 @@ class Scan:
 
     @property
     def nominal(self) -> Tensor:
-        """Nominal lattice (2, 2) in pixels, columns."""
+        """Nominal lattice (2, 2) in pixels, vectors as columns."""
         calibration = self.counts.calibration
-        return (
-            torch.from_numpy(calibration.lattice_inv_A / calibration.pixel_size_inv_A)
-            .float()
-            .to(self.device)
-        )
+        lattice = calibration.lattice_inv_A / calibration.pixel_size_inv_A
+        return torch.from_numpy(lattice).float().to(self.device)
 
     def load(self, rows: NDArray[np.int64]) -> Tensor:
         """Patterns (n, Qy, Qx) by their place in scan order."""
-        return windows.load(self.counts.counts.reshape(-1, *self.shape)[rows], self.device)
+        return windows.to_tensor(self.counts.counts.reshape(-1, *self.shape)[rows], self.device)
 
     def batches(self, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-        """The rows, so many at a time as memory takes."""
+        """The rows, as many at a time as memory takes."""
         size = batch(_BATCH)
         return [rows[i : i + size] for i in range(0, len(rows), size)]
 
     def locate(self, finder: SiteFinder, rows: NDArray[np.int64]) -> tuple[Encoded, Tensor]:
-        """Rough lattices and centres of these patterns, and which hold a lattice (n,)."""
-        rough = [finder.locate(self.load(part)) for part in self.batches(rows)]
-        G, centre, found = (
-            torch.cat([getattr(r, name) for r in rough]) for name in ("G", "centre", "found")
-        )
-        return Encoded(G @ torch.linalg.inv(self.nominal), centre), found
+        """Rough lattices and direct beams of these n patterns, and which hold a lattice (n,)."""
+        located = [finder.locate(self.load(part)) for part in self.batches(rows)]
+        G = torch.cat([part.G for part in located])
+        centre = torch.cat([part.centre for part in located])
+        has_lattice = torch.cat([part.has_lattice for part in located])
+        return Encoded(G @ torch.linalg.inv(self.nominal), centre), has_lattice
 
 
 @dataclass(frozen=True)
@@ -157,40 +180,52 @@ class Solved:
     dictionary: Dictionary
     rows: NDArray[np.int64]  # (n,), the patterns with a lattice, in scan order
     state: State
-    normal: Tensor  # (n, 7, 7), information of M, centre and level
-    odds: Tensor  # (n, E), log odds of the entries from the intensities
-    centre: Tensor  # (Ry Rx, 2), of all patterns
+    information: Float64[Tensor, "n 7 7"]  # of M, centre and background scale
+    odds: Float[Tensor, "n E"]  # log odds of the entries from the intensities
+    centre: Float[Tensor, "patterns 2"]  # direct beams of all Ry Rx patterns of the scan
 
 
 def solve_scan(model: Trained, counts: Counts, device: str) -> Solved | None:
-    """Encode and refine every pattern that holds a lattice; None where none does."""
-    trained.check(model.instrument, counts)
-    scan, dictionary, without = (
-        Scan(counts, device),
-        model.at_dose_of(counts),
-        model.settings.without,
-    )
-    rough, found = scan.locate(model.finder, np.arange(scan.patterns))
-    rows = found.nonzero()[:, 0].cpu().numpy()
+    """Encode and refine every pattern that holds a lattice.
+
+    Args:
+        model: what `learn` or `load` returned.
+        counts: the scan to map.
+        device: "cpu" or "cuda".
+
+    Returns:
+        The states of these patterns, or None where no pattern holds a lattice.
+
+    Raises:
+        InputError: where the instrument or the nominal lattice is another one.
+    """
+    trained.require_same_instrument(model.instrument, counts)
+    scan = ScanPatterns(counts, device)
+    dictionary = model.at_dose_of(counts)
+    without = model.settings.without
+    rough, has_lattice = scan.locate(model.finder, np.arange(scan.patterns))
+    rows = has_lattice.nonzero()[:, 0].cpu().numpy()
     if len(rows) == 0:
         return None
+    steps = 0 if "refinement" in without else STEPS
+    posterior_mean = not {"refinement", "posterior"} & set(without) and not dictionary.affine
 
-    def answers(part: NDArray[np.int64]) -> tuple[State, Tensor, Tensor]:
+    def solve_batch(part: NDArray[np.int64]) -> tuple[State, Tensor, Tensor]:
         data = scan.load(part)
         first = encoded(model.encoder, dictionary, data, rough[torch.from_numpy(part).to(device)])
-        state, at, odds = solve(
-            dictionary, data, first, rounds=2, steps=0 if "refinement" in without else STEPS
-        )
-        normal = at.normal
-        if not {"refinement", "posterior"} & set(without) and not dictionary.affine:
-            state, normal = posterior.mean(data, dictionary, state, at)
-        return state, normal, odds
+        state, at, odds = solve(dictionary, data, first, rounds=2, steps=steps)
+        information = at.information
+        if posterior_mean:
+            state, information = posterior.posterior_mean(data, dictionary, state, at)
+        return state, information, odds
 
-    states, normals, every = zip(*side_by_side(answers, scan.batches(rows), device), strict=True)
-    state, normal, odds = State.join(list(states)), torch.cat(normals), torch.cat(every)
+    batches = side_by_side(solve_batch, scan.batches(rows), device)
+    state = State.join([state for state, _, _ in batches])
+    information = torch.cat([information for _, information, _ in batches])
+    odds = torch.cat([odds for _, _, odds in batches])
     centre = rough.centre.clone()
     centre[rows] = state.centre
-    return Solved(dictionary, rows, state, normal, odds, centre)
+    return Solved(dictionary, rows, state, information, odds, centre)
 
 
 def encoded(
@@ -200,7 +235,7 @@ def encoded(
     return rough if encoder is None else encoders.encode(encoder, dictionary, data, rough)
 
 
-def nothing(counts: Counts) -> Answer:
+def no_answer(counts: Counts) -> Answer:
     """The answer for a scan that holds no lattice."""
     scan = counts.counts.shape[:2]
     return Answer(
@@ -208,26 +243,26 @@ def nothing(counts: Counts) -> Answer:
     )
 
 
-def answer(counts: Counts, solved: Solved, M: Tensor, covariance: Tensor) -> Answer:
-    """The answer of lattices M (n, 2, 2) with covariance (n, 4, 4), float64, for the rows of
-    `solved`.
+def answer_of(counts: Counts, solved: Solved, M: Tensor, covariance: Tensor) -> Answer:
+    """The answer for a scan, from the lattices of its patterns.
+
+    Args:
+        counts: the scan.
+        solved: what `solve_scan` returned.
+        M: lattices (n, 2, 2) of the rows of `solved`, float64.
+        covariance: of M, (n, 4, 4), float64.
     """
     scan = counts.counts.shape[:2]
     total = scan[0] * scan[1]
     F = np.full((total, 2, 2), np.nan)
     components = np.full((total, 4, 4), np.nan)
     label = np.zeros(total, np.int8)
-    F[solved.rows], components[solved.rows] = deformation(M, covariance)
+    F[solved.rows], components[solved.rows] = deformation_and_covariance(M, covariance)
     entry = entries.likeliest(solved.odds, solved.dictionary.area, entries.log_area(M, covariance))
-    label[solved.rows] = np.where(
-        (covered(solved.dictionary, solved.state, entry) < 0.5).cpu().numpy(),
-        0,
-        entry.cpu().numpy() + 1,
-    )
-    lost = ~(
-        np.sqrt(np.diagonal(components, axis1=1, axis2=2)[:, :3]).max(1, initial=0.0)
-        < _WORST_STRAIN
-    )
+    beside = coverage(solved.dictionary, solved.state, entry) < MIN_COVERAGE
+    label[solved.rows] = np.where(beside.cpu().numpy(), 0, entry.cpu().numpy() + 1)
+    deviation = np.sqrt(np.diagonal(components, axis1=1, axis2=2)[:, :3]).max(1, initial=0.0)
+    lost = ~(deviation < MAX_STRAIN_DEVIATION)  # NaN as well
     F[lost] = components[lost] = np.nan
     return Answer(
         F.reshape(*scan, 2, 2),
@@ -243,21 +278,22 @@ def answer(counts: Counts, solved: Solved, M: Tensor, covariance: Tensor) -> Ans
     )
 
 
-def covered(dictionary: Dictionary, state: State, entry: Tensor) -> Tensor:
+def coverage(dictionary: Dictionary, state: State, entry: Tensor) -> Tensor:
     """Share (n,) of the probe that meets the sample: diffracted over direct counts, against those
-    of the pattern's entry (n,).
+    of the entry of the pattern (n,).
 
-    Below a half the probe's centre is beside the sample, and the lattice is seen with its rim.
+    Below a half the centre of the probe is beside the sample, and its rim alone shows the lattice.
     """
-    diffracted = [
-        counts[:, 1:].sum(1) / counts[:, 0] for counts in (state.intensity, dictionary.intensity)
-    ]
-    return diffracted[0] / diffracted[1][entry]
+    of_pattern = state.intensity[:, 1:].sum(1) / state.intensity[:, 0]
+    of_entry = dictionary.intensity[:, 1:].sum(1) / dictionary.intensity[:, 0]
+    return of_pattern / of_entry[entry]
 
 
-def deformation(M: Tensor, covariance: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """F (n, 2, 2) = M^-T and the covariance (n, 4, 4) of (exx, eyy, exy, theta), from that of M (n,
-    2, 2), float64.
+def deformation_and_covariance(
+    M: Tensor, covariance: Tensor
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """F (n, 2, 2) = M^-T and the covariance (n, 4, 4) of (exx, eyy, exy, theta), from M (n, 2, 2)
+    and its covariance (n, 4, 4), float64.
     """
     F = geometry.inverse_transpose(M.cpu().numpy())
     # F = M^-T: dF = -M^-T dM^T M^-T, so dF_ij / dM_kl = -F_il F_kj.

@@ -1,17 +1,17 @@
 """Posterior mean and covariance of a pattern's lattice where its likelihood is not a parabola.
 
 Fisher information describes a likelihood only while disks are located to a fraction of the width of
-their edges. Beyond, the inverse information is too small an error and the maximum is no longer the
-best answer: the estimate of least square error is the posterior mean. It and its covariance are
-found by adaptive importance sampling: every round draws about the mean and covariance that all
+their edges. Beyond that the inverse information understates the error, and the maximum is no longer
+the best answer: the estimate of least square error is the posterior mean. It and its covariance are
+found by adaptive importance sampling. Every round draws about the mean and covariance that all
 draws so far give, and weighs all draws against the mixture of the rounds (J.-M. Cornuet et al.,
 Scand. J. Stat. 39, 798 (2012)).
 
-Disks stand apart, so the log posterior of a lattice is the sum of those of its disks' places. Each
-is computed once, on a grid, and a draw looks them up.
+Disks stand apart, so the log posterior of a lattice is the sum of those of the places of its disks.
+Each of these is computed once, on a grid, and a draw looks them up.
 
 The prior is flat in the lattice M and the centre, which are drawn. Intensities are at their
-conditional maximum. The background's level stays: what is left of its uncertainty lies far from
+conditional maximum. The background scale stays: what is left of its uncertainty lies far from
 normal at low dose, and says nothing of the lattice.
 """
 
@@ -23,181 +23,77 @@ from functools import cache
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float64
 from scipy.interpolate import CubicSpline
 from torch import Tensor
 
+from ccstae.machine.device import ceil_div
 from ccstae.methods.ccstae import spline, transformer
 from ccstae.methods.ccstae.dictionary import Dictionary
 from ccstae.methods.ccstae.refine import (
     Evaluation,
     State,
-    following,
+    following_intensity,
     inverse,
     moved_by,
     prior_on_intensity,
 )
 
 DRAWS = (128, 256, 512, 1024, 2048)
-"""Draws of each round; a round follows where few of those before it count."""
-FREE = 6  # parameters drawn: Mxx, Mxy, Myx, Myy, c_x, c_y
-_ENOUGH = 64.0  # effective number of draws that ends the sampling
-_LEAST = 24.0  # below it the draws say nothing: the maximum stays
+"""Draws of each round. A round follows where few of the draws before it count."""
+FREE = 6
+"""Parameters drawn: Mxx, Mxy, Myx, Myy, c_x, c_y."""
+FINE, COARSE = 0.5, 0.75
+"""Steps of the grid, in pixels, for disks that are located well and ill."""
+MIN_ERROR_PX = 0.15  # a disk located better lies on a parabola, since its edge is softer
+MAX_FINE_ERROR_PX = 0.33  # a disk located worse takes the coarse grid
+MIN_EFFECTIVE_DRAWS = 24.0  # with fewer the draws say nothing, and the maximum stays
+MAX_EFFECTIVE_DRAWS = 64.0  # effective number of draws that ends the sampling
 _WIDER = 1.25  # draws over posterior, standard deviations: the tails must be reached
-# draws' worth of trust in the Fisher information when a round's covariance is learned
-_STIFFNESS = 16.0
-_PARABOLIC_PX = 0.15  # a disk located better than this lies on a parabola: its edge is softer
-_PLACES = 32  # per step of a grid, at which maps are looked up
-_AT_A_TIME = {"cpu": 2**18, "cuda": 2**27}  # numbers in hand: on a CPU what its caches hold
+# Trust in the Fisher information, in draws, when the covariance of a round is learned.
+_FISHER_DRAWS = 16.0
+_PLACES = 32  # per step of a grid, at which its values are looked up
+_AT_A_TIME = {"cpu": 2**18, "cuda": 2**27}  # numbers in hand; on a CPU what its caches hold
 
 
-@cache
-def draws() -> tuple[Tensor, ...]:
-    """Normal draws (S, FREE) of each round: pairs z, -z whose second moment is exactly the unit
-    matrix.
-    """
-    found = []
-    for seed, size in enumerate(DRAWS):
-        uniform = (
-            torch.quasirandom.SobolEngine(FREE, scramble=True, seed=seed)
-            .draw(size // 2)
-            .double()
-            .clamp(1e-4, 1 - 1e-4)
-        )
-        half = math.sqrt(2) * torch.erfinv(2 * uniform - 1)
-        half = half @ torch.linalg.inv(torch.linalg.cholesky(half.T @ half / len(half))).T
-        found.append(torch.cat([half, -half]))
-    return tuple(found)
-
-
-def mean(
+def posterior_mean(
     counts: Tensor, dictionary: Dictionary, state: State, at: Evaluation
 ) -> tuple[State, Tensor]:
-    """States at the posterior mean, and the information (n, 7, 7) that the posterior covariance
-    amounts to.
+    """Move patterns from the maximum of their likelihood to the posterior mean.
 
-    `state` and `at` are the maximum and its evaluation. Patterns whose disks are all located to
-    0.15 px keep both.
+    Patterns whose disks are all located to 0.15 px stay.
+
+    Args:
+        counts: patterns (n, Qy, Qx).
+        dictionary: what they are made of.
+        state: their maxima.
+        at: the evaluation there.
+
+    Returns:
+        The states at the posterior mean, and the information (n, 7, 7) that the posterior
+        covariance amounts to.
     """
-    full = inverse(at.normal)
-    worst = location_error(full, dictionary.g)
-    shift, normal = full.new_zeros(len(counts), 7), at.normal.clone()
-    for step, lowest, highest in ((FINE, _PARABOLIC_PX, _ILL_PX), (COARSE, _ILL_PX, math.inf)):
-        rows = ((worst > lowest) & (worst <= highest)).nonzero()[:, 0]
+    covariance = inverse(at.information)
+    worst = location_error(covariance, dictionary.g)
+    shift, information = covariance.new_zeros(len(counts), 7), at.information.clone()
+    for grid_step, low, high in (
+        (FINE, MIN_ERROR_PX, MAX_FINE_ERROR_PX),
+        (COARSE, MAX_FINE_ERROR_PX, math.inf),
+    ):
+        rows = ((worst > low) & (worst <= high)).nonzero()[:, 0]
         if len(rows):
-            seen = maps(counts[rows], dictionary, state[rows], at[rows], step)
-            centre, covariance, sound = moments(seen, dictionary.g, full[rows, :FREE, :FREE])
+            places = place_posterior(counts[rows], dictionary, state[rows], at[rows], grid_step)
+            mean, drawn, sound = moments(places, dictionary.g, covariance[rows, :FREE, :FREE])
             rows = rows[sound]
-            shift[rows, :FREE] = centre[sound]
-            normal[rows] = inverse(replaced(full[rows], covariance[sound]))
-    return moved_by(state, at, shift, dictionary.g), normal
-
-
-def moments(seen: Maps, g: Tensor, fisher: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Posterior mean (n, FREE) as a step from the maximum, covariance (n, FREE, FREE), and whether
-    enough draws count (n,).
-
-    The first draws follow `fisher`, the inverse of the information at the maximum.
-    """
-    rows = torch.arange(len(fisher), device=fisher.device)
-    means, covariances, sound = (
-        fisher.new_zeros(len(rows), FREE),
-        fisher.clone(),
-        torch.zeros_like(rows, dtype=torch.bool),
-    )
-    steps, values = fisher.new_zeros(len(rows), 0, FREE), fisher.new_zeros(len(rows), 0)
-    rounds: list[
-        tuple[Tensor, Tensor, int]
-    ] = []  # mean, Cholesky factor and number of each round's draws
-    centre, covariance = means, fisher
-    for z in draws():
-        rounds.append((centre, _WIDER * factor(covariance), len(z)))
-        drawn = centre[:, None] + z.to(centre) @ rounds[-1][1].transpose(1, 2)
-        steps, values = (
-            torch.cat([steps, drawn], 1),
-            torch.cat([values, log_posterior(seen, g, drawn)], 1),
-        )
-        weight = (
-            values - torch.stack([log_normal(steps, *one) for one in rounds]).logsumexp(0)
-        ).softmax(1)
-        effective = 1 / (weight**2).sum(1)
-        centre = (weight[..., None] * steps).sum(1)
-        away = steps - centre[:, None]
-        covariance = torch.einsum("ns,nsa,nsb->nab", weight, away, away)
-        means[rows], covariances[rows], sound[rows] = centre, covariance, effective > _LEAST
-        # Few effective draws say little of a covariance: the next round's leans on the information.
-        trust = (effective / (effective + _STIFFNESS))[:, None, None]
-        more = effective < _ENOUGH
-        covariance = (trust * covariance + (1 - trust) * fisher[rows])[more]
-        rows, steps, values, centre, seen = (
-            rows[more],
-            steps[more],
-            values[more],
-            centre[more],
-            seen[more],
-        )
-        rounds = [(a[more], b[more], size) for a, b, size in rounds]
-        if len(rows) == 0:
-            break
-    return means, covariances, sound
-
-
-def location_error(covariance: Tensor, g: Tensor) -> Tensor:
-    """Standard deviation (n,) in pixels, along x or y, of the disk that is located worst;
-    covariance (n, 7, 7), g (K, 2).
-    """
-    node = torch.cat([g, torch.ones_like(g[:, :1])], 1).double()
-    axes = [covariance[:, rows][:, :, rows] for rows in ([0, 1, 4], [2, 3, 5])]
-    return (
-        torch.stack([torch.einsum("ki,nij,kj->nk", node, C, node) for C in axes])
-        .amax((0, 2))
-        .clamp_min(0)
-        .sqrt()
-    )
-
-
-def factor(covariance: Tensor) -> Tensor:
-    """Cholesky factor of covariances (n, m, m) whose rows have units of their own."""
-    scale = torch.diagonal(covariance, dim1=1, dim2=2).clamp_min(1e-30).sqrt()
-    return scale[:, :, None] * torch.linalg.cholesky(
-        covariance / (scale[:, :, None] * scale[:, None, :])
-    )
-
-
-def replaced(full: Tensor, drawn: Tensor) -> Tensor:
-    """Covariances (n, 7, 7) with the drawn block (n, FREE, FREE) in its place; the level keeps its
-    own variance.
-    """
-    out = torch.zeros_like(full)
-    out[:, :FREE, :FREE] = drawn + 1e-3 * full[:, :FREE, :FREE]
-    out[:, FREE, FREE] = full[:, FREE, FREE]
-    return out
-
-
-def log_normal(x: Tensor, centre: Tensor, L: Tensor, size: int) -> Tensor:
-    """Log density (n, S), up to a constant, of `size` draws at x (n, S, m) under normal laws with
-    means (n, m) and Cholesky factors.
-    """
-    z = torch.linalg.solve_triangular(L, (x - centre[:, None]).transpose(1, 2), upper=False)
-    return (
-        math.log(size)
-        - 0.5 * (z**2).sum(1)
-        - torch.diagonal(L, dim1=1, dim2=2).log().sum(1, keepdim=True)
-    )
-
-
-@cache
-def spline_weights(half: int) -> Tensor:
-    """Weights (places, 2 half + 1) of the natural cubic spline through nodes -half ... half, at
-    places a `_PLACES`-th of a step apart.
-    """
-    at, nodes = np.arange(-half * _PLACES, half * _PLACES + 1) / _PLACES, np.arange(-half, half + 1)
-    return torch.from_numpy(CubicSpline(nodes, np.eye(len(nodes)), bc_type="natural")(at)).float()
+            shift[rows, :FREE] = mean[sound]
+            information[rows] = inverse(with_drawn_block(covariance[rows], drawn[sound]))
+    return moved_by(state, at, shift, dictionary.g), information
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Nodes, `step` pixels apart and `half` of them either way, at which the posterior of a disk's
-    place is computed.
+    """Nodes at which the posterior of a disk's place is computed, `step` pixels apart and `half` of
+    them either way.
     """
 
     step: float
@@ -214,107 +110,253 @@ class Grid:
         """
         cell = (at * (_PLACES / self.step)).round().long() + self.half * _PLACES
         weights = spline_weights(self.half).to(values)
-        on = (cell >= 0) & (cell < len(weights))
-        x, y = (weights[cell[..., axis].clamp(0, len(weights) - 1)] for axis in (0, 1))
-        return torch.where(on.all(-1), ((y @ values) * x).sum(-1), -torch.inf)
+        on_grid = ((cell >= 0) & (cell < len(weights))).all(-1)
+        x = weights[cell[..., 0].clamp(0, len(weights) - 1)]
+        y = weights[cell[..., 1].clamp(0, len(weights) - 1)]
+        return torch.where(on_grid, ((y @ values) * x).sum(-1), -torch.inf)
 
 
-FINE, COARSE = 0.5, 0.75
-"""Steps of the grid, pixels, for disks that are located well and ill."""
-_ILL_PX = 0.33
+@cache
+def spline_weights(half: int) -> Tensor:
+    """Weights (places, 2 half + 1) of the natural cubic spline through nodes -half ... half, at
+    places a `_PLACES`-th of a step apart.
+    """
+    at, nodes = np.arange(-half * _PLACES, half * _PLACES + 1) / _PLACES, np.arange(-half, half + 1)
+    return torch.from_numpy(CubicSpline(nodes, np.eye(len(nodes)), bc_type="natural")(at)).float()
 
 
-def grid(dictionary: Dictionary, step: float) -> Grid:
-    """The grid of such a step. Where few pixels hold a count, and a node costs little, it reaches
-    farther.
+def grid_for(dictionary: Dictionary, step: float) -> Grid:
+    """The grid of such a step. It reaches farther where few pixels hold a count, since a node then
+    costs little.
     """
     return Grid(step, 7 if dictionary.sparse else 4)
 
 
 @dataclass(frozen=True)
-class Maps:
-    """Log posterior of the places of n patterns' K diffracted disks, each by itself, its intensity
-    at the conditional maximum.
+class PlacePosterior:
+    """Log posterior of the places of n patterns' K diffracted disks, each by itself, with its
+    intensity at the conditional maximum.
     """
 
-    value: Tensor  # (n, K, N, N) at the nodes of the grid, rows y
-    start: Tensor  # (n, K, 2), where the disk is at the state, in pixels from the grid's middle
-    beam: Tensor  # (n, 2, 2), information of the direct beam's place, and its slope
-    beam_slope: Tensor  # (n, 2)
+    value: Float[Tensor, "n K N N"]  # at the nodes of the grid, rows y
+    # where the disk is at the state, in pixels from the middle of the grid
+    start: Float[Tensor, "n K 2"]
+    beam_information: Float64[Tensor, "n 2 2"]  # of the place of the direct beam
+    beam_score: Float64[Tensor, "n 2"]
     grid: Grid
 
-    def __getitem__(self, rows: slice | Tensor) -> Maps:
-        return Maps(
-            self.value[rows], self.start[rows], self.beam[rows], self.beam_slope[rows], self.grid
+    def __getitem__(self, rows: slice | Tensor) -> PlacePosterior:
+        return PlacePosterior(
+            self.value[rows],
+            self.start[rows],
+            self.beam_information[rows],
+            self.beam_score[rows],
+            self.grid,
         )
 
 
-def maps(counts: Tensor, dictionary: Dictionary, state: State, at: Evaluation, step: float) -> Maps:
-    """Maps of patterns (n, Qy, Qx) about a state, with its evaluation.
+def place_posterior(
+    counts: Tensor, dictionary: Dictionary, state: State, at: Evaluation, step: float
+) -> PlacePosterior:
+    """Log posterior of the places of all disks, on a grid about a state.
 
-    Sum over the window's pixels of d log(A T + b beta), less A times the share of the disk that
-    falls on them; A follows the place. Where counts are few only pixels that hold any are looked
-    at.
+    It is the sum over the pixels of a window of d log(A T + b beta), less A times the share of the
+    disk that falls on them. The intensity A follows the place. Where counts are few, only pixels
+    that hold any take part in the sum.
+
+    Args:
+        counts: patterns (n, Qy, Qx).
+        dictionary: what they are made of.
+        state: their maxima.
+        at: the evaluation there.
+        step: of the grid, pixels.
     """
-    lattice = grid(dictionary, step)
-    nodes = lattice.nodes.to(counts)
+    grid = grid_for(dictionary, step)
+    nodes = grid.nodes.to(counts)
     window, edge = dictionary.offsets, dictionary.pixels
     if dictionary.sparse:
-        edge = dictionary.pixels + 2 * math.ceil(lattice.half * step)
+        edge = dictionary.pixels + 2 * math.ceil(grid.half * step)
         window = transformer.square(edge, counts.device)
-    T = spline.render(dictionary.disk, nodes, edge)[
-        :, window[:, 1] + edge // 2, window[:, 0] + edge // 2
-    ].T.contiguous()  # (p, N)
+    patch_T = spline.render(dictionary.disk, nodes, edge)
+    T = patch_T[:, window[:, 1] + edge // 2, window[:, 0] + edge // 2].T.contiguous()  # (p, N)
     position = transformer.positions(state.M, state.centre, dictionary.g)[:, 1:]
     patch = transformer.patches(position, window, (counts.shape[-2], counts.shape[-1]))
     start = patch.shift(position)
-    d, base = (
-        patch.cut(counts),
-        state.level[:, None, None] * patch.cut(dictionary.background) + dictionary.floor,
-    )
-    A = following(state, at, nodes - start[:, :, None])  # (n, K, N)
-    stiffness = prior_on_intensity(dictionary, state)[0][:, 1:, None].float()
-    value = -0.5 * stiffness * (A - state.prior[:, 1:, None]) ** 2 - A * (patch.inside @ T)
+    d = patch.cut(counts)
+    scale = state.background_scale[:, None, None]
+    background = scale * patch.cut(dictionary.background) + dictionary.floor
+    A = following_intensity(state, at, nodes - start[:, :, None])  # (n, K, N)
+    precision = prior_on_intensity(dictionary, state)[0][:, 1:, None].float()
+    value = -0.5 * precision * (A - state.prior[:, 1:, None]) ** 2 - A * (patch.inside @ T)
     if dictionary.sparse:
-        # The number kept is rounded up, so that it seldom depends on which patterns come together.
-        most = min(-(-int((d > 0).sum(-1).max()) // 16) * 16, len(window))
-        d, index = d.topk(most)
-        base = base.gather(2, index)
-    d, base, A, gain = d.flatten(0, 1), base.flatten(0, 1), A.flatten(0, 1), value.flatten(0, 1)
+        # The number of pixels is rounded up, so that it seldom depends on which patterns come
+        # together.
+        with_counts = int((d > 0).sum(-1).max())
+        d, index = d.topk(min(ceil_div(with_counts, 16) * 16, len(window)))
+        background = background.gather(2, index)
+        index = index.flatten(0, 1)
+    # From here on a row is one disk of one pattern.
+    d, background, A, sums = (
+        d.flatten(0, 1),
+        background.flatten(0, 1),
+        A.flatten(0, 1),
+        value.flatten(0, 1),
+    )
     size = max(1, _AT_A_TIME[counts.device.type] // (d.shape[1] * len(nodes)))
     for i in range(0, len(d), size):
         part = slice(i, i + size)
-        model = (T[index.flatten(0, 1)[part]] if dictionary.sparse else T) * A[part, None]
-        model.add_(base[part, :, None]).log_()
-        gain[part] += (d[part, None] @ model)[:, 0] - (d[part] * base[part].log()).sum(
-            1, keepdim=True
-        )
-    side = 2 * lattice.half + 1
-    return Maps(value.unflatten(2, (side, side)), start, at.beam, at.beam_slope, lattice)
+        model = (T[index[part]] if dictionary.sparse else T) * A[part, None]
+        model.add_(background[part, :, None]).log_()
+        without_disk = (d[part] * background[part].log()).sum(1, keepdim=True)
+        sums[part] += (d[part, None] @ model)[:, 0] - without_disk  # a view: this fills `value`
+    side = 2 * grid.half + 1
+    return PlacePosterior(
+        value.unflatten(2, (side, side)), start, at.beam_information, at.beam_score, grid
+    )
 
 
-def log_posterior(seen: Maps, g: Tensor, steps: Tensor) -> Tensor:
-    """Log posterior density (n, S), up to a constant, at steps (n, S, FREE) from the state,
-    reference nodes g (K + 1, 2).
+def log_posterior(places: PlacePosterior, g: Tensor, steps: Tensor) -> Tensor:
+    """Log posterior density of lattices, the sum of those of all disks.
 
-    The sum of all disks'; that of the direct beam, which the counts place to a hundredth of a
-    pixel, is a parabola.
+    That of the direct beam, which the counts place to a hundredth of a pixel, is a parabola.
+
+    Args:
+        places: log posterior of the places of the disks of n patterns.
+        g: reference nodes (K + 1, 2) in pixels, the direct beam first.
+        steps: lattices (n, S, FREE), as steps from the state.
+
+    Returns:
+        Log density (n, S), up to a constant of each pattern.
     """
     n, S, _ = steps.shape
     dc = steps[..., 4:6]
-    value = (dc * seen.beam_slope[:, None]).sum(-1) - 0.5 * torch.einsum(
-        "nsa,nab,nsb->ns", dc, seen.beam, dc
-    )
-    size = max(1, _AT_A_TIME[steps.device.type] // (S * (len(g) - 1) * (2 * seen.grid.half + 1)))
+    bend = torch.einsum("nsa,nab,nsb->ns", dc, places.beam_information, dc)
+    value = (dc * places.beam_score[:, None]).sum(-1) - 0.5 * bend
+    disks, side = len(g) - 1, 2 * places.grid.half + 1
+    size = max(1, _AT_A_TIME[steps.device.type] // (S * disks * side))
     for i in range(0, n, size):
         part = slice(i, i + size)
-        moved = transformer.positions(
-            steps[part, :, :4].reshape(-1, 2, 2), dc[part].reshape(-1, 2), g[1:].double()
-        ).unflatten(0, (-1, S))
-        at = seen.start[part, :, None] + moved.transpose(1, 2).float()
-        value[part] += (
-            seen.grid.interpolate(seen.value[part].flatten(0, 1), at.flatten(0, 1))
-            .unflatten(0, (-1, len(g) - 1))
-            .sum(1)
-        )
+        dM = steps[part, :, :4].reshape(-1, 2, 2)
+        moved = transformer.positions(dM, dc[part].reshape(-1, 2), g[1:].double())
+        moved = moved.unflatten(0, (-1, S)).transpose(1, 2).float()
+        at = places.start[part, :, None] + moved  # (n, K, S, 2)
+        by_disk = places.grid.interpolate(places.value[part].flatten(0, 1), at.flatten(0, 1))
+        value[part] += by_disk.unflatten(0, (-1, disks)).sum(1)
     return value
+
+
+@cache
+def draws() -> tuple[Tensor, ...]:
+    """Normal draws (S, FREE) of each round, in pairs z, -z whose second moment is exactly the unit
+    matrix.
+
+    They are quasi-random: Sobol points (I. M. Sobol', USSR Comput. Math. Math. Phys. 7, 86 (1967)),
+    scrambled with a seed of their own for each round.
+    """
+    rounds = []
+    for seed, size in enumerate(DRAWS):
+        sobol = torch.quasirandom.SobolEngine(FREE, scramble=True, seed=seed)
+        uniform = sobol.draw(size // 2).double().clamp(1e-4, 1 - 1e-4)
+        half = math.sqrt(2) * torch.erfinv(2 * uniform - 1)
+        half = half @ torch.linalg.inv(torch.linalg.cholesky(half.T @ half / len(half))).T
+        rounds.append(torch.cat([half, -half]))
+    return tuple(rounds)
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """The normal law that one round of draws follows, for each of n patterns."""
+
+    mean: Float64[Tensor, "n FREE"]
+    factor: Float64[Tensor, "n FREE FREE"]  # Cholesky factor of the covariance
+    size: int  # how many draws follow it
+
+    def __getitem__(self, rows: Tensor) -> Proposal:
+        return Proposal(self.mean[rows], self.factor[rows], self.size)
+
+    def log_density(self, x: Tensor) -> Tensor:
+        """Log density (n, S) of all its draws at x (n, S, FREE), up to a constant."""
+        z = torch.linalg.solve_triangular(
+            self.factor, (x - self.mean[:, None]).transpose(1, 2), upper=False
+        )
+        log_volume = torch.diagonal(self.factor, dim1=1, dim2=2).log().sum(1, keepdim=True)
+        return math.log(self.size) - 0.5 * (z**2).sum(1) - log_volume
+
+
+def moments(places: PlacePosterior, g: Tensor, fisher: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and covariance of the posterior, by adaptive importance sampling.
+
+    Args:
+        places: log posterior of the places of the disks of n patterns.
+        g: reference nodes (K + 1, 2) in pixels, the direct beam first.
+        fisher: inverse of the information at the maximum (n, FREE, FREE), which the first draws
+            follow.
+
+    Returns:
+        The mean (n, FREE) as a step from the maximum, the covariance (n, FREE, FREE), and whether
+        enough draws count for these to be sound (n,).
+    """
+    n = len(fisher)
+    means, covariances = fisher.new_zeros(n, FREE), fisher.clone()
+    sound = torch.zeros(n, dtype=torch.bool, device=fisher.device)
+    rows = torch.arange(n, device=fisher.device)  # patterns that still draw
+    steps, values = fisher.new_zeros(n, 0, FREE), fisher.new_zeros(n, 0)  # all draws so far
+    proposals: list[Proposal] = []
+    # The first proposal shares its memory with `means`: later rounds weigh its draws about the mean
+    # that the first round gave.
+    mean, covariance = means, fisher
+    for z in draws():
+        proposal = Proposal(mean, _WIDER * cholesky_factor(covariance), len(z))
+        proposals.append(proposal)
+        new = mean[:, None] + z.to(mean) @ proposal.factor.transpose(1, 2)
+        steps = torch.cat([steps, new], 1)
+        values = torch.cat([values, log_posterior(places, g, new)], 1)
+        mixture = torch.stack([one.log_density(steps) for one in proposals]).logsumexp(0)
+        weight = (values - mixture).softmax(1)
+        effective = 1 / (weight**2).sum(1)
+        mean = (weight[..., None] * steps).sum(1)
+        away = steps - mean[:, None]
+        covariance = torch.einsum("ns,nsa,nsb->nab", weight, away, away)
+        means[rows], covariances[rows] = mean, covariance
+        sound[rows] = effective > MIN_EFFECTIVE_DRAWS
+        # Few effective draws say little of a covariance, so that of the next round leans on the
+        # information.
+        trust = (effective / (effective + _FISHER_DRAWS))[:, None, None]
+        more = effective < MAX_EFFECTIVE_DRAWS
+        covariance = (trust * covariance + (1 - trust) * fisher[rows])[more]
+        rows, places, mean = rows[more], places[more], mean[more]
+        steps, values = steps[more], values[more]
+        proposals = [one[more] for one in proposals]
+        if len(rows) == 0:
+            break
+    return means, covariances, sound
+
+
+def location_error(covariance: Tensor, g: Tensor) -> Tensor:
+    """Standard deviation (n,) in pixels, along x or y, of the disk that is located worst, from the
+    covariance (n, 7, 7) of a pattern and g (K, 2).
+    """
+    node = torch.cat([g, torch.ones_like(g[:, :1])], 1).double()
+    along_x, along_y = [0, 1, 4], [2, 3, 5]  # Mxx, Mxy, c_x and Myx, Myy, c_y
+    variances = []
+    for parameters in (along_x, along_y):
+        C = covariance[:, parameters][:, :, parameters]
+        variances.append(torch.einsum("ki,nij,kj->nk", node, C, node))
+    return torch.stack(variances).amax((0, 2)).clamp_min(0).sqrt()
+
+
+def cholesky_factor(covariance: Tensor) -> Tensor:
+    """Cholesky factor of covariances (n, m, m) whose parameters have different units."""
+    scale = torch.diagonal(covariance, dim1=1, dim2=2).clamp_min(1e-30).sqrt()
+    scaled = covariance / (scale[:, :, None] * scale[:, None, :])
+    return scale[:, :, None] * torch.linalg.cholesky(scaled)
+
+
+def with_drawn_block(covariance: Tensor, drawn: Tensor) -> Tensor:
+    """Covariances (n, 7, 7) with the drawn block (n, FREE, FREE) in its place; the background scale
+    keeps its variance.
+    """
+    out = torch.zeros_like(covariance)
+    out[:, :FREE, :FREE] = drawn + 1e-3 * covariance[:, :FREE, :FREE]
+    out[:, FREE, FREE] = covariance[:, FREE, FREE]
+    return out

@@ -1,9 +1,10 @@
 """Climbing the Poisson likelihood by Fisher's and Newton's steps, batched over patterns.
 
-Expected counts in the patch of disk k are m = A_k T(q - s_k) + b beta(q), with s_k = c + M g_k.
-Free in every pattern are M (4), the centre c (2), the background's level b and the disks'
-intensities A_k; the A_k are eliminated disk by disk (Schur complement), so each step solves a 7 x 7
-system. Steps are damped (Levenberg-Marquardt) and taken only where they raise the likelihood.
+Expected counts in the patch of disk k are m = A_k T(q - s_k) + b beta(q), with s_k = c + M g_k. The
+free parameters of a pattern are M (4), the centre c (2), the background scale b and the disk
+intensities A_k. The A_k are eliminated disk by disk (Schur complement), so each step solves a 7 x 7
+system. Steps are damped (K. Levenberg, Q. Appl. Math. 2, 164 (1944); D. W. Marquardt, J. Soc. Ind.
+Appl. Math. 11, 431 (1963)) and taken only where they raise the likelihood.
 """
 
 from __future__ import annotations
@@ -12,31 +13,34 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from ccstae.methods.ccstae import transformer
 from ccstae.methods.ccstae.dictionary import Dictionary
 
 STEPS = 12
-# gain in deviance that ends a climb: after a step of 0.17 standard deviations, which leaves far
-# less
-_CONVERGED = 0.03
-ROUGHLY = 1.0
-"""The same, for climbs that another follows."""
-_LARGEST_STEP_PX = 1.5
-_AT_A_TIME = {"cpu": 16, "cuda": 2**16}  # patterns: on a CPU what its caches hold
-_NEAR = 4.0  # gain in deviance: two standard deviations from the maximum
+"""Steps of a climb, at most."""
+# Gain in deviance that ends a climb. It is that of a step of 0.17 standard deviations, after which
+# far less is left.
+DEVIANCE_TOLERANCE = 0.03
+ROUGH_DEVIANCE_TOLERANCE = 1.0
+"""The same for climbs that another one follows."""
+MAX_STEP_PX = 1.5  # movement of any disk in one step
+MAX_NEWTON_GAIN = 4.0  # in deviance: within two standard deviations of the maximum
+MAX_DAMPING = 1e3  # a climb that needs more has arrived
+_AT_A_TIME = {"cpu": 16, "cuda": 2**16}  # patterns; on a CPU as many as its caches hold
 
 
 @dataclass(frozen=True)
 class State:
     """Parameters of n patterns."""
 
-    M: Tensor  # (n, 2, 2), F^-T
-    centre: Tensor  # (n, 2), pixels
-    intensity: Tensor  # (n, K), counts in each disk, the direct beam first
-    level: Tensor  # (n,), background in units of the dictionary's
-    prior: Tensor  # (n, K), what the dictionary's code expects of the intensities
+    M: Float[Tensor, "n 2 2"]  # F^-T
+    centre: Float[Tensor, "n 2"]  # direct beam, pixels
+    intensity: Float[Tensor, "n K"]  # counts in each disk, the direct beam first
+    background_scale: Float[Tensor, " n"]  # background in units of the dictionary's
+    prior: Float[Tensor, "n K"]  # intensities that the pattern's entry of the dictionary expects
 
     @staticmethod
     def join(parts: list[State]) -> State:
@@ -45,11 +49,7 @@ class State:
 
     def where(self, mask: Tensor, other: State) -> State:
         """This state where the mask (n,) holds, the other elsewhere."""
-        pick = {
-            k: torch.where(mask.reshape(-1, *[1] * (v.ndim - 1)), v, getattr(other, k))
-            for k, v in vars(self).items()
-        }
-        return State(**pick)
+        return State(**{k: _where(mask, v, getattr(other, k)) for k, v in vars(self).items()})
 
     def __getitem__(self, rows: slice | Tensor) -> State:
         return State(**{k: v[rows] for k, v in vars(self).items()})
@@ -57,21 +57,24 @@ class State:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Likelihood and its local quadratic model."""
+    """Likelihood of n patterns at a state, and its local quadratic model.
 
-    deviance: Tensor  # (n,)
-    # (n, 7, 7), Fisher information of M (xx, xy, yx, yy), c (x, y) and b, intensities eliminated
-    normal: Tensor
-    slope: Tensor  # (n, 7)
-    pull: Tensor  # (n, K), score of the intensities
-    own: Tensor  # (n, K), their information
-    cross: Tensor  # (n, K, 3), how the score of an intensity falls with (s_x, s_y, b)
-    # (n, 7, 7), as `normal`, with the curvature that the counts at hand have; it need not be
-    # positive
-    curved: Tensor
-    # (n, 2, 2), information of the centre in the direct beam alone, its intensity eliminated
-    beam: Tensor
-    beam_slope: Tensor  # (n, 2)
+    Parameters are in the order M (xx, xy, yx, yy), c (x, y), b, with the intensities eliminated.
+    """
+
+    # minus twice the log likelihood, less that of a pattern without disks
+    deviance: Float64[Tensor, " n"]
+    information: Float64[Tensor, "n 7 7"]  # Fisher information
+    score: Float64[Tensor, "n 7"]  # slope of the log likelihood
+    intensity_score: Float64[Tensor, "n K"]  # slope of the log likelihood with the intensities
+    intensity_information: Float64[Tensor, "n K"]  # their Fisher information
+    # how the score of an intensity falls with its disk's place (s_x, s_y) and with b
+    intensity_coupling: Float64[Tensor, "n K 3"]
+    # as `information`, with the curvature that the counts at hand have; it need not be positive
+    observed_information: Float64[Tensor, "n 7 7"]
+    # information of the centre in the direct beam alone, its intensity eliminated
+    beam_information: Float64[Tensor, "n 2 2"]
+    beam_score: Float64[Tensor, "n 2"]  # its score
 
     @staticmethod
     def join(parts: list[Evaluation]) -> Evaluation:
@@ -80,12 +83,30 @@ class Evaluation:
             **{k: torch.cat([getattr(part, k) for part in parts]) for k in vars(parts[0])}
         )
 
+    def where(self, mask: Tensor, other: Evaluation) -> Evaluation:
+        """This evaluation where the mask (n,) holds, the other elsewhere."""
+        return Evaluation(**{k: _where(mask, v, getattr(other, k)) for k, v in vars(self).items()})
+
     def __getitem__(self, rows: slice | Tensor) -> Evaluation:
         return Evaluation(**{k: v[rows] for k, v in vars(self).items()})
 
 
+def _where(mask: Tensor, values: Tensor, other: Tensor) -> Tensor:
+    """Rows of `values` where the mask (n,) holds, of `other` elsewhere."""
+    return torch.where(mask.reshape(-1, *[1] * (values.ndim - 1)), values, other)
+
+
 def evaluate(counts: Tensor, dictionary: Dictionary, state: State) -> Evaluation:
-    """Deviance, score and Fisher information of patterns (n, Qy, Qx) at a state."""
+    """Deviance, score and information of patterns at a state, with disks that keep their shape.
+
+    Args:
+        counts: patterns (n, Qy, Qx).
+        dictionary: what they are made of.
+        state: their parameters.
+
+    Returns:
+        The evaluation of the n patterns.
+    """
     size = _AT_A_TIME[counts.device.type]
     parts = [slice(i, i + size) for i in range(0, len(counts), size)]
     return Evaluation.join([_evaluate(counts[part], dictionary, state[part]) for part in parts])
@@ -99,40 +120,58 @@ def _evaluate(counts: Tensor, dictionary: Dictionary, state: State) -> Evaluatio
     A = state.intensity[..., None]
     expansion[:, 1:] *= A.reshape(-1, 1, 1)
     disks = (expansion @ images).unflatten(0, d.shape[:2])  # (n, K, 3, p): T, A T_x, A T_y
-    m = (state.level[:, None, None] * beta).addcmul_(A, disks[:, :, 0]).add_(dictionary.floor)
+    m = state.background_scale[:, None, None] * beta
+    m = m.addcmul_(A, disks[:, :, 0]).add_(dictionary.floor)
     extra = error_variance(dictionary, state)
     w = patch.inside / (m + extra)
-    deviance = excess(d, m, beta + dictionary.floor, extra, patch.inside)
-    basis = torch.cat([disks, beta[:, :, None], (d - m)[:, :, None]], 2).flatten(
-        0, 1
-    )  # (n K, 5, p)
-    hit = ((d + extra) * w).reshape(len(basis), 1, -1)  # counts over those expected
+    deviance = relative_deviance(d, m, beta + dictionary.floor, extra, patch.inside)
+    # (n K, 5, p): slopes of m with A, s_x, s_y and b, and the residual
+    basis = torch.cat([disks, beta[:, :, None], (d - m)[:, :, None]], 2).flatten(0, 1)
+    ratio = ((d + extra) * w).reshape(len(basis), 1, -1)  # counts over those expected
     root = w.sqrt_().reshape(len(basis), 1, -1)
     basis *= root
-    sums = (basis[:, :4] @ basis.transpose(1, 2)).double().unflatten(0, d.shape[:2])
-    gram, score = sums[..., :4], sums[..., 4]
-    met = ((basis[:, :4] * hit) @ basis[:, :4].transpose(1, 2)).double().unflatten(0, d.shape[:2])
-    bend = (
-        (root.mul_(basis[:, 4:]) @ images[:, 3:].transpose(1, 2)).reshape(*d.shape[:2], 3).double()
-    )  # residuals with T_xx, T_xy, T_yy
-    stiffness, pulled = prior_on_intensity(dictionary, state)
-    own = gram[:, :, 0, 0] + stiffness
-    pull = score[:, :, 0] - stiffness * pulled
-    deviance = deviance + (stiffness * pulled**2).sum(1)
+    slopes, residual = basis[:, :4], basis[:, 4:]
+    products = (slopes @ basis.transpose(1, 2)).double().unflatten(0, d.shape[:2])
+    gram, score = products[..., :4], products[..., 4]
+    observed = ((slopes * ratio) @ slopes.transpose(1, 2)).double().unflatten(0, d.shape[:2])
+    # residuals times T_xx, T_xy, T_yy
+    bend = root.mul_(residual) @ images[:, 3:].transpose(1, 2)
+    bend = bend.reshape(*d.shape[:2], 3).double()
+    precision, departure = prior_on_intensity(dictionary, state)
+    intensity_information = gram[:, :, 0, 0] + precision
+    intensity_score = score[:, :, 0] - precision * departure
+    deviance = deviance + (precision * departure**2).sum(1)
     moves = lattice_moves(dictionary.g)
-    normal = total_information(gram[..., 1:, 1:], gram[..., 0, 1:], own, moves)
-    # The curvature of the counts at hand: pixels weigh by those seen, and residuals by the model's
-    # second derivatives.
-    seen, cross = met[..., 1:, 1:], met[..., 0, 1:]
-    seen[..., :2, :2] -= A[..., None].double() * bend[..., [0, 1, 1, 2]].unflatten(-1, (2, 2))
-    cross[..., :2] -= score[..., 1:3] / A.double()
-    curved = total_information(seen, cross, met[..., 0, 0] + stiffness, moves)
-    slope = score[:, :, 1:] - cross * (pull / own)[..., None]
-    total = slope.flatten(1) @ moves.flatten(0, 1)
-    total[:, 6] -= (state.level - 1).double()
-    deviance = deviance + (state.level - 1).double() ** 2
-    beam = eliminated(gram[:, 0, 1:3, 1:3], gram[:, 0, 0, 1:3], own[:, 0])
-    return Evaluation(deviance, normal, total, pull, own, cross, curved, beam, slope[:, 0, :2])
+    information = total_information(
+        gram[..., 1:, 1:], gram[..., 0, 1:], intensity_information, moves
+    )
+    # The curvature of the counts at hand: pixels weigh by the counts they hold, and residuals by
+    # the second derivatives of the model.
+    observed_rest, coupling = observed[..., 1:, 1:], observed[..., 0, 1:]
+    observed_rest[..., :2, :2] -= A[..., None].double() * bend[..., [0, 1, 1, 2]].unflatten(
+        -1, (2, 2)
+    )
+    coupling[..., :2] -= score[..., 1:3] / A.double()
+    observed_information = total_information(
+        observed_rest, coupling, observed[..., 0, 0] + precision, moves
+    )
+    disk_score = score[:, :, 1:] - coupling * (intensity_score / intensity_information)[..., None]
+    total_score = disk_score.flatten(1) @ moves.flatten(0, 1)
+    total_score[:, 6] -= (state.background_scale - 1).double()
+    deviance = deviance + (state.background_scale - 1).double() ** 2
+    return Evaluation(
+        deviance=deviance,
+        information=information,
+        score=total_score,
+        intensity_score=intensity_score,
+        intensity_information=intensity_information,
+        intensity_coupling=coupling,
+        observed_information=observed_information,
+        beam_information=eliminated(
+            gram[:, 0, 1:3, 1:3], gram[:, 0, 0, 1:3], intensity_information[:, 0]
+        ),
+        beam_score=disk_score[:, 0, :2],
+    )
 
 
 def lattice_moves(g: Tensor) -> Tensor:
@@ -141,106 +180,131 @@ def lattice_moves(g: Tensor) -> Tensor:
     """
     moves = torch.zeros(len(g), 3, 7, dtype=torch.float64, device=g.device)
     for axis in (0, 1):
-        moves[:, axis, 2 * axis : 2 * axis + 2], moves[:, axis, 4 + axis] = g.double(), 1.0
+        moves[:, axis, 2 * axis : 2 * axis + 2] = g.double()
+        moves[:, axis, 4 + axis] = 1.0
     moves[:, 2, 6] = 1.0
     return moves
 
 
-def eliminated(rest: Tensor, cross: Tensor, own: Tensor) -> Tensor:
-    """Information (..., a, a) of a disk's other parameters, its intensity unknown: that of it is
-    own (...), mixed cross (..., a).
+def eliminated(rest: Tensor, coupling: Tensor, intensity_information: Tensor) -> Tensor:
+    """Information (..., a, a) of the parameters of a disk where its intensity is unknown: the Schur
+    complement of `intensity_information` (...), with `rest` (..., a, a) and `coupling` (..., a) the
+    other blocks.
     """
-    return rest - cross[..., :, None] * (cross / own[..., None])[..., None, :]
+    return (
+        rest - coupling[..., :, None] * (coupling / intensity_information[..., None])[..., None, :]
+    )
 
 
-def total_information(rest: Tensor, cross: Tensor, own: Tensor, moves: Tensor) -> Tensor:
-    """Information (n, 7, 7) from the disks, intensities eliminated: rest (n, K, a, a), cross (n, K,
-    a), own (n, K), moves (K, a, 7).
+def total_information(
+    rest: Tensor, coupling: Tensor, intensity_information: Tensor, moves: Tensor
+) -> Tensor:
+    """Information (n, 7, 7) from all disks, intensities eliminated.
 
-    The level is held to the dictionary's within a factor of about two: at low dose its pixels are
-    nearly empty.
+    The background scale is held to 1 within a factor of about two, since at low dose the pixels
+    that show it are nearly empty.
+
+    Args:
+        rest: information of the other parameters of each disk, (n, K, a, a).
+        coupling: that mixed with the intensities, (n, K, a).
+        intensity_information: that of the intensities, (n, K).
+        moves: how the parameters of each disk follow those of the pattern, (K, a, 7).
     """
-    total = moves.flatten(0, 1).T @ (eliminated(rest, cross, own) @ moves).flatten(1, 2)
+    of_disks = eliminated(rest, coupling, intensity_information) @ moves
+    total = moves.flatten(0, 1).T @ of_disks.flatten(1, 2)
     total[:, 6, 6] += 1.0
     return total
 
 
 def prior_on_intensity(dictionary: Dictionary, state: State) -> tuple[Tensor, Tensor]:
-    """The dictionary's code holds the intensities, within the spread that it has learned:
-    precisions and departures, (n, K).
+    """The normal prior that holds the intensities to those of the pattern's entry, within the
+    spread that the dictionary has learned: precisions and departures from its mean, (n, K).
     """
-    return 1 / (dictionary.spread * state.prior.clamp_min(1e-3)).double() ** 2, (
-        state.intensity - state.prior
-    ).double()
+    precision = 1 / (dictionary.spread * state.prior.clamp_min(1e-3)).double() ** 2
+    return precision, (state.intensity - state.prior).double()
 
 
 def inverse(matrix: Tensor) -> Tensor:
-    """Inverse of positive definite matrices (n, m, m) whose rows have units of their own."""
+    """Inverse of positive definite matrices (n, m, m) whose parameters have different units."""
     scale = torch.diagonal(matrix, dim1=1, dim2=2).clamp_min(1e-30).rsqrt()
-    return (
-        torch.linalg.inv(matrix * scale[:, :, None] * scale[:, None, :])
-        * scale[:, :, None]
-        * scale[:, None, :]
-    )
+    scaled = torch.linalg.inv(matrix * scale[:, :, None] * scale[:, None, :])
+    return scaled * scale[:, :, None] * scale[:, None, :]
 
 
-def covariance_of_M(normal: Tensor) -> Tensor:
-    """Covariance (n, 4, 4) of M (xx, xy, yx, yy), centre and level unknown, from the information
-    (n, 7, 7).
+def covariance_of_M(information: Tensor) -> Tensor:
+    """Covariance (n, 4, 4) of M (xx, xy, yx, yy), with centre and background scale unknown, from
+    the information (n, 7, 7).
     """
-    return inverse(normal)[:, :4, :4]
+    return inverse(information)[:, :4, :4]
 
 
 def error_variance(dictionary: Dictionary, state: State) -> Tensor:
-    """Variance (n, K, 1) of what the model leaves out, beside that of the counts: constant over a
-    disk. It decides in noise-free data.
+    """Variance (n, K, 1) of what the model leaves out, beside that of the counts. It is constant
+    over a disk, and decides in noise-free data.
     """
     return ((dictionary.error * dictionary.peak * state.prior) ** 2)[..., None]
 
 
-def excess(d: Tensor, m: Tensor, without: Tensor, extra: Tensor, inside: Tensor) -> Tensor:
-    """Deviance (n,) of counts d from the model m less that from a pattern without disks, all (n, K,
-    p).
+def relative_deviance(
+    d: Tensor, m: Tensor, without_disks: Tensor, extra: Tensor, inside: Tensor
+) -> Tensor:
+    """Deviance of counts from a model, less that from a pattern without disks.
 
-    Pixels beyond a disk cancel, so that nothing changes when the disk's window moves on by a pixel
-    and other ones come in. Without that the deviance has steps of several units, and climbs end on
-    them.
+    Pixels beyond a disk cancel, so nothing changes when the disk's window moves on by a pixel and
+    takes in other ones. Otherwise the deviance would have steps of several units, and climbs would
+    end on them.
+
+    Args:
+        d: counts (n, K, p).
+        m: the model (n, K, p).
+        without_disks: the model without disks (n, K, p).
+        extra: variance beside that of the counts (n, K, 1).
+        inside: 1 on the detector, else 0, (n, K, p).
+
+    Returns:
+        Deviance (n,), float64.
     """
     if not extra.any():
-        gain = (
-            torch.log(m / without).mul_(d).sub_(m).add_(without)
-        )  # not in place: autograd and callers keep m
+        # In place only after the first step: autograd and callers keep m.
+        gain = torch.log(m / without_disks).mul_(d).sub_(m).add_(without_disks)
         return -2 * (gain * inside).sum((1, 2), dtype=torch.float64)
-    # A variance beside the counts' own lowers a pixel's weight, of either deviance by itself: a
-    # weight on their difference would pull. d log(d / m) - d + m is zero for d = m and keeps its
-    # digits at high counts.
-    here, there = (
-        (torch.xlogy(d, d / model) - d + model) * (model / (model + extra))
-        for model in (m, without)
-    )
-    return 2 * (inside * (here - there)).sum((1, 2), dtype=torch.float64)
+
+    # A variance beside that of the counts lowers the weight of a pixel. It weighs each of the two
+    # deviances by itself, for a weight on their difference would pull.
+    def weighted(model: Tensor) -> Tensor:
+        # d log(d / m) - d + m is zero for d = m and keeps its digits at high counts.
+        return (torch.xlogy(d, d / model) - d + model) * (model / (model + extra))
+
+    return 2 * (inside * (weighted(m) - weighted(without_disks))).sum((1, 2), dtype=torch.float64)
 
 
 def step(state: State, at: Evaluation, damping: Tensor, g: Tensor) -> tuple[State, Tensor]:
     """One damped step, and the gain in deviance that it promises (n,).
 
-    Fisher's step from afar. Where it promises little, Newton's, if the curvature of the counts at
-    hand is that of a maximum: in noise the two curvatures differ, and the former creeps where the
-    latter arrives.
+    Far from the maximum it is Fisher's step. Where that promises little it is Newton's, if the
+    curvature of the counts at hand is that of a maximum: in noise the two curvatures differ, and
+    Fisher's step creeps where Newton's arrives.
+
+    Args:
+        state: where the step begins.
+        at: the evaluation there.
+        damping: what is added to the scaled diagonal (n,).
+        g: reference nodes (K, 2) in pixels.
     """
-    root = torch.diagonal(at.normal, dim1=1, dim2=2).clamp_min(1e-30).rsqrt()
+    root = torch.diagonal(at.information, dim1=1, dim2=2).clamp_min(1e-30).rsqrt()
     damped = torch.diag_embed(damping[:, None].expand_as(root))
-    newton, fisher = (
-        matrix * root[:, :, None] * root[:, None, :] + damped for matrix in (at.curved, at.normal)
-    )
-    slope = root * at.slope
-    solution = torch.linalg.solve(fisher, slope)
-    near = ((solution * slope).sum(1) < _NEAR) & (torch.linalg.cholesky_ex(newton).info == 0)
-    solution = root * torch.linalg.solve(torch.where(near[:, None, None], newton, fisher), slope)
+    newton = at.observed_information * root[:, :, None] * root[:, None, :] + damped
+    fisher = at.information * root[:, :, None] * root[:, None, :] + damped
+    score = root * at.score
+    solution = torch.linalg.solve(fisher, score)
+    promises_little = (solution * score).sum(1) < MAX_NEWTON_GAIN
+    near = promises_little & (torch.linalg.cholesky_ex(newton).info == 0)
+    solution = root * torch.linalg.solve(torch.where(near[:, None, None], newton, fisher), score)
     moved = transformer.positions(solution[:, :4].reshape(-1, 2, 2), solution[:, 4:6], g.double())
-    short = (_LARGEST_STEP_PX / moved.norm(dim=-1).amax(1).clamp_min(1e-12)).clamp_max(1.0)
+    short = (MAX_STEP_PX / moved.norm(dim=-1).amax(1).clamp_min(1e-12)).clamp_max(1.0)
     new = moved_by(state, at, torch.cat([solution[:, :6] * short[:, None], solution[:, 6:]], 1), g)
-    return new, (solution * at.slope).sum(1) + (at.pull**2 / at.own).sum(1)
+    gain = (solution * at.score).sum(1) + (at.intensity_score**2 / at.intensity_information).sum(1)
+    return new, gain
 
 
 def moved_by(state: State, at: Evaluation, steps: Tensor, g: Tensor) -> State:
@@ -249,33 +313,31 @@ def moved_by(state: State, at: Evaluation, steps: Tensor, g: Tensor) -> State:
     """
     dM, dc, db = steps[:, :4].reshape(-1, 2, 2), steps[:, 4:6], steps[:, 6]
     moved = transformer.positions(dM, dc, g.double())
-    dA = (at.pull - (at.cross[..., :2] * moved).sum(-1) - at.cross[..., 2] * db[:, None]) / at.own
+    by_place = (at.intensity_coupling[..., :2] * moved).sum(-1)
+    by_background = at.intensity_coupling[..., 2] * db[:, None]
+    dA = (at.intensity_score - by_place - by_background) / at.intensity_information
     dtype = state.M.dtype
     return replace(
         state,
         M=state.M + dM.to(dtype),
         centre=state.centre + dc.to(dtype),
         intensity=positive(state.intensity, dA),
-        level=positive(state.level, db),
+        background_scale=positive(state.background_scale, db),
     )
 
 
-def following(state: State, at: Evaluation, moved: Tensor) -> Tensor:
+def following_intensity(state: State, at: Evaluation, moved: Tensor) -> Tensor:
     """Intensities (n, K, N) of the diffracted disks, moved by (n, K, N, 2) pixels, at their
-    conditional maximum, to first order.
+    conditional maximum to first order.
     """
-    start, pull, own, cross = (
-        state.intensity[:, 1:],
-        at.pull[:, 1:],
-        at.own[:, 1:],
-        at.cross[:, 1:, :2],
-    )
-    change = (pull[..., None] - (moved.double() @ cross[..., None])[..., 0]) / own[..., None]
-    return positive(start[..., None], change)
+    coupling = at.intensity_coupling[:, 1:, :2]
+    score = at.intensity_score[:, 1:, None] - (moved.double() @ coupling[..., None])[..., 0]
+    change = score / at.intensity_information[:, 1:, None]
+    return positive(state.intensity[:, 1:, None], change)
 
 
 def positive(value: Tensor, change: Tensor) -> Tensor:
-    """The value changed, but never below a tenth of what it was: intensities stay positive."""
+    """The value changed, but never below a tenth of what it was, so that it stays positive."""
     return torch.maximum(value + change.to(value.dtype), 0.1 * value)
 
 
@@ -285,12 +347,20 @@ def refine(
     state: State,
     steps: int = STEPS,
     evaluate: Callable[[Tensor, Dictionary, State], Evaluation] = evaluate,
-    converged: float = _CONVERGED,
+    tolerance: float = DEVIANCE_TOLERANCE,
 ) -> tuple[State, Evaluation]:
-    """Climb to the maximum of the likelihood, until a step gains less than `converged` in deviance;
-    the state and its evaluation.
+    """Climb to the maximum of the likelihood.
 
-    `evaluate` is that of the transformer.
+    Args:
+        counts: patterns (n, Qy, Qx).
+        dictionary: what they are made of.
+        state: where the climb begins.
+        steps: how many, at most.
+        evaluate: that of the transformer: `evaluate`, or `affine.evaluate_warped`.
+        tolerance: gain in deviance below which a climb ends.
+
+    Returns:
+        The best state of each pattern, and its evaluation.
     """
     best = evaluate(counts, dictionary, state)
     damping = torch.full_like(best.deviance, 1e-3)
@@ -299,25 +369,20 @@ def refine(
         rows = active.nonzero()[:, 0]
         if len(rows) == 0:
             break
-        local = best[rows]
-        trial, gain = step(state[rows], local, damping[rows], dictionary.g)
-        found = evaluate(counts if len(rows) == len(counts) else counts[rows], dictionary, trial)
-        better = found.deviance < local.deviance
-        kept = trial.where(better, state[rows])
+        before, best_before = state[rows], best[rows]
+        trial, gain = step(before, best_before, damping[rows], dictionary.g)
+        at_trial = evaluate(counts if len(rows) == len(counts) else counts[rows], dictionary, trial)
+        better = at_trial.deviance < best_before.deviance
+        after, best_after = trial.where(better, before), at_trial.where(better, best_before)
         state = State(
-            **{k: v.index_copy(0, rows, getattr(kept, k)) for k, v in vars(state).items()}
+            **{k: v.index_copy(0, rows, getattr(after, k)) for k, v in vars(state).items()}
         )
-        chosen = {}
-        for k, v in vars(best).items():
-            mask = better.reshape(-1, *[1] * (v.ndim - 1))
-            chosen[k] = v.index_copy(
-                0, rows, torch.where(mask, getattr(found, k), getattr(local, k))
-            )
-        best = Evaluation(**chosen)
+        best = Evaluation(
+            **{k: v.index_copy(0, rows, getattr(best_after, k)) for k, v in vars(best).items()}
+        )
         damping[rows] = torch.where(better, damping[rows] / 10, damping[rows] * 10)
         # Counts of noise-free data are so high that rounding hides the last gains.
-        done = (
-            (gain < converged) | (~better & (gain < 1e-4 * local.deviance)) | (damping[rows] > 1e3)
-        )
+        lost_in_rounding = ~better & (gain < 1e-4 * best_before.deviance)
+        done = (gain < tolerance) | lost_in_rounding | (damping[rows] > MAX_DAMPING)
         active[rows[done]] = False
     return state, best

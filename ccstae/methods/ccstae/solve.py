@@ -1,5 +1,5 @@
-"""From a rough lattice to the most likely state, for a batch of patterns: refine, read the code,
-refine with what the code expects.
+"""From a rough lattice to the most likely state, for a batch of patterns: refine, read the sparse
+code, refine with the intensities that the code expects.
 """
 
 from __future__ import annotations
@@ -12,35 +12,49 @@ from torch import Tensor
 from ccstae.methods.ccstae import affine, entries, refine
 from ccstae.methods.ccstae.dictionary import Dictionary
 from ccstae.methods.ccstae.encoder import Encoded
-from ccstae.methods.ccstae.refine import ROUGHLY, STEPS, Evaluation, State, covariance_of_M
+from ccstae.methods.ccstae.refine import (
+    DEVIANCE_TOLERANCE,
+    ROUGH_DEVIANCE_TOLERANCE,
+    STEPS,
+    Evaluation,
+    State,
+    covariance_of_M,
+)
 
-FREE = 1.0
+FREE_SPREAD = 1.0
 """Relative spread of intensities that no entry holds."""
 
 
 def solve(
     dictionary: Dictionary, data: Tensor, first: Encoded, rounds: int, steps: int = STEPS
 ) -> tuple[State, Evaluation, Tensor]:
-    """Refine the encoder's answers for patterns (n, Qy, Qx) on the likelihood; states, their
-    evaluation, the entries' log odds (n, E).
+    """Refine the encoder's answers on the likelihood.
 
-    The code is read from intensities that no entry has pulled at; later rounds hold the intensities
-    to what the entry expects.
+    The first climb leaves the intensities free, so that the code is read from intensities that no
+    entry has pulled at. Later rounds hold the intensities to those that the entry expects.
+
+    Args:
+        dictionary: what patterns are made of.
+        data: counts of the patterns (n, Qy, Qx).
+        first: their lattices as the encoder gives them.
+        rounds: climbs.
+        steps: of a climb, at most; 0 leaves the encoder's answer.
+
+    Returns:
+        The states of the n patterns, their evaluation, and the log odds of the entries (n, E).
     """
     n = len(data)
     prior = dictionary.intensity.mean(0).expand(n, -1)
-    free = replace(dictionary, spread=torch.full_like(dictionary.spread, FREE))
-    evaluate = affine.evaluate if dictionary.affine else refine.evaluate
+    free = replace(dictionary, spread=torch.full_like(dictionary.spread, FREE_SPREAD))
+    evaluate = affine.evaluate_warped if dictionary.affine else refine.evaluate
     state = State(first.M, first.centre, prior.clone(), torch.ones(n, device=data.device), prior)
-    ends = {} if rounds == 1 else {"converged": ROUGHLY}
-    state, at = refine.refine(data, free, state, steps, evaluate, **ends)
-    expected, odds = entries.expected(dictionary, state, 1 / at.own)
-    entry = entries.likeliest(
-        odds, dictionary.area, entries.log_area(state.M, covariance_of_M(at.normal))
-    )
-    prior = torch.cat(
-        [state.intensity[:, :1], expected[torch.arange(n, device=data.device), entry]], 1
-    )
+    tolerance = DEVIANCE_TOLERANCE if rounds == 1 else ROUGH_DEVIANCE_TOLERANCE
+    state, at = refine.refine(data, free, state, steps, evaluate, tolerance)
+    expected, odds = entries.expected_intensity(dictionary, state, 1 / at.intensity_information)
+    log_area = entries.log_area(state.M, covariance_of_M(at.information))
+    entry = entries.likeliest(odds, dictionary.area, log_area)
+    of_entry = expected[torch.arange(n, device=data.device), entry]
+    prior = torch.cat([state.intensity[:, :1], of_entry], 1)
     for _ in range(rounds - 1):
         state, at = refine.refine(data, dictionary, replace(state, prior=prior), steps, evaluate)
     return state, at, odds

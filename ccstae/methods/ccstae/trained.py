@@ -1,5 +1,5 @@
-"""What `ccstae` has learned from one scan, and how it is kept to map other scans of the same
-specimen in the same instrument.
+"""What `ccstae` has learned from one scan, and how it is kept in a file to map other scans of the
+same specimen in the same instrument.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ccstae.methods.shared.sites import SiteFinder, disk_radius_px
 
 METHOD = "ccstae"
 # What the weights depend on, and how far another scan may differ from the one that taught them.
-_TOLERANCE = {
+_INSTRUMENT_TOLERANCE = {
     "detector_px": 0.0,
     "energy_keV": 0.0,
     "semiangle_mrad": 0.0,
@@ -54,26 +54,31 @@ class Trained:
 
 def electrons(counts: Counts) -> float:
     """Counts of a mean pattern."""
-    return float(
-        counts.counts.sum(dtype=np.float64) / (counts.counts.shape[0] * counts.counts.shape[1])
-    )
+    patterns = counts.counts.shape[0] * counts.counts.shape[1]
+    return float(counts.counts.sum(dtype=np.float64) / patterns)
 
 
 def instrument(counts: Counts) -> dict[str, Any]:
     """What the weights depend on, as JSON holds it."""
     known = {"detector_px": counts.counts.shape[2:], **vars(counts.calibration)}
-    return {name: np.asarray(known[name]).tolist() for name in _TOLERANCE}
+    return {name: np.asarray(known[name]).tolist() for name in _INSTRUMENT_TOLERANCE}
 
 
-def check(learned: Any, counts: Counts) -> None:
-    """InputError where the counts come from another instrument or nominal lattice than those that
-    taught.
+def require_same_instrument(learned: Any, counts: Counts) -> None:
+    """Refuse counts from another instrument or nominal lattice than those that taught.
+
+    Args:
+        learned: what `instrument` gave for the scan that taught, or whatever a file holds there.
+        counts: the scan to map.
+
+    Raises:
+        InputError: for the first value that differs.
     """
     for name, here in instrument(counts).items():
         there: Any = learned.get(name) if isinstance(learned, dict) else None
         try:
             same = np.shape(there) == np.shape(here) and np.allclose(
-                there, here, rtol=1e-6, atol=_TOLERANCE[name]
+                there, here, rtol=1e-6, atol=_INSTRUMENT_TOLERANCE[name]
             )
         except (TypeError, ValueError):
             same = False
@@ -84,68 +89,54 @@ def check(learned: Any, counts: Counts) -> None:
             )
 
 
-def kept(settings: CcstaeSettings) -> dict[str, Any]:
+def learning_settings(settings: CcstaeSettings) -> dict[str, Any]:
     """The settings that the weights depend on: all but the device."""
     return settings.model_dump(mode="json", exclude={"device"})
 
 
 def save(path: Path | str, trained: Trained) -> None:
-    """Write the weights as safetensors, with the settings that made them and the instrument."""
+    """Write what was learned as safetensors, with the settings that made it and the instrument.
+
+    Args:
+        path: the file, which is written whole or not at all.
+        trained: what `learn` returned.
+    """
     d = trained.dictionary
     tensors = {f"dictionary.{name}": getattr(d, name) for name in _DICTIONARY}
     tensors |= {f"finder.{name}": getattr(trained.finder, name) for name in _GAINS}
     if trained.encoder is not None:
-        tensors |= {
-            f"encoder.{name}": value for name, value in trained.encoder.state_dict().items()
-        }
+        layers = trained.encoder.state_dict()
+        tensors |= {f"encoder.{name}": value for name, value in layers.items()}
     about = {
         "floor": d.floor,
         "error": d.error,
         "electrons": trained.electrons,
         "instrument": trained.instrument,
+        "settings": learning_settings(trained.settings),
     }
-    weights.write(path, METHOD, tensors, {**about, "settings": kept(trained.settings)})
+    weights.write(path, METHOD, tensors, about)
 
 
 def load(path: Path | str, counts: Counts, settings: CcstaeSettings, device: str) -> Trained:
-    """The weights in a file, to map `counts`.
+    """Read what was learned from another scan, to map `counts`.
 
-    InputError where it is no such file, or the weights were learned with other settings, another
-    instrument or another nominal lattice.
+    Args:
+        path: a file that `save` wrote.
+        counts: the scan to map.
+        settings: those of the run; all but the device must be those that made the weights.
+        device: "cpu" or "cuda".
+
+    Returns:
+        What `learn` returned for the other scan, on the device.
+
+    Raises:
+        InputError: where the file is missing, damaged or no such file, or where the weights were
+            learned with other settings, in another instrument or for another nominal lattice.
     """
     tensors, about = weights.read(path, METHOD)
-    told, wanted = about.get("settings"), kept(settings)
-    if told != wanted:
-        told = told if isinstance(told, dict) else {}
-        pairs = [
-            f"{name} {short(told.get(name))}, here {short(value)}"
-            for name, value in wanted.items()
-            if told.get(name) != value
-        ]
-        raise InputError(
-            f"{path}: learned with other settings ({'; '.join(pairs)}); expected those of the "
-            f"config"
-        )
-    check(about.get("instrument"), counts)
-    shape = counts.counts.shape[2:]
-    pixels = patch_pixels(disk_radius_px(counts.calibration))
-    S, far = spline.samples(pixels), 2.0 * max(shape)
-    g = weights.tensor(path, tensors, "dictionary.g", (None, 2), low=-far, high=far)
-    E, K = min(len(tensors.get("dictionary.intensity", g)), entries.LARGEST_ENTRIES), len(g)
-    dictionary = Dictionary(
-        g=g,
-        direct=weights.tensor(path, tensors, "dictionary.direct", (S, S), low=0),
-        disk=weights.tensor(path, tensors, "dictionary.disk", (S, S), low=0),
-        intensity=weights.tensor(path, tensors, "dictionary.intensity", (E, K), low=0),
-        background=weights.tensor(path, tensors, "dictionary.background", shape, low=0),
-        area=weights.tensor(path, tensors, "dictionary.area", (E, 2), torch.float64),
-        spread=weights.tensor(path, tensors, "dictionary.spread", (K,), low=1e-3, high=1e3),
-        pixels=pixels,
-        floor=weights.number(path, about, "floor"),
-        error=weights.number(path, about, "error"),
-        affine=settings.transformer == "affine",
-    )
-    finder = SiteFinder.blank(counts.calibration, shape, device)
+    _require_same_settings(path, about.get("settings"), settings)
+    require_same_instrument(about.get("instrument"), counts)
+    finder = SiteFinder.blank(counts.calibration, counts.counts.shape[2:], device)
     gains: dict[str, Any] = {
         name: weights.tensor(path, tensors, f"finder.{name}", getattr(finder, name).shape).to(
             device
@@ -161,12 +152,57 @@ def load(path: Path | str, counts: Counts, settings: CcstaeSettings, device: str
         }
         encoder.load_state_dict(layers)
         encoder = encoder.to(device).eval()
-    taught_by = weights.number(path, about, "electrons", low=1e-3)
     return Trained(
-        replace(finder, **gains),
-        dictionary.to(device),
-        encoder,
-        taught_by,
-        about["instrument"],
-        settings,
+        finder=replace(finder, **gains),
+        dictionary=_load_dictionary(path, tensors, about, counts, settings).to(device),
+        encoder=encoder,
+        electrons=weights.number(path, about, "electrons", low=1e-3),
+        instrument=about["instrument"],
+        settings=settings,
+    )
+
+
+def _require_same_settings(path: Path | str, learned: Any, settings: CcstaeSettings) -> None:
+    wanted = learning_settings(settings)
+    if learned == wanted:
+        return
+    known = learned if isinstance(learned, dict) else {}
+    pairs = [
+        f"{name} {short(known.get(name))}, here {short(value)}"
+        for name, value in wanted.items()
+        if known.get(name) != value
+    ]
+    raise InputError(
+        f"{path}: learned with other settings ({'; '.join(pairs)}); expected those of the config"
+    )
+
+
+def _load_dictionary(
+    path: Path | str,
+    tensors: dict[str, torch.Tensor],
+    about: dict[str, Any],
+    counts: Counts,
+    settings: CcstaeSettings,
+) -> Dictionary:
+    """The dictionary of a file whose instrument is that of the counts."""
+    shape = counts.counts.shape[2:]
+    pixels = patch_pixels(disk_radius_px(counts.calibration))
+    S, far = spline.samples(pixels), 2.0 * max(shape)
+    g = weights.tensor(path, tensors, "dictionary.g", (None, 2), low=-far, high=far)
+    E, K = min(len(tensors.get("dictionary.intensity", g)), entries.MAX_ENTRIES), len(g)
+    # The background is centred where the beam was for the scan that taught.
+    centre_x, centre_y = about["instrument"]["centre_px"]
+    return Dictionary(
+        g=g,
+        direct=weights.tensor(path, tensors, "dictionary.direct", (S, S), low=0),
+        disk=weights.tensor(path, tensors, "dictionary.disk", (S, S), low=0),
+        intensity=weights.tensor(path, tensors, "dictionary.intensity", (E, K), low=0),
+        background=weights.tensor(path, tensors, "dictionary.background", shape, low=0),
+        centre_px=(float(centre_x), float(centre_y)),
+        area=weights.tensor(path, tensors, "dictionary.area", (E, 2), torch.float64),
+        spread=weights.tensor(path, tensors, "dictionary.spread", (K,), low=1e-3, high=1e3),
+        pixels=pixels,
+        floor=weights.number(path, about, "floor"),
+        error=weights.number(path, about, "error"),
+        affine=settings.transformer == "affine",
     )

@@ -1,8 +1,8 @@
 """The published losses: squared errors of two cycles under masks, and the regularisers.
 
-Forward: a pattern, warped by A, against the picture of its code. Backward: the picture, warped by
-A^-1, against the pattern. The first stage compares them on a ring, the second on six spots sampled
-finer than the detector.
+Forward, a pattern warped by A is compared with the picture of its code. Backward, the picture
+warped by A^-1 is compared with the pattern. The first stage compares them on a ring, the second on
+six spots sampled finer than the detector.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from ccstae.methods.ccstae_2023 import warp
@@ -19,10 +20,10 @@ from ccstae.methods.ccstae_2023 import warp
 class Warped:
     """What the model says of B patterns."""
 
-    A: Tensor  # (B, 2, 2), dictionary to pattern
-    origin: Tensor  # (B, 2), the dictionary's centre in the pattern, pixels
-    code: Tensor  # (B, E)
-    pictures: Tensor  # (E, D, D), pixels of the detector
+    A: Float[Tensor, "B 2 2"]  # dictionary to pattern
+    origin: Float[Tensor, "B 2"]  # the dictionary's centre in the pattern, pixels
+    code: Float[Tensor, "B E"]
+    pictures: Float[Tensor, "E D D"]  # pixels of the detector
 
     @property
     def middle(self) -> Tensor:
@@ -36,67 +37,76 @@ class Warped:
 
     def expected(self, at: Tensor) -> Tensor:
         """The pictures of the patterns' codes at places (P, 2) of the dictionary, (B, P)."""
-        return self.code @ warp.sample(
-            self.pictures, (at + self.middle).expand(len(self.pictures), -1, -1)
-        )
+        places = (at + self.middle).expand(len(self.pictures), -1, -1)
+        return self.code @ warp.sample(self.pictures, places)
 
 
 def ring_cycles(patterns: Tensor, w: Warped, ring: Tensor) -> Tensor:
-    """Sum of both cycles' mean squared errors on the places `ring` (P, 2), for patterns (B,
-    H, W)."""
+    """Loss of the first stage: the sum of both cycles' mean squared errors on a ring.
+
+    Args:
+        patterns: brightness (B, H, W).
+        w: what the model says of them.
+        ring: places (P, 2) in pixels from the centre of the dictionary.
+    """
     inverse = torch.linalg.inv(w.A)
     at = ring.expand(len(patterns), -1, -1)
     warped = warp.sample(patterns, warp.transform(w.A, at) + w.origin[:, None])
     forward = (warped - w.expected(ring)).square().mean()
     back = warp.sample(w.chosen, warp.transform(inverse, at) + w.middle)
-    return forward + (back - warp.sample(patterns, at + w.origin.detach()[:, None])).square().mean()
+    observed = warp.sample(patterns, at + w.origin.detach()[:, None])
+    return forward + (back - observed).square().mean()
 
 
 def spot_cycles(
     patterns: Tensor, w: Warped, spots: Tensor, coarse: Tensor, fine: Tensor, coefficient: float
 ) -> Tensor:
-    """Sum of both cycles' mean squared errors in windows `fine` (P, 2) round `spots` (K, 2), for
-    patterns (B, H, W).
+    """Loss of the second stage: the sum of both cycles' mean squared errors in windows round spots.
 
-    Forward, the windows stay on the dictionary's spots; backward, they follow the spots to A p (as
-    masks: without gradients). Spots keep their shape (`warp.revised`, which takes `coarse` and
-    `coefficient`).
+    Forward, the windows stay on the spots of the dictionary. Backward, they follow the spots to A p
+    (as masks: without gradients). Spots keep their shape (`warp.revised`).
+
+    Args:
+        patterns: brightness (B, H, W).
+        w: what the model says of them.
+        spots: places p (K, 2) in pixels from the centre of the dictionary.
+        coarse: window (Q, 2) in which a spot's centre of mass is sought.
+        fine: window (P, 2) in which spots are compared.
+        coefficient: threshold of the centre of mass, over the mean of the window.
     """
-    B, (K, _) = len(patterns), spots.shape
+    B, K = len(patterns), len(spots)
     inverse = torch.linalg.inv(w.A)
     here = spots.expand(B, -1, -1)
     there = warp.transform(w.A.detach(), here)
     expected = w.expected((spots[:, None] + fine).reshape(-1, 2)).reshape(B, K, -1)
-    forward = (
-        (warp.revised(patterns, w.A, w.origin, here, coarse, fine, coefficient) - expected)
-        .square()
-        .mean()
-    )
+    warped = warp.revised(patterns, w.A, w.origin, here, coarse, fine, coefficient)
+    forward = (warped - expected).square().mean()
     at = (there + w.origin.detach()[:, None])[:, :, None] + fine
-    seen = warp.sample(patterns, at.reshape(B, -1, 2)).reshape(B, K, -1)
+    observed = warp.sample(patterns, at.reshape(B, -1, 2)).reshape(B, K, -1)
     back = warp.revised(w.chosen, inverse, w.middle.expand(B, -1), there, coarse, fine, coefficient)
-    return forward + (back - seen).square().mean()
+    return forward + (back - observed).square().mean()
 
 
-def excess(values: Tensor, limit: float) -> Tensor:
+def mean_excess(values: Tensor, limit: float) -> Tensor:
     """Mean of what |values| exceed `limit` by."""
     return (values.abs() - limit).clamp_min(0).mean()
 
 
-def orientation(angle: Tensor, found: Tensor, weight: Tensor, symmetry: int) -> Tensor:
-    """Mean of (1 - cos n (angle - found)) / n^2, angles (B,) in radians; for small ones half the
-    squared difference modulo 2 pi / n.
+def orientation(angle: Tensor, rough: Tensor, weight: Tensor, symmetry: int) -> Tensor:
+    """Weighted mean of (1 - cos n (angle - rough)) / n^2, for angles (B,) in radians and n-fold
+    symmetry. Small differences give half their square, modulo 2 pi / n.
     """
-    return (weight * (1 - torch.cos(symmetry * (angle - found)))).sum() / (
-        symmetry**2 * weight.sum().clamp_min(1)
-    )
+    deviation = 1 - torch.cos(symmetry * (angle - rough))
+    return (weight * deviation).sum() / (symmetry**2 * weight.sum().clamp_min(1))
 
 
-def gauge(stretch: Tensor, found: Tensor) -> Tensor:
-    """|mean S - I|^2 over the patterns that hold a lattice, S (B, 2, 2), found (B,) 0 or 1.
+def gauge(stretch: Tensor, has_lattice: Tensor) -> Tensor:
+    """|mean S - I|^2 over the patterns that hold a lattice, for S (B, 2, 2) and `has_lattice` (B,),
+    0 or 1.
 
-    A common stretch of all patterns and the inverse one of the dictionary's lattice are one and the
-    same.
+    A common stretch of all patterns cannot be told from the inverse stretch of the dictionary's
+    lattice.
     """
-    mean = (found[:, None, None] * stretch).sum(0) / found.sum().clamp_min(1)
-    return (found.sum() > 0) * (mean - torch.eye(2).to(mean)).square().sum()
+    number = has_lattice.sum()
+    mean = (has_lattice[:, None, None] * stretch).sum(0) / number.clamp_min(1)
+    return (number > 0) * (mean - torch.eye(2).to(mean)).square().sum()

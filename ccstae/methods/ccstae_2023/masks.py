@@ -1,11 +1,12 @@
-"""What the authors set by eye or took from another program, found from the counts without labels.
+"""What the authors set by eye or took from another program, here found from the counts without
+labels.
 
 * The centre of each pattern is the direct beam's centre of mass.
-* Orientation and scale of each pattern are those of the site finder, rough and modulo the lattice's
-  symmetry; the authors took initial orientations from py4DSTEM and rotation offsets by hand.
-* The ring is the one that says most of strain: brightest in intensity times squared radius among
-  those that fit on the detector. The dictionary's spots stand there at the nominal orientation and
-  the scan's mean scale.
+* Orientation and scale of each pattern are those of the site finder, rough and modulo the symmetry
+  of the lattice. The authors took initial orientations from py4DSTEM and rotation offsets by hand.
+* The ring is the one that says most of strain: the brightest in intensity times squared radius
+  among those that fit on the detector. The dictionary's spots stand there, at the nominal
+  orientation and the mean scale of the scan.
 * Brightness is counted in units of the spots' mean, so that thresholds need no change from one
   noise level to the next.
 """
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ccstae import geometry
@@ -31,76 +33,90 @@ _TURNS = 12  # orientations tried for what lies between the spots
 class Masks:
     """The masks, and what is known of each of N patterns beforehand."""
 
-    centre: Tensor  # (N, 2), direct beam, pixels
-    angle: Tensor  # (N,), rough orientation from the nominal lattice, radians
-    found: Tensor  # (N,), bool: there is a lattice
+    centre: Float[Tensor, "N 2"]  # direct beam, pixels
+    angle: Float[Tensor, " N"]  # rough orientation from the nominal lattice, radians
+    has_lattice: Bool[Tensor, " N"]
     scale: float  # of the dictionary's lattice over the nominal one, in reciprocal space
-    spots: Tensor  # (K, 2), pixels from the centre
+    spots: Float[Tensor, "K 2"]  # pixels from the centre
     radius: float  # of a disk, pixels
     unit: float  # counts per pixel of a mean spot
 
 
-def find(counts: Counts, side: int, device: str) -> Masks:
-    """Masks for the counts of a scan and a dictionary of `side` pixels; no spots where no pattern
-    holds a lattice.
+def find_masks(counts: Counts, side: int, device: str) -> Masks:
+    """Masks for a scan.
+
+    Args:
+        counts: patterns (Ry, Rx, Qy, Qx) and calibration.
+        side: of the dictionary's pictures, pixels.
+        device: "cpu" or "cuda".
+
+    Returns:
+        The masks; without spots where no pattern holds a lattice.
     """
     calibration, shape = counts.calibration, counts.counts.shape
     finder = sites.SiteFinder.learn(counts, device)
 
-    def located(patterns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def locate(patterns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         rough = finder.locate(patterns)
-        return rough.centre, rough.G, rough.found
+        return rough.centre, rough.G, rough.has_lattice
 
-    centre, G, found = windows.over_scan(located, counts.counts, device)
+    centre, G, has_lattice = windows.over_scan(locate, counts.counts, device)
     nominal = calibration.lattice_inv_A / calibration.pixel_size_inv_A
     M = G.double().cpu().numpy() @ np.linalg.inv(nominal)
     angle = torch.from_numpy(geometry.polar(M)[1]).float().to(device)
     radius = sites.disk_radius_px(calibration)
-    if not found.any():
-        return Masks(centre, angle, found, 1.0, centre.new_zeros(0, 2), radius, 1.0)
-    scale = float(np.sqrt(np.linalg.det(M[found.cpu().numpy()])).mean())
-    hk, unit = _brightest_ring(counts, centre, G, found, min(*shape[2:], side))
+    if not has_lattice.any():
+        return Masks(centre, angle, has_lattice, 1.0, centre.new_zeros(0, 2), radius, 1.0)
+    scale = float(np.sqrt(np.linalg.det(M[has_lattice.cpu().numpy()])).mean())
+    nearest, _ = sites.border_distances_px(calibration.centre_px, shape)
+    reach = min(*nearest, side / 2)
+    hk, unit = _brightest_ring(counts, centre, G, has_lattice, reach)
     spots = torch.from_numpy(scale * hk.numpy() @ nominal.T).float().to(device)
-    return Masks(centre, angle, found, scale, spots, radius, unit)
+    return Masks(centre, angle, has_lattice, scale, spots, radius, unit)
 
 
 def _brightest_ring(
-    counts: Counts, centre: Tensor, G: Tensor, found: Tensor, side: int
+    counts: Counts, centre: Tensor, G: Tensor, has_lattice: Tensor, reach: float
 ) -> tuple[Tensor, float]:
-    """Nodes (K, 2) of the ring with the largest intensity times squared radius, and counts per
-    pixel of its spots.
+    """The ring with the largest intensity times squared radius.
+
+    Args:
+        counts: the scan.
+        centre: direct beams (N, 2) of its patterns.
+        G: rough lattices (N, 2, 2).
+        has_lattice: which patterns have one, (N,), bool; the others take no part.
+        reach: distance from the beam in which a ring and its disks must lie, pixels. The first ring
+            need not.
+
+    Returns:
+        Nodes (K, 2) of the ring, and counts per pixel of its spots.
     """
     calibration, shape = counts.calibration, counts.counts.shape
     patterns = counts.counts.reshape(-1, *shape[2:])
     radius = sites.disk_radius_px(calibration)
     hk = sites.nodes(calibration, shape)
     ring = sites.rings(calibration, hk)
-    length = (
-        np.linalg.norm(hk.numpy() @ calibration.lattice_inv_A.T, axis=1)
-        / calibration.pixel_size_inv_A
-    )
-    turns = torch.arange(_TURNS, device=G.device) * (
-        2 * math.pi / calibration.rotational_symmetry / _TURNS
-    )
+    length_inv_A = np.linalg.norm(hk.numpy() @ calibration.lattice_inv_A.T, axis=1)
+    length = length_inv_A / calibration.pixel_size_inv_A
+    period = 2 * math.pi / calibration.rotational_symmetry
+    turns = rotation(torch.arange(_TURNS, device=G.device) * (period / _TURNS))
     total = torch.zeros(_TURNS, len(hk), device=G.device)
-    for where, chunk in windows.chunks(patterns, str(G.device)):
-        keep = found[where]
-        sums = sites.box_sums(chunk[keep], radius).flatten(1)
-        at = centre[where][keep][:, None, None] + torch.einsum(
-            "tij,bjk,sk->btsi", rotation(turns), G[where][keep], hk.to(G)
-        )
-        at = at.round().long()
+    for rows, chunk in windows.chunks(patterns, str(G.device)):
+        use = has_lattice[rows]
+        sums = sites.box_sums(chunk[use], radius).flatten(1)
+        offset = torch.einsum("tij,bjk,sk->btsi", turns, G[rows][use], hk.to(G))
+        at = (centre[rows][use][:, None, None] + offset).round().long()
         index = at[..., 1].clamp(0, shape[2] - 1) * shape[3] + at[..., 0].clamp(0, shape[3] - 1)
         total += sums.gather(1, index.flatten(1)).reshape(index.shape).sum(0)
     best, most, brightness = hk[ring == 0], -math.inf, 0.0
-    area = float((2 * round((radius * math.sqrt(math.pi) - 1) / 2) + 1) ** 2)
+    box_area = float((2 * round((radius * math.sqrt(math.pi) - 1) / 2) + 1) ** 2)
     for k in range(int(ring.max()) + 1):
-        on = ring == k
-        r = float(length[on.numpy()].mean())
-        if k > 0 and r + radius > side / 2:
+        on_ring = ring == k
+        r = float(length[on_ring.numpy()].mean())
+        if k > 0 and r + radius > reach:
             continue
-        by_turn = total[:, on.to(total.device)].mean(1) / int(found.sum())
-        above = float(by_turn[0] - by_turn.min()) / area
+        by_turn = total[:, on_ring.to(total.device)].mean(1) / int(has_lattice.sum())
+        above = float(by_turn[0] - by_turn.min()) / box_area
         if above * r**2 > most:
-            best, most, brightness = hk[on], above * r**2, above
+            best, most, brightness = hk[on_ring], above * r**2, above
     return best, max(brightness, 1e-9)

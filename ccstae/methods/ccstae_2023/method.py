@@ -1,6 +1,6 @@
 """CC-ST-AE as published in 2023: the reproduction row.
 
-The package's docstring says what is the authors' and what is found from the counts.
+The docstring of `masks` says what is found from the counts in place of the authors' own choices.
 """
 
 from __future__ import annotations
@@ -11,73 +11,82 @@ import torch
 from ccstae import geometry
 from ccstae.io.counts import Counts
 from ccstae.methods.base import Answer
-from ccstae.methods.ccstae_2023 import masks, train
+from ccstae.methods.ccstae_2023.masks import Masks, find_masks
 from ccstae.methods.ccstae_2023.settings import Ccstae2023Settings
+from ccstae.methods.ccstae_2023.train import picture_side, train_on_scan
 
-_BARE = 0.3  # a picture whose spots are this faint beside the brightest picture's is background
+# A picture whose spots are fainter, beside those of the brightest picture, is background.
+MIN_RELATIVE_BRIGHTNESS = 0.3
 
 
 def map_strain(counts: Counts, settings: Ccstae2023Settings, device: str) -> Answer:
-    """Train on the scan and map it: F = (scale A)^-T of every pattern against the nominal lattice;
-    NaN where no pattern holds a lattice.
+    """Train on the scan and map it.
 
-    A = S R is the affine from the dictionary to the pattern, `scale` the dictionary's lattice over
-    the nominal one. A dictionary of one entry tells nothing apart and gives no label.
+    F = (scale A)^-T of every pattern against the nominal lattice. A = S R is the affine from the
+    dictionary to the pattern, and `scale` that of the dictionary's lattice over the nominal one.
+
+    Args:
+        counts: patterns (Ry, Rx, Qy, Qx) and calibration.
+        settings: network, losses and training.
+        device: "cpu" or "cuda".
+
+    Returns:
+        F, direct beams and dictionary; F is NaN where no pattern of the scan holds a lattice. A
+        dictionary of one entry tells nothing apart, and then there is no label.
+
+    Raises:
+        InputError: where the pools and the binning leave nothing of a pattern.
     """
     scan, shape = counts.counts.shape[:2], counts.counts.shape[2:]
-    found = masks.find(counts, train.side(settings), device)
-    if not found.found.any():
+    masks = find_masks(counts, picture_side(settings), device)
+    if not masks.has_lattice.any():
         return Answer(np.full((*scan, 2, 2), np.nan))
-    trained = train.train(
-        counts.counts.reshape(-1, *shape), found, counts.calibration.rotational_symmetry, settings
+    fitted = train_on_scan(
+        counts.counts.reshape(-1, *shape), masks, counts.calibration.rotational_symmetry, settings
     )
-    F = geometry.inverse_transpose(found.scale * trained.A.double().cpu().numpy())
-    label = (
-        materials(trained.pictures, found)[trained.entry]
-        .cpu()
-        .numpy()
-        .astype(np.int8)
-        .reshape(scan)
-    )
+    F = geometry.inverse_transpose(masks.scale * fitted.A.double().cpu().numpy())
+    label = materials(fitted.pictures, masks)[fitted.entry].cpu().numpy().astype(np.int8)
+    pictures = on_detector(fitted.pictures, shape, counts.calibration.centre_px)
     return Answer(
         F.reshape(*scan, 2, 2),
-        label=label if settings.entries > 1 else None,
-        centre_px=trained.origin.double().cpu().numpy().reshape(*scan, 2),
-        dictionary=on_detector(trained.pictures, shape).cpu().numpy(),
+        label=label.reshape(scan) if settings.entries > 1 else None,
+        centre_px=fitted.origin.double().cpu().numpy().reshape(*scan, 2),
+        dictionary=pictures.cpu().numpy(),
         found={
-            "scale": found.scale,
-            "spots_px": found.spots.tolist(),
-            "spot_counts_per_px": found.unit,
+            "scale": masks.scale,
+            "spots_px": masks.spots.tolist(),
+            "spot_counts_per_px": masks.unit,
         },
     )
 
 
-def on_detector(pictures: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
-    """Pictures (E, D, D) cut or filled with zeros to the detector's `shape` (H, W), pixel D // 2 at
-    (W // 2, H // 2).
+def on_detector(
+    pictures: torch.Tensor, shape: tuple[int, ...], centre_px: tuple[float, float]
+) -> torch.Tensor:
+    """Pictures (E, D, D) cut or filled with zeros to the detector's `shape` (H, W). Their pixel
+    D // 2 lies at the pixel nearest to the nominal direct beam (x, y).
     """
-    sides = [(n // 2 - pictures.shape[-1] // 2, n) for n in reversed(shape)]
-    return torch.nn.functional.pad(
-        pictures, [side for low, n in sides for side in (low, n - pictures.shape[-1] - low)]
-    )
+    height, width = shape
+    side = pictures.shape[-1]
+    left, top = round(centre_px[0]) - side // 2, round(centre_px[1]) - side // 2
+    right, bottom = width - side - left, height - side - top
+    # Negative padding cuts.
+    return torch.nn.functional.pad(pictures, (left, right, top, bottom))
 
 
-def materials(pictures: torch.Tensor, found: masks.Masks) -> torch.Tensor:
-    """Label (E,) of each picture (E, D, D): 0 background, where the spots hold little; else 1, 2,
-    ... in order.
+def materials(pictures: torch.Tensor, masks: Masks) -> torch.Tensor:
+    """Label (E,) of each picture (E, D, D): 0 for background, where the spots hold little; the
+    others 1, 2, ... in order.
     """
-    axis = (
-        torch.arange(pictures.shape[-1], device=pictures.device, dtype=pictures.dtype)
-        - pictures.shape[-1] // 2
-    )
+    side = pictures.shape[-1]
+    axis = torch.arange(side, device=pictures.device, dtype=pictures.dtype) - side // 2
     places = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1)
-    away = (places[:, :, None] - found.spots).norm(dim=-1).amin(-1)
-    radius = places.norm(dim=-1)
-    reach = float(found.spots.norm(dim=1).mean())
-    between = (away > 2 * found.radius) & ((radius - reach).abs() < found.radius)
-    inside = away < 0.7 * found.radius
-    brightness = pictures[:, inside].mean(1) - (
-        pictures[:, between].mean(1) if between.any() else 0
-    )
-    sample = brightness > _BARE * brightness.max()
+    away = (places[:, :, None] - masks.spots).norm(dim=-1).amin(-1)
+    ring_radius = float(masks.spots.norm(dim=1).mean())
+    on_ring = (places.norm(dim=-1) - ring_radius).abs() < masks.radius
+    between = (away > 2 * masks.radius) & on_ring
+    inside = away < 0.7 * masks.radius
+    background = pictures[:, between].mean(1) if between.any() else 0
+    brightness = pictures[:, inside].mean(1) - background
+    sample = brightness > MIN_RELATIVE_BRIGHTNESS * brightness.max()
     return torch.where(sample, sample.cumsum(0), 0)

@@ -48,11 +48,11 @@ class Plain(nn.Module):
         return torch.relu(self.norm(self.conv(x)))
 
 
-class Encoder(nn.Module):
+class PublishedEncoder(nn.Module):
     """Patterns (B, 1, H, H) -> vectors (B, V).
 
-    A convolution, a (residual, plain, max pool) stage for each pool, a convolution to one channel,
-    a linear map.
+    It has a convolution, a (residual, plain, max pool) stage for each pool, a convolution to one
+    channel, and a linear map.
     """
 
     def __init__(self, side: int, pools: tuple[int, ...], channels: int, vector: int):
@@ -69,8 +69,8 @@ class Encoder(nn.Module):
         return self.stages(patterns)
 
 
-class Code(nn.Module):
-    """Vectors (B, V) -> one-hot codes (B, E): linear, layer norm, softmax, the largest alone.
+class SparseCode(nn.Module):
+    """Vectors (B, V) -> one-hot codes (B, E): linear map, layer norm, softmax, largest value.
 
     Values are one-hot; gradients are those of the softmax ("straight through").
     """
@@ -85,12 +85,12 @@ class Code(nn.Module):
         return hard + soft - soft.detach()
 
 
-class Dictionary(nn.Module):
+class PublishedDictionary(nn.Module):
     """The decoder: codes (E, E) -> averaged patterns (E, D, D).
 
-    Linear to a 5 x 5 map, bilinear upsampling with a (residual, plain) stage after each, one
-    channel, leaky ReLU. A one-hot code has E values, so the pictures are made once for all patterns
-    of a batch.
+    It has a linear map to 5 x 5 pixels, bilinear upsamplings with a (residual, plain) stage after
+    each, a convolution to one channel, and a leaky ReLU. A one-hot code has E values, so the
+    pictures are made once for all patterns of a batch.
     """
 
     def __init__(
@@ -117,10 +117,8 @@ class Dictionary(nn.Module):
         return self.stages(self.start(codes).reshape(-1, 1, self.side, self.side))[:, 0]
 
 
-class Head(nn.Module):
-    """Localisation head: (vectors, codes) -> raw parameters (B, 6): two scales, shear, angle,
-    translation.
-    """
+class LocalisationHead(nn.Module):
+    """(Vectors, codes) -> raw parameters (B, 6): two scales, shear, angle, translation."""
 
     def __init__(self, vector: int, entries: int):
         super().__init__()
@@ -144,7 +142,8 @@ def stretch(raw: Tensor, limits: Limits) -> Tensor:
     """S = [[s1, h], [h, s2]] (B, 2, 2) with s = 1 + scale tanh(raw), h = shear tanh(raw), from raw
     (B, >= 3).
     """
-    s1, s2 = (1 + limits.scale * torch.tanh(raw[:, k]) for k in (0, 1))
+    s1 = 1 + limits.scale * torch.tanh(raw[:, 0])
+    s2 = 1 + limits.scale * torch.tanh(raw[:, 1])
     h = limits.shear * torch.tanh(raw[:, 2])
     return torch.stack([torch.stack([s1, h], -1), torch.stack([h, s2], -1)], -2)
 
@@ -156,10 +155,9 @@ def rotation(angle: Tensor) -> Tensor:
 
 
 def angle(raw: Tensor, limits: Limits, base: Tensor | None) -> Tensor:
-    """Angle (B,) in radians: ReLU(raw), unbounded, without a base; base + limit tanh(raw)
-    with one."""
-    return (
-        torch.relu(raw[:, 3])
-        if base is None
-        else base + limits.rotation_rad * torch.tanh(raw[:, 3])
-    )
+    """Angle (B,) in radians, from raw (B, >= 4): ReLU(raw), unbounded, without a base; base + limit
+    tanh(raw) with one.
+    """
+    if base is None:
+        return torch.relu(raw[:, 3])
+    return base + limits.rotation_rad * torch.tanh(raw[:, 3])

@@ -1,5 +1,5 @@
-"""Warps of patterns: bicubic sampling at A x + t, and the mend that moves spots without stretching
-them.
+"""Warps of patterns: bicubic sampling at A x + t, and the revision that moves spots without
+stretching them.
 
 A matrix A takes a place x of the dictionary, in pixels from its centre, to the place A x + t of a
 pattern, in pixels (x, y). A spot at reciprocal vector p of the dictionary is then seen at A p: A is
@@ -14,7 +14,7 @@ from torch import Tensor
 
 def sample(images: Tensor, at: Tensor) -> Tensor:
     """Values (B, P) of images (B, H, W) at pixels `at` (B, P, 2), (x, y), by bicubic interpolation;
-    the border goes on outside.
+    outside, the border goes on.
     """
     height, width = images.shape[-2:]
     grid = at * at.new_tensor([2 / (width - 1), 2 / (height - 1)]) - 1
@@ -29,10 +29,13 @@ def transform(A: Tensor, at: Tensor) -> Tensor:
 
 
 def mass_centres(values: Tensor, at: Tensor, coefficient: float) -> Tensor:
-    """Centres of mass (B, K, 2) of K spots: values (B, K, P) above `coefficient` times their mean,
-    at places `at` (B, K, P, 2).
+    """Centres of mass (B, K, 2) of what exceeds `coefficient` times the mean of each of K spots;
+    the middle of the window where nothing does.
 
-    The middle of the window where nothing exceeds that.
+    Args:
+        values: of the spots, (B, K, P).
+        at: their places (B, K, P, 2).
+        coefficient: threshold, over the mean of a spot.
     """
     mass = (values - coefficient * values.mean(-1, keepdim=True)).clamp_min(0)
     total = mass.sum(-1, keepdim=True)
@@ -49,20 +52,30 @@ def revised(
     fine: Tensor,
     coefficient: float,
 ) -> Tensor:
-    """Spots (B, K, P) of images warped by A, in their own shape ("revise affine").
+    """Spots of images warped by A, in their own shape ("revise affine" of the paper).
 
-    The warped image W(x) = I(A x + origin) stretches each spot as well. Its centre of mass c in the
-    window `spots` (B, K, 2) + `coarse` (Q, 2) is kept, and the stretch undone about it: V(x) = I(A
-    c + x - c + origin), sampled on `spots` + `fine` (P, 2). `origin` is (B, 2). Gradients take c
-    for given, as they do where a crop is placed: each spot then moves rigidly, by A c.
+    The warped image W(x) = I(A x + origin) stretches each spot as well. The centre of mass c of a
+    spot stays, and the stretch is undone about it: V(x) = I(A c + x - c + origin). Gradients take c
+    as given, as they do where a crop is placed, so each spot moves rigidly, by A c.
+
+    Args:
+        images: I (B, H, W).
+        A: (B, 2, 2).
+        origin: (B, 2), pixels.
+        spots: places (B, K, 2) of the spots in W.
+        coarse: window (Q, 2) round each, in which its centre of mass is sought.
+        fine: window (P, 2) round each, in which V is sampled.
+        coefficient: threshold of the centre of mass, over the mean of the window.
+
+    Returns:
+        V (B, K, P).
     """
     B, K, _ = spots.shape
     with torch.no_grad():
         at = spots[:, :, None] + coarse
-        seen = sample(images, (transform(A, at) + origin[:, None, None]).reshape(B, -1, 2)).reshape(
-            B, K, -1
-        )
-        c = mass_centres(seen, at, coefficient)
+        places = transform(A, at) + origin[:, None, None]
+        warped = sample(images, places.reshape(B, -1, 2)).reshape(B, K, -1)
+        c = mass_centres(warped, at, coefficient)
     at = (transform(A, c) - c + spots + origin[:, None])[:, :, None] + fine
     return sample(images, at.reshape(B, -1, 2)).reshape(B, K, -1)
 

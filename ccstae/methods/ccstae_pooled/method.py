@@ -1,8 +1,9 @@
-"""`ccstae` with neighbours: every pattern as there, then one field for the whole scan
-(model/pool.py).
+"""`ccstae` with neighbours: every pattern is solved as there, then one field is fitted to the whole
+scan (`pool`).
 
-Below the per-pattern bound nothing but pooling can see. It has a price, told in the table: bias
-where the strain bends within a few positions, and resolution. Its weights are those of `ccstae`.
+Where a single pattern holds too little, only pooling can help. It has a price, which the tables
+show: bias where the strain bends within a few positions, and resolution. Its weights are those of
+`ccstae`.
 """
 
 from __future__ import annotations
@@ -22,29 +23,52 @@ from ccstae.methods.ccstae_pooled import pool
 
 
 def map_strain(counts: Counts, settings: CcstaeSettings, device: str) -> Answer:
-    """As `ccstae`, with deformation and covariance from all patterns of a neighbourhood.
+    """Map a scan as `ccstae`, with deformation and covariance from all patterns of a neighbourhood.
 
     A pattern without a lattice of its own gets no answer. Lattices that an in-plane rotation has
     put on different branches of their symmetry are not neighbours.
+
+    Args:
+        counts: patterns (Ry, Rx, Qy, Qx), calibration and vacuum probe.
+        settings: those of `ccstae`.
+        device: "cpu" or "cuda".
+
+    Returns:
+        As `ccstae.map_strain`.
     """
     model = learn(counts, settings, device)
-    return ccstae.nothing(counts) if model is None else apply(model, counts, device)
+    return ccstae.no_answer(counts) if model is None else apply(model, counts, device)
 
 
 def apply(model: Trained, counts: Counts, device: str) -> Answer:
-    """`map_strain` with what was learned from another scan."""
+    """`map_strain` with what was learned from this scan or another one.
+
+    Args:
+        model: what `learn` or `load` returned.
+        counts: patterns (Ry, Rx, Qy, Qx), calibration and vacuum probe.
+        device: "cpu" or "cuda".
+
+    Returns:
+        As `map_strain`.
+
+    Raises:
+        InputError: where the instrument or the nominal lattice is another one.
+    """
     solved = ccstae.solve_scan(model, counts, device)
     if solved is None:
-        return ccstae.nothing(counts)
-    covariance = covariance_of_M(solved.normal)
-    held = torch.zeros(counts.counts.shape[0] * counts.counts.shape[1], dtype=torch.bool)
-    held[solved.rows] = True
-    M, pooled = pool.pool(
+        return ccstae.no_answer(counts)
+    covariance = covariance_of_M(solved.information)
+    solved_at = torch.zeros(counts.counts.shape[0] * counts.counts.shape[1], dtype=torch.bool)
+    solved_at[solved.rows] = True
+    M, pooled_covariance = pool.pool(
         solved.state.M.double().reshape(-1, 4).cpu().numpy(),
         inverse(covariance).cpu().numpy(),
-        held.reshape(counts.counts.shape[:2]).numpy(),
+        solved_at.reshape(counts.counts.shape[:2]).numpy(),
         model.settings.seed,
     )
-    return ccstae.answer(
-        counts, solved, torch.from_numpy(M).reshape(-1, 2, 2), torch.from_numpy(pooled)
+    return ccstae.answer_of(
+        counts,
+        solved,
+        torch.from_numpy(M).reshape(-1, 2, 2),
+        torch.from_numpy(pooled_covariance),
     )

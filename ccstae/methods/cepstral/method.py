@@ -16,7 +16,7 @@ hides the peaks. Where most pixels hold no electron the logarithm has nothing to
 peaks drown in noise.
 
 A pattern without an answer (NaN) is one whose evidence for any lattice stays below 20 to 1
-(`sites.EVIDENCE`), or whose peaks do not determine a lattice within 12 % of where it was first
+(`sites.MIN_EVIDENCE`), or whose peaks do not determine a lattice within 12 % of where it was first
 seen.
 """
 
@@ -33,7 +33,7 @@ from ccstae.io.counts import Counts
 from ccstae.methods.base import Answer
 from ccstae.methods.cepstral.settings import CepstralSettings
 from ccstae.methods.shared import lattice_fit, sites, windows
-from ccstae.methods.shared.background import EDGE_PX, near, radial
+from ccstae.methods.shared.between_disks import EDGE_PX, disk_mask, radial_mean
 from ccstae.methods.shared.peaks import maximum
 
 # A peak is as wide as the pattern is narrow, 1 / px. The first look covers one width to either
@@ -65,7 +65,7 @@ def map_strain(counts: Counts, settings: CepstralSettings, device: str) -> Answe
             logarithm = disks_alone(logarithm, rough, disks, finder.radius + EDGE_PX)
         found = refine(windowed(logarithm), begin, nodes, settings.upsample)
         away = (found - begin).norm(dim=(-2, -1)) / begin.norm(dim=(-2, -1))
-        lost = ~rough.found | ~(away < sites.RUNAWAY)
+        lost = ~rough.has_lattice | ~(away < sites.MAX_RELATIVE_DRIFT)
         return torch.where(lost[:, None, None], torch.nan, found) / pixel, torch.where(
             lost[:, None], torch.nan, rough.centre.double()
         )
@@ -85,9 +85,9 @@ def disks_alone(logarithm: Tensor, rough: sites.Located, hk: Tensor, radius: flo
     What is smooth in the pattern makes the slope on which the peaks lie, and a beam that outshines
     the disks most of it.
     """
-    at = lattice_fit.positions(rough.centre, rough.G, hk)
-    beam = near(at[:, :1], radius, *logarithm.shape[-2:])
-    return (logarithm - radial(logarithm, rough.centre, at, radius)).masked_fill(beam, 0)
+    at = lattice_fit.node_positions(rough.centre, rough.G, hk)
+    beam = disk_mask(at[:, :1], radius, *logarithm.shape[-2:])
+    return (logarithm - radial_mean(logarithm, rough.centre, at, radius)).masked_fill(beam, 0)
 
 
 def windowed(logarithm: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ of every disk inside a round window, background taken off, and a weighted fit of
 positions, which also places the next windows.
 
 A pattern without an answer (NaN) is one whose evidence for any lattice stays below 20 to 1
-(`sites.EVIDENCE`), or whose disks do not determine a lattice within 12 % of where it was first
+(`sites.MIN_EVIDENCE`), or whose disks do not determine a lattice within 12 % of where it was first
 seen.
 """
 
@@ -20,7 +20,7 @@ from ccstae.io.counts import Counts
 from ccstae.methods.base import Answer
 from ccstae.methods.com.settings import ComSettings
 from ccstae.methods.shared import lattice_fit, windows
-from ccstae.methods.shared.background import EDGE_PX, radial
+from ccstae.methods.shared.between_disks import EDGE_PX, radial_mean
 from ccstae.methods.shared.lattice_fit import LatticeFit
 from ccstae.methods.shared.sites import Located, SiteFinder, nodes, one_hot_rings, strain, track
 
@@ -52,14 +52,14 @@ def refine(
     hk = torch.cat(
         [torch.zeros_like(hk[:1]), hk]
     )  # the direct beam is a node too; it carries the centre
-    found, lost = LatticeFit(rough.centre.double(), rough.G.double()), ~rough.found
+    found, lost = LatticeFit(rough.centre.double(), rough.G.double()), ~rough.has_lattice
     clean = patterns
     for turn in range(settings.iterations):
         at = found.positions(hk)
         if (
             settings.background == "radial" and turn < 2
         ):  # once between the rough sites, once between the fitted ones
-            clean = patterns - radial(
+            clean = patterns - radial_mean(
                 patterns, found.centre.to(patterns.dtype), at.to(patterns.dtype), radius + EDGE_PX
             )
         shift, mass = _centre_of_mass(clean, at.to(patterns.dtype), settings, radius)

@@ -11,22 +11,29 @@ from torch import Tensor
 from ccstae.methods.shared import windows
 
 # Half width of the neighbourhood that the band-limited interpolation reads, and the shape of its
-# Kaiser window: ripples of 1e-5 and a pass band up to 0.25 cycles per pixel, where correlation with
-# a disk has its power. Ripples must be small against the peak's gentle bend: with beta 6 (7e-4)
-# positions are wrong by 0.03 px. What the whole map's Fourier series adds is the ringing of the
-# direct beam, a thousand times as high as a disk.
+# Kaiser window. Its ripples are 1e-5, and its pass band reaches 0.25 cycles per pixel, where
+# correlation with a disk has its power. Ripples must be small against the gentle bend of a peak:
+# with beta 6 they are 7e-4, and positions are wrong by 0.03 px. A Fourier series of the whole map
+# would add the ringing of the direct beam, a thousand times as high as a disk.
 TAPS = 6
 KAISER_BETA = 10.0
 
 
 def near(maps: Tensor, at: Tensor, reach: float) -> Tensor:
-    """Pixel (B, S, 2) of the largest value within `reach` px of each `at` (B, S, 2); always on the
-    map.
+    """The largest value of each map near given places.
+
+    Args:
+        maps: (B, Qy, Qx).
+        at: places (B, S, 2), x and y in pixels.
+        reach: how far from them to look, pixels.
+
+    Returns:
+        Its pixel (B, S, 2), always on the map.
     """
     values, dx, dy = windows.cut(maps, at, math.floor(reach + 0.5))
-    r2 = _distance2(at[..., 0, None, None], dx, maps.shape[-1]) + _distance2(
-        at[..., 1, None, None], dy, maps.shape[-2]
-    )
+    dx2 = _distance2(at[..., 0, None, None], dx, maps.shape[-1])
+    dy2 = _distance2(at[..., 1, None, None], dy, maps.shape[-2])
+    r2 = dx2 + dy2
     best = values.masked_fill(r2 > reach**2, -torch.inf).flatten(-2).argmax(-1)
     n = values.shape[-1]
     nearest = at.round().long() - (n // 2)
@@ -43,28 +50,36 @@ def _distance2(at: Tensor, offset: Tensor, size: int) -> Tensor:
     return torch.where((place > -0.5) & (place < size - 0.5), offset**2, torch.inf)
 
 
-def everywhere(maps: Tensor, spacing: float, most: int) -> Tensor:
-    """Pixels (B, most, 2) of the highest local maxima, each the highest within `spacing` px in x
-    and y, highest first.
+def everywhere(maps: Tensor, spacing: float, number: int) -> Tensor:
+    """Pixels (B, number, 2) of the highest local maxima of maps (B, Qy, Qx), highest first; each is
+    the highest within `spacing` px in x and y.
     """
     B, _, width = maps.shape
     half = max(1, int(spacing))
     highest = torch.nn.functional.max_pool2d(maps[:, None], 2 * half + 1, stride=1, padding=half)[
         :, 0
     ]
-    flat = torch.where(maps == highest, maps, -torch.inf).reshape(B, -1).topk(most, -1).indices
+    flat = torch.where(maps == highest, maps, -torch.inf).reshape(B, -1).topk(number, -1).indices
     return torch.stack([flat % width, flat // width], -1)
 
 
 def subpixel(
     maps: Tensor, peak: Tensor, how: Literal["none", "parabolic", "dft"], upsample: int
 ) -> tuple[Tensor, Tensor]:
-    """Positions (B, S, 2) in pixels and heights (B, S) of the maxima next to the pixels `peak` (B,
-    S, 2).
+    """Maxima to a fraction of a pixel.
 
     "parabolic" puts a parabola through three values along each axis. "dft" reads the band-limited
-    map, as an upsampled DFT would, on a grid of 1 / `upsample` px within 0.8 px of the pixel, as
-    two matrix products over its neighbourhood, then a parabola on that grid.
+    map on a grid of 1 / `upsample` px within 0.8 px of the pixel, as an upsampled DFT would, and
+    puts a parabola on that grid. It takes two matrix products over the neighbourhood of the pixel.
+
+    Args:
+        maps: (B, Qy, Qx).
+        peak: pixels (B, S, 2) next to the maxima, x and y.
+        how: "none" leaves the pixels.
+        upsample: grid points a pixel for "dft".
+
+    Returns:
+        Positions (B, S, 2) in pixels, and heights (B, S).
     """
     if how == "none":
         values, _, _ = windows.cut(maps, peak, 0)
@@ -73,14 +88,19 @@ def subpixel(
     if how == "parabolic":
         step, height = _parabola(values)
         return peak + step, height
-    weights = _interpolation(upsample, maps)
+    weights = _interpolation_matrix(upsample, maps)
     step, height = maximum(weights @ values @ weights.T)
     return peak + step / upsample, height
 
 
 def maximum(grid: Tensor) -> tuple[Tensor, Tensor]:
-    """Maximum of a grid (..., n, n), n odd, by a parabola there: position (..., 2), x first, in
-    steps from the middle, and height.
+    """Maximum of a grid, by a parabola through the largest value and its neighbours.
+
+    Args:
+        grid: values (..., n, n), rows y, n odd.
+
+    Returns:
+        Position (..., 2), x first, in steps from the middle, and height (...).
     """
     n = grid.shape[-1]
     best = grid.flatten(-2).argmax(-1)
@@ -96,10 +116,9 @@ def _parabola(values: Tensor) -> tuple[Tensor, Tensor]:
     3, 3)."""
     middle = values[..., 1, 1]
     height, steps = middle, []
-    for low, high in (
-        (values[..., 1, 0], values[..., 1, 2]),
-        (values[..., 0, 1], values[..., 2, 1]),
-    ):
+    along_x = values[..., 1, 0], values[..., 1, 2]
+    along_y = values[..., 0, 1], values[..., 2, 1]
+    for low, high in (along_x, along_y):
         slope, bend = (high - low) / 2, 2 * middle - low - high
         step = torch.where(bend > 0, slope / torch.where(bend > 0, bend, 1), 0).clamp(-1, 1)
         height = height + slope * step / 2
@@ -107,7 +126,7 @@ def _parabola(values: Tensor) -> tuple[Tensor, Tensor]:
     return torch.stack(steps, -1), height
 
 
-def _interpolation(upsample: int, like: Tensor) -> Tensor:
+def _interpolation_matrix(upsample: int, like: Tensor) -> Tensor:
     """The matrix (n, 2 TAPS + 1) that reads a map every 1 / `upsample` px within 0.8 px: sinc under
     a Kaiser window.
     """

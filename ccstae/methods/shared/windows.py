@@ -12,16 +12,16 @@ from torch import Tensor
 from ccstae.machine.device import batch, side_by_side
 
 # Bytes of float32 patterns held at a time; the windows cut from them take a small multiple of it.
-# On a CPU little enough to stay in its caches: a quarter to a third faster than 16 MiB.
+# On a CPU they are few enough to stay in its caches: a quarter to a third faster than 16 MiB.
 CHUNK_BYTES = {"cpu": 4 * 2**20, "cuda": 16 * 2**20}
-# Bytes of float32 patterns taken at a time where several images are made of each. On a CPU little
-# enough that the memory of one piece serves the next; beyond, the allocator asks the system for it
-# anew, which took a quarter of the time.
+# Bytes of float32 patterns taken at a time where several images are made of each. On a CPU they are
+# few enough that the memory of one piece serves the next; beyond, the allocator asks the system for
+# it anew, which took a quarter of the time.
 PIECE_BYTES = {"cpu": 2**19, "cuda": 16 * 2**20}
 
 
 def chunk_size(shape: tuple[int, ...], device: str) -> int:
-    """Patterns of `shape` (Qy, Qx) to take at a time."""
+    """Patterns of `shape` (..., Qy, Qx) to take at a time."""
     return batch(CHUNK_BYTES[device] // (4 * shape[-1] * shape[-2]))
 
 
@@ -31,15 +31,15 @@ def slices(counts: NDArray[np.unsignedinteger], device: str) -> list[slice]:
     return [slice(start, min(start + size, len(counts))) for start in range(0, len(counts), size)]
 
 
-def load(counts: NDArray[np.unsignedinteger], device: str) -> Tensor:
+def to_tensor(counts: NDArray[np.unsignedinteger], device: str) -> Tensor:
     """Counts as a float32 tensor on the device."""
     return torch.from_numpy(counts.astype(np.float32)).to(device)
 
 
 def chunks(counts: NDArray[np.unsignedinteger], device: str) -> Iterator[tuple[slice, Tensor]]:
     """Patterns of (N, Qy, Qx) in order, as slices of N and float32 tensors (B, Qy, Qx)."""
-    for where in slices(counts, device):
-        yield where, load(counts[where], device)
+    for rows in slices(counts, device):
+        yield rows, to_tensor(counts[rows], device)
 
 
 def over_scan(
@@ -47,45 +47,54 @@ def over_scan(
     counts: NDArray[np.unsignedinteger],
     device: str,
 ) -> tuple[Tensor, ...]:
-    """What function(patterns) gives for patterns (B, Qy, Qx), a row a pattern, for all of (..., Qy,
-    Qx); chunks go side by side.
+    """What a function gives for all patterns of a scan, worked out chunk by chunk.
+
+    Args:
+        function: takes patterns (B, Qy, Qx) and gives tensors (B, ...), a row for each pattern.
+        counts: patterns (..., Qy, Qx); chunks of them go side by side.
+        device: "cpu" or "cuda".
+
+    Returns:
+        The tensors of all chunks, one after another.
     """
-    counts = counts.reshape(-1, *counts.shape[-2:])
+    patterns = counts.reshape(-1, *counts.shape[-2:])
 
-    def answer(where: slice) -> tuple[Tensor, ...]:
-        return function(load(counts[where], device))
+    def of_chunk(rows: slice) -> tuple[Tensor, ...]:
+        return function(to_tensor(patterns[rows], device))
 
-    return tuple(
-        torch.cat(parts)
-        for parts in zip(*side_by_side(answer, slices(counts, device), device), strict=True)
-    )
+    results = side_by_side(of_chunk, slices(patterns, device), device)
+    return tuple(torch.cat(parts) for parts in zip(*results, strict=True))
 
 
 def piecewise(function: Callable[[Tensor], Tensor], patterns: Tensor) -> Tensor:
-    """function(patterns), pattern by pattern, worked out on a piece of the patterns (B, Qy, Qx) at
-    a time.
+    """function(patterns), worked out on a piece of the patterns (B, Qy, Qx) at a time; each row of
+    the result is of one pattern.
     """
-    size = max(
-        1, PIECE_BYTES[patterns.device.type] // (4 * patterns.shape[-1] * patterns.shape[-2])
-    )
+    pattern_bytes = 4 * patterns.shape[-1] * patterns.shape[-2]
+    size = max(1, PIECE_BYTES[patterns.device.type] // pattern_bytes)
     return torch.cat([function(piece) for piece in patterns.split(size)])
 
 
 def cut(patterns: Tensor, at: Tensor, half: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Windows of side 2 half + 1 round the pixels nearest to `at` (B, S, 2), from patterns (B, Qy,
-    Qx).
+    """Windows of side n = 2 half + 1 round the pixels nearest to given places.
 
-    Returns the values (B, S, n, n) and the x (B, S, 1, n) and y (B, S, n, 1) of their pixels
-    relative to `at`, in pixels. Pixels outside the pattern repeat those of its border.
+    Pixels outside the pattern repeat those of its border.
+
+    Args:
+        patterns: (B, Qy, Qx).
+        at: places (B, S, 2), x and y in pixels; NaN is read as 0.
+        half: pixels on either side of the middle one.
+
+    Returns:
+        The values (B, S, n, n), and the x (B, S, 1, n) and y (B, S, n, 1) of their pixels relative
+        to `at`, in pixels.
     """
     n = 2 * half + 1
     offset = torch.arange(-half, half + 1, device=patterns.device)
     nearest = torch.nan_to_num(at).round().long()
-    x, y = (nearest[..., axis, None] + offset for axis in (0, 1))  # (B, S, n)
-    dx, dy = (
-        (place - at[..., axis, None]).to(patterns.dtype)[..., None]
-        for axis, place in enumerate((x, y))
-    )
+    x, y = nearest[..., 0, None] + offset, nearest[..., 1, None] + offset  # (B, S, n)
+    dx = (x - at[..., 0, None]).to(patterns.dtype)[..., None]
+    dy = (y - at[..., 1, None]).to(patterns.dtype)[..., None]
     B, height, width = patterns.shape
     x, y = x.clamp(0, width - 1), y.clamp(0, height - 1)
     if width < n:
@@ -93,9 +102,8 @@ def cut(patterns: Tensor, at: Tensor, half: int) -> tuple[Tensor, Tensor, Tensor
     # Rows of a window are whole pieces of memory, much faster to take than as many single pixels.
     # At the border they begin inside.
     first = x[..., 0].clamp(max=width - n)
-    starts = (y + height * torch.arange(B, device=patterns.device)[:, None, None]) * width + first[
-        ..., None
-    ]
+    pattern_row = y + height * torch.arange(B, device=patterns.device)[:, None, None]
+    starts = pattern_row * width + first[..., None]
     rows = patterns.contiguous().as_strided((B * height * width - n + 1, n), (1, 1))
     values = rows.index_select(0, starts.flatten()).reshape(*y.shape, n)
     place = x - first[..., None]  # where each pixel is in its row
@@ -106,7 +114,7 @@ def cut(patterns: Tensor, at: Tensor, half: int) -> tuple[Tensor, Tensor, Tensor
 
 def inside(at: Tensor, margin: float, shape: tuple[int, ...]) -> Tensor:
     """Which positions (..., 2) lie at least `margin` pixels inside the outermost pixel centres of
-    (Qy, Qx).
+    (..., Qy, Qx).
     """
     return within(at[..., 0], margin, shape[-1]) & within(at[..., 1], margin, shape[-2])
 

@@ -12,11 +12,21 @@ from torch import Tensor
 
 
 def padded(size: int, reach: float) -> int:
-    """Smallest length, of factors 2, 3, 5 and 7, that keeps a kernel of this `reach` from meeting
-    the far border round the back.
+    """Length of a periodic pattern on which a kernel does not wrap round to the far border.
+
+    Args:
+        size: side of the pattern, pixels.
+        reach: half width of the kernel, pixels.
+
+    Returns:
+        The smallest even length, of factors 2, 3, 5 and 7, that is at least their sum. The Fourier
+        transform is fast on such lengths.
     """
+    smooth_numbers = (
+        2**20 * 3**10 * 5**8 * 7**6
+    )  # any length in use with no other factor divides it
     n = size + math.ceil(reach)
-    while n // math.gcd(n, 2**20 * 3**10 * 5**8 * 7**6) > 1 or n % 2:
+    while n % 2 or smooth_numbers % n:
         n += 1
     return n
 
@@ -24,20 +34,29 @@ def padded(size: int, reach: float) -> int:
 def template(
     probe: Tensor, radius: float, kind: Literal["flat", "gaussian", "sigmoid"], trench_radii: float
 ) -> Tensor:
-    """Kernel, of the probe's shape, centred on pixel (0, 0): the probe over its sum, less a trench
-    over its own.
+    """The probe over its sum, less a trench over its own.
 
-    Trenches, with r from the probe's centre and R = `radius` in pixels, T = `trench_radii` R:
-    "flat" has none; "gaussian" exp(-r^2 / (2 R^2)) inside T; "sigmoid" an annulus from R to T with
-    edges of logistic shape, 1 / (1 + exp(-(r - R) / s)) less the same at T, s = R / 10. (Savitzky
-    et al., Microsc. Microanal. 27, 712 (2021).)
+    With r the distance from the centre of the probe, R the radius and T = `trench_radii` R, the
+    trench is: for "flat" none; for "gaussian" exp(-r^2 / (2 R^2)) inside T; for "sigmoid" an
+    annulus from R to T with logistic edges, 1 / (1 + exp(-(r - R) / s)) less the same at T, with
+    s = R / 10 (Savitzky et al., Microsc. Microanal. 27, 712 (2021)).
+
+    Args:
+        probe: vacuum probe (Qy, Qx), in any unit.
+        radius: of a disk, pixels.
+        kind: of the trench.
+        trench_radii: outer radius of the trench over that of a disk.
+
+    Returns:
+        Kernel (Qy, Qx), centred on pixel (0, 0) and periodic.
     """
     height, width = probe.shape
     y, x = torch.meshgrid(
         torch.arange(height).to(probe), torch.arange(width).to(probe), indexing="ij"
     )
     bright = torch.where(probe > 0.1 * probe.max(), probe, 0)
-    cx, cy = float((bright * x).sum() / bright.sum()), float((bright * y).sum() / bright.sum())
+    cx = float((bright * x).sum() / bright.sum())
+    cy = float((bright * y).sum() / bright.sum())
     r = ((x - cx) ** 2 + (y - cy) ** 2).sqrt()
     outer = trench_radii * radius
     kernel = probe / probe.sum()
@@ -73,44 +92,43 @@ def shift(image: Tensor, dx: float, dy: float) -> Tensor:
 
 def _frequencies(image: Tensor) -> tuple[Tensor, Tensor]:
     """Frequencies of rfft2 in cycles per pixel: along y (Qy, 1) and along x (1, Qx // 2 + 1)."""
-    return torch.fft.fftfreq(image.shape[0]).to(image)[:, None], torch.fft.rfftfreq(
-        image.shape[1]
-    ).to(image)[None]
+    fy = torch.fft.fftfreq(image.shape[0]).to(image)[:, None]
+    fx = torch.fft.rfftfreq(image.shape[1]).to(image)[None]
+    return fy, fx
 
 
-def spectrum(patterns: Tensor, n: int) -> Tensor:
+def padded_spectrum(patterns: Tensor, n: int) -> Tensor:
     """rfft2 (B, n, n // 2 + 1) of patterns (B, Qy, Qx) on n x n pixels; the added pixels hold the
     mean of the pattern's border.
     """
-    border = torch.cat(
-        [
-            patterns[:, :2].flatten(1),
-            patterns[:, -2:].flatten(1),
-            patterns[..., :2].flatten(1),
-            patterns[..., -2:].flatten(1),
-        ],
-        1,
-    )
-    found: Tensor = torch.fft.rfft2(patterns - border.mean(1)[:, None, None], s=(n, n))
-    return found
+    top, bottom = patterns[:, :2].flatten(1), patterns[:, -2:].flatten(1)
+    left, right = patterns[..., :2].flatten(1), patterns[..., -2:].flatten(1)
+    border = torch.cat([top, bottom, left, right], 1)
+    spectrum: Tensor = torch.fft.rfft2(patterns - border.mean(1)[:, None, None], s=(n, n))
+    return spectrum
 
 
 def correlate(patterns: Tensor, kernel: Tensor, power: float, shape: tuple[int, ...]) -> Tensor:
-    """Correlation (B, Qy, Qx), cut to `shape`, of patterns with a kernel, from their spectra; entry
-    q is for the kernel moved to pixel q.
+    """Correlation of patterns with a kernel, from their spectra.
 
-    The product of spectra P enters as P |P|^(power - 1): power 1 is cross-correlation, 0 phase
-    correlation, between them hybrid.
+    The product of spectra P enters as P |P|^(power - 1).
+
+    Args:
+        patterns: spectra (B, n, n // 2 + 1), from `padded_spectrum`.
+        kernel: spectrum (n, n // 2 + 1).
+        power: 1 is cross-correlation, 0 phase correlation, and between them hybrid.
+        shape: (..., Qy, Qx), to which the maps are cut.
+
+    Returns:
+        Maps (B, Qy, Qx); the value at q is for the kernel moved to pixel q.
     """
     product = patterns * kernel.conj()
     if power < 1:
         magnitude = product.abs()
-        floor = 1e-6 * magnitude.amax(
-            (-1, -2), keepdim=True
-        )  # frequencies that the kernel lacks hold rounding errors alone
-        product = torch.where(
-            magnitude > floor, product * magnitude.clamp_min(1e-30) ** (power - 1), 0
-        )
+        # Frequencies that the kernel lacks hold rounding errors alone.
+        floor = 1e-6 * magnitude.amax((-1, -2), keepdim=True)
+        whitened = product * magnitude.clamp_min(1e-30) ** (power - 1)
+        product = torch.where(magnitude > floor, whitened, 0)
     n = patterns.shape[-2]
-    found: Tensor = torch.fft.irfft2(product, s=(n, n))
-    return found[:, : shape[-2], : shape[-1]]
+    maps: Tensor = torch.fft.irfft2(product, s=(n, n))
+    return maps[:, : shape[-2], : shape[-1]]

@@ -5,7 +5,7 @@ The procedure of py4DSTEM (Savitzky et al., Microsc. Microanal. 27, 712 (2021)),
 and one inverse FFT a pattern, and small windows round the predicted sites from then on.
 
 A pattern without an answer (NaN) is one whose evidence for any lattice stays below 20 to 1
-(`sites.EVIDENCE`), or whose peaks do not determine a lattice within 12 % of where it was first
+(`sites.MIN_EVIDENCE`), or whose peaks do not determine a lattice within 12 % of where it was first
 seen.
 """
 
@@ -19,7 +19,7 @@ from torch import Tensor
 from ccstae.io.counts import Counts
 from ccstae.methods.base import Answer
 from ccstae.methods.shared import lattice_fit, peaks, windows
-from ccstae.methods.shared.background import EDGE_PX, without_beam
+from ccstae.methods.shared.between_disks import EDGE_PX, without_beam
 from ccstae.methods.shared.lattice_fit import LatticeFit
 from ccstae.methods.shared.sites import Located, SiteFinder, nodes, one_hot_rings, strain, track
 from ccstae.methods.template import kernels
@@ -61,7 +61,7 @@ class Matcher:
     def correlate(self, patterns: Tensor) -> Tensor:
         """Correlation maps of patterns, both (B, Qy, Qx)."""
         return kernels.correlate(
-            kernels.spectrum(patterns, self.n),
+            kernels.padded_spectrum(patterns, self.n),
             self.spectrum,
             self.settings.correlation_power,
             patterns.shape,
@@ -83,7 +83,7 @@ class Matcher:
                 settings.subpixel,
                 settings.upsample,
             )
-        found, lost = LatticeFit(rough.centre.double(), rough.G.double()), ~rough.found
+        found, lost = LatticeFit(rough.centre.double(), rough.G.double()), ~rough.has_lattice
         reach = settings.search_px
         for _ in range(settings.iterations):
             at = found.positions(self.hk)
