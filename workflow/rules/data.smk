@@ -3,8 +3,8 @@ rule simulate:
     input:
         sources=stages.sources(RUN, "simulate"),
     output:
-        scene="<results>/scenes/{scene}.h5",
-        exact=disposable("<results>/scenes/{scene}/exact.h5"),
+        scene=f"<results>/{layout.SCENE}",
+        exact=disposable(f"<results>/{layout.EXACT}"),
     log:
         "<logs>/simulate/{scene}.log",
     benchmark:
@@ -23,4 +23,58 @@ rule simulate:
         "simulate {wildcards.scene}"
     shell:
         "ccstae --threads {threads} --log {log:q} simulate - {wildcards.scene:q}"
-        " --device {resources.device} --out {output.scene:q} --exact {output.exact:q} <<< {params.config:q}"
+        " --device {resources.device} --out {output.scene:q} --exact {output.exact:q}"
+        " <<< {params.config:q}"
+
+
+# Truth of a scene, with the bound of every noise level.
+rule truth:
+    input:
+        scene=f"<results>/{layout.SCENE}",
+        exact=f"<results>/{layout.EXACT}",
+        sources=stages.sources(RUN, "truth"),
+    output:
+        truth=f"<results>/{layout.TRUTH}",
+    log:
+        "<logs>/truth/{scene}.log",
+    benchmark:
+        "<benchmarks>/truth/{scene}.tsv"
+    conda:
+        "../../envs/ccstae.yaml"
+    threads: workflow.cores
+    resources:
+        mem_mb=4000,
+    params:
+        config=settings("truth", "scene"),
+    message:
+        "truth of {wildcards.scene}"
+    shell:
+        "ccstae --threads {threads} --log {log:q} truth - {wildcards.scene:q}"
+        " --scene {input.scene:q} --exact {input.exact:q} --out {output.truth:q}"
+        " <<< {params.config:q}"
+
+
+# Noisy counts of a scene.
+rule noise:
+    input:
+        scene=f"<results>/{layout.SCENE}",
+        sources=stages.sources(RUN, "noise"),
+    output:
+        counts=disposable(f"<results>/{layout.COUNTS}"),
+    log:
+        "<logs>/noise/{scene}/{level}.{seed}.log",
+    benchmark:
+        "<benchmarks>/noise/{scene}/{level}.{seed}.tsv"
+    conda:
+        "../../envs/ccstae.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+    params:
+        config=settings("noise", "scene", "level", "seed"),
+    message:
+        "draw {wildcards.scene} at {wildcards.level}, seed {wildcards.seed}"
+    shell:
+        "ccstae --threads {threads} --log {log:q} noise - {wildcards.scene:q} {wildcards.level:q}"
+        " {wildcards.seed:q} --scene {input.scene:q} --out {output.counts:q}"
+        " <<< {params.config:q}"
