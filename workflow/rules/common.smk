@@ -1,4 +1,6 @@
 # The checked config, and what the jobs of each stage depend on.
+import atexit
+import signal
 import sys
 from pathlib import Path
 
@@ -36,6 +38,20 @@ try:
 except InputError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(2)
+
+
+def say_interrupted():
+    print("interrupted: the same command again goes on from what is finished", file=sys.stderr)
+
+
+def interrupt(signum, frame):
+    """Ctrl-C, which jobs report as their own failure: the last line says what it was."""
+    atexit.unregister(say_interrupted)  # pressed twice
+    atexit.register(say_interrupted)
+    signal.default_int_handler(signum, frame)
+
+
+signal.signal(signal.SIGINT, interrupt)
 
 CONFIG_LINE = stages.one_line(RUN)
 LEVELS = {level.name: level for level in RUN.levels}
