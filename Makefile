@@ -1,10 +1,10 @@
-# `make` sets up and runs the main job; `make test` sets up and runs every check. `make help` tells the rest.
+# `make` sets up and runs the main job; `make test` sets up and runs every check. `make help` tells
+# the rest.
 CONFIG ?= config/default.yaml
 CORES ?= all
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
-INSTALL := $(VENV)/bin/python -m pip install --quiet
 SHELL := /bin/bash
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # A machine's own Python settings must not leak into the environment.
@@ -21,10 +21,11 @@ run: setup ## run $(CONFIG), then say where the report is and what it found
 setup: $(READY) ## make .venv with the pinned packages
 
 $(READY): envs/ccstae.lock envs/cuda.lock envs/install.py pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "error: Python %d.%d; expected 3.11 or newer: make PYTHON=python3.x" % sys.version_info[:2])'
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("error: Python %d.%d;" \
+		" expected 3.11 or newer: make PYTHON=python3.x" % sys.version_info[:2])'
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python envs/install.py envs/ccstae.lock
-	$(INSTALL) --no-deps --no-build-isolation --editable .
+	$(VENV)/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	$(VENV)/bin/python -m pip check --quiet
 	@touch $@
 
@@ -51,13 +52,15 @@ unit: setup ## the tests of the package and of the workflow
 dry: setup ## plan a run of every config
 	@for config in config/*.yaml; do \
 		echo "dry run: $$config"; \
-		snakemake --cores 2 --dry-run --configfile "$$config" > $(VENV)/dry-run.log 2>&1 || { cat $(VENV)/dry-run.log; exit 1; }; \
+		snakemake --cores 2 --dry-run --configfile "$$config" > $(VENV)/dry-run.log 2>&1 || \
+			{ cat $(VENV)/dry-run.log; exit 1; }; \
 	done
 
 ci: setup ## config/ci.yaml from nothing to its report, then again: the second run must find nothing to do; then the gate
 	rm -rf results/ci
 	$(MAKE) run CONFIG=config/ci.yaml
-	@snakemake --cores "$(CORES)" --configfile config/ci.yaml > $(VENV)/again.log 2>&1; cat $(VENV)/again.log; \
+	@snakemake --cores "$(CORES)" --configfile config/ci.yaml > $(VENV)/again.log 2>&1; \
+		cat $(VENV)/again.log; \
 		grep --quiet "Nothing to be done" $(VENV)/again.log
 	$(MAKE) regress CONFIG=config/ci.yaml
 
@@ -90,16 +93,20 @@ ablation: setup ## config/ablation.yaml: ccstae with each of its parts left out 
 	$(MAKE) run CONFIG=config/ablation.yaml
 
 audit: setup ## known vulnerabilities of the pinned packages
-	@test -x $(VENV)/audit/bin/pip-audit || { $(PYTHON) -m venv $(VENV)/audit && $(VENV)/audit/bin/python -m pip install --quiet pip-audit==2.10.1; }
+	@test -x $(VENV)/audit/bin/pip-audit || { $(PYTHON) -m venv $(VENV)/audit && \
+		$(VENV)/audit/bin/python -m pip install --quiet --quiet pip-audit==2.10.1; }
 	@for lock in envs/ccstae.lock envs/cuda.lock; do \
-		$(VENV)/audit/bin/pip-audit --strict --require-hashes --disable-pip --progress-spinner off --requirement $$lock || { \
-		echo "error: $$lock: not shown to be without known vulnerabilities; either one is listed above (then: make lock)," \
-			"or the advisories of pypi.org could not be asked" >&2; exit 1; }; \
+		$(VENV)/audit/bin/pip-audit --strict --require-hashes --disable-pip \
+			--progress-spinner off --requirement $$lock || { \
+		echo "error: $$lock: not shown to be without known vulnerabilities; either one is listed" \
+			"above (then: make lock), or the package index could not be asked for its" \
+			"advisories" >&2; exit 1; }; \
 	done
 
 lock: export PATH := $(CURDIR)/$(VENV)/lock/bin:$(PATH)
 lock: setup ## pin the newest packages that fit pyproject.toml, with their hashes, and those of the peers
-	@test -x $(VENV)/lock/bin/uv || { python -m venv $(VENV)/lock && $(VENV)/lock/bin/python -m pip install --quiet uv==0.13.9; }
+	@test -x $(VENV)/lock/bin/uv || { python -m venv $(VENV)/lock && \
+		$(VENV)/lock/bin/python -m pip install --quiet --quiet uv==0.13.9; }
 	python envs/lock.py
 
 clean: ## remove the environment, caches and results
@@ -107,5 +114,6 @@ clean: ## remove the environment, caches and results
 	find results -mindepth 1 ! -name README.md -delete
 
 help: ## this list
-	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | while IFS=$$'\t' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | \
+		while IFS=$$'\t' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
 	@echo '  CONFIG=config/default.yaml CORES=all PYTHON=python3 are settings: make CONFIG=config/ci.yaml'

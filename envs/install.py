@@ -17,6 +17,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+# Errors alone. pip's settings on a machine may name folders of packages that are not there, and pip
+# warns of each anew for every package.
+QUIETLY = ("--quiet", "--quiet")
 CUDA_LOCK = Path(__file__).with_name("cuda.lock")
 
 
@@ -33,13 +36,13 @@ def pip(*words: str) -> str:
 
 
 def install(lock: Path, *words: str) -> None:
-    pip("install", "--quiet", "--require-hashes", "--no-deps", *words, "--requirement", str(lock))
+    pip("install", *QUIETLY, "--require-hashes", "--no-deps", *words, "--requirement", str(lock))
 
 
 def install_torch(entry: str) -> None:
     """The machine's build of torch, from its `entry` in a lock."""
     with tempfile.TemporaryDirectory(prefix="torch-") as folder:
-        pip("download", "--quiet", "--no-deps", "--dest", folder, entry.split()[0])
+        pip("download", *QUIETLY, "--no-deps", "--dest", folder, entry.split()[0])
         lock = Path(folder) / "lock"
         lock.write_text(entry)
         install(lock, "--no-index", "--find-links", folder)

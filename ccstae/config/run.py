@@ -5,6 +5,7 @@ bad one.
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -157,6 +158,22 @@ def read(config: str) -> Config:
             f"config on standard input: is not text: {error.reason}; expected YAML"
         ) from None
     return parse(read_yaml(text, "config on standard input"), "config on standard input")
+
+
+def from_snakemake(configfiles: Sequence[Path | str], overrides: Mapping[str, Any]) -> Config:
+    """The config of a workflow run: its files, each over the one before, and over them all what
+    `snakemake --config` says. InputError as `load` raises it.
+    """
+    data: dict[str, Any] = {}
+    for path in configfiles:
+        data = _updated(data, read_yaml(Path(path).read_text(), str(path)))
+    return parse(_updated(data, overrides), ", ".join(map(str, configfiles)))
+
+
+def _updated(data: Any, over: Any) -> Any:
+    if not (isinstance(data, Mapping) and isinstance(over, Mapping)):
+        return over
+    return {**data, **{key: _updated(data.get(key), value) for key, value in over.items()}}
 
 
 def parse(data: Any, where: str = "config") -> Config:

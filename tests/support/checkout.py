@@ -115,10 +115,10 @@ def finished(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]
 def copy(to: Path, program: str = STAND_IN) -> Checkout:
     """Copy the project to a new folder and put `ccstae` beside it, or what stands in for it."""
     for part in PARTS:
-        if (ROOT / part).is_dir():
+        if (ROOT / part).is_dir() and not (ROOT / part).is_symlink():
             shutil.copytree(ROOT / part, to / part, ignore=shutil.ignore_patterns("__pycache__"))
         else:
-            shutil.copy2(ROOT / part, to / part)
+            shutil.copy2(ROOT / part, to / part, follow_symlinks=False)
     script = to / "bin" / "ccstae"
     script.parent.mkdir()
     script.write_text(program)

@@ -77,6 +77,21 @@ def test_after_a_kill_the_next_run_finishes_by_itself(checkout: Checkout) -> Non
     assert checkout.plan(*RUN) == {}
 
 
+def test_an_interrupted_run_says_so_and_the_next_goes_on(checkout: Checkout) -> None:
+    slow(checkout)
+    process = started(checkout)
+    os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does
+    _, stderr = process.communicate()
+    assert process.returncode != 0
+    last = "interrupted: the same command again goes on from what is finished"
+    assert stderr.count(last) == 1
+    assert stderr.splitlines()[-1] == last
+    fast(checkout)
+    done = checkout.snakemake(*RUN)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (checkout.path / "results/small/report.html").exists()
+
+
 def test_a_second_run_at_once_is_told_so_in_one_line(checkout: Checkout) -> None:
     slow(checkout)
     process = started(checkout)

@@ -23,6 +23,7 @@ SEEDS = 3  # of config/ci.yaml
 DATA_SETS = 3 * SEEDS  # its levels and seeds
 METHODS = 8
 ON_MODEL = 3  # of them use the model
+RULES = 14  # of the workflow, `all` aside
 
 # One worker runs them all: they share one finished run.
 pytestmark = pytest.mark.xdist_group("reruns")
@@ -128,6 +129,19 @@ def test_a_second_run_and_new_times_rerun_nothing(checkout: Checkout) -> None:
     assert checkout.plan(*CI) == {}
 
 
+def test_a_method_in_a_file_of_its_own_is_all_that_is_mapped(checkout: Checkout) -> None:
+    methods = checkout.path / "ccstae" / "methods"
+    shutil.copy(methods / "zero.py", methods / "naught.py")
+    assert checkout.plan(*CI) == {}
+    checkout.edit("config/ci.yaml", replace("  zero:", "  zero:\n  naught:"))
+    assert checkout.plan(*CI) == {"resolve": 1, "map": DATA_SETS, **SCORED}
+
+
+def test_a_map_that_is_gone_is_made_again(checkout: Checkout) -> None:
+    next(checkout.path.glob("results/ci/maps/**/com.h5")).unlink()
+    assert checkout.plan(*CI) == {"map": 1, **SCORED}
+
+
 def test_the_run_is_exactly_the_given_file(finished: Checkout) -> None:
     small: dict[str, object] = {
         "name": "small",
@@ -165,9 +179,17 @@ def test_a_tuned_method_is_tuned_on_a_field_and_seed_of_its_own(checkout: Checko
     assert checkout.plan(*CI) == {"tune": 3, "map": DATA_SETS, **SCORED}
 
 
+def test_either_snakefile_is_the_workflow(finished: Checkout) -> None:
+    done = finished.snakemake("--dry-run", "--snakefile", "workflow/Snakefile", *CI)
+    assert "Nothing to be done" in done.stdout + done.stderr
+    assert "profiles/default" in done.stderr
+
+
 def test_without_a_config_the_main_job_runs(finished: Checkout) -> None:
-    assert finished.plan() == finished.plan("--configfile", "config/default.yaml")
-    assert finished.plan()["map"] > DATA_SETS
+    plan = finished.plan()
+    assert plan == finished.plan("--configfile", "config/default.yaml")
+    assert plan == finished.plan("--snakefile", "workflow/Snakefile")
+    assert plan["map"] > DATA_SETS
 
 
 def test_counts_go_after_use_unless_kept(checkout: Checkout) -> None:
@@ -184,22 +206,58 @@ def test_counts_go_after_use_unless_kept(checkout: Checkout) -> None:
     assert not list(checkout.path.glob("results/gone/scenes/**/exact.h5"))
     assert len(list(checkout.path.glob("results/gone/maps/**/*.h5"))) == METHODS * DATA_SETS
     assert checkout.plan(*CI) == {}
+    next(checkout.path.glob("results/gone/maps/**/com.h5")).unlink()
+    assert checkout.plan(*CI) == {"noise": 1, "map": METHODS, **SCORED}  # the counts are new
 
 
 def test_every_job_has_a_log_and_a_benchmark(finished: Checkout) -> None:
     jobs = 1 + 1 + 1 + DATA_SETS + METHODS * DATA_SETS + 5
     assert len(list(finished.path.glob("results/ci/benchmarks/**/*.tsv"))) == jobs
-    rules = [path.read_text() for path in (ROOT / "workflow" / "rules").glob("*.smk")]
-    made = [text for text in rules if re.search(r"^rule ", text, re.MULTILINE)]
-    assert all("log:" in text and "benchmark:" in text for text in made)
+    rules = [
+        rule
+        for path in (ROOT / "workflow" / "rules").glob("*.smk")
+        for rule in re.split(r"^rule ", path.read_text(), flags=re.MULTILINE)[1:]
+    ]
+    assert len(rules) == RULES
+    for directive in ("log", "benchmark", "conda", "threads", "resources", "message"):
+        assert all(f"    {directive}:" in rule for rule in rules), directive
+
+
+def refusal(checkout: Checkout, *words: str) -> str:
+    """The one line that a plan ends with, by exit code 2."""
+    done = checkout.snakemake("--dry-run", *CI, *words)
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert done.returncode == 2
+    assert len(errors) == 1
+    assert "Traceback" not in done.stderr
+    return errors[0]
 
 
 def test_a_bad_config_ends_with_one_line_and_code_2(checkout: Checkout) -> None:
     checkout.edit("config/ci.yaml", replace("energy_keV", "energie_keV"))
-    done = checkout.snakemake("--dry-run", *CI)
-    errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
-    assert done.returncode == 2
-    assert len(errors) == 1
-    assert "config/ci.yaml" in errors[0]
-    assert "energy_keV" in errors[0]
-    assert "Traceback" not in done.stderr
+    error = refusal(checkout)
+    assert "config/ci.yaml" in error
+    assert "energy_keV" in error
+
+
+def test_a_key_given_twice_is_refused(checkout: Checkout) -> None:
+    """Snakemake's own reader takes the last."""
+    checkout.edit("config/ci.yaml", replace("  zero:", "  zero:\n  zero:"))
+    error = refusal(checkout)
+    assert "config/ci.yaml" in error
+    assert "'zero' is given twice" in error
+
+
+def test_the_command_line_wins_over_the_config(finished: Checkout) -> None:
+    plan = finished.plan(*CI, "--config", "name=other", "seeds={test: [7]}")
+    assert plan["map"] == METHODS * DATA_SETS // SEEDS
+    assert "seeds" in refusal(finished, "--config", "seeds={test: []}")
+
+
+def test_without_the_package_one_line_says_what_to_install(checkout: Checkout) -> None:
+    lacking = "No module named 'pydantic'"
+    checkout.edit("ccstae/__init__.py", lambda text: f'raise ImportError("{lacking}")')
+    for words in ((), ("--lint",)):
+        error = refusal(checkout, *words)
+        assert lacking in error
+        assert "pip install" in error

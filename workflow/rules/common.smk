@@ -1,36 +1,66 @@
 # The checked config, and what the jobs of each stage depend on.
+import atexit
+import signal
 import sys
 from pathlib import Path
 
-from ccstae.config.base import ID_PATTERN
-import ccstae.config.run
-from ccstae.errors import InputError
-from ccstae.machine import device
-from ccstae.methods import external
-from ccstae.pipeline import stages
-from ccstae.pipeline.claim import claim
-
 try:
-    RUN = ccstae.config.run.parse(config, ", ".join(str(path) for path in workflow.configfiles))
+    import ccstae.config.run
+    from ccstae.config.base import ID_PATTERN
+    from ccstae.errors import InputError
+    from ccstae.io import layout
+    from ccstae.machine import device
+    from ccstae.methods import external
+    from ccstae.pipeline import stages
+    from ccstae.pipeline.claim import claim
+except ImportError as error:
+    print(
+        f"error: {error}; expected the package ccstae beside Snakemake: run `make setup`, or"
+        " `pip install .` at the root of the checkout",
+        file=sys.stderr,
+    )
+    sys.exit(2)
+
+# The package reads the config: Snakemake would take the last of a key that is given twice.
+try:
+    RUN = ccstae.config.run.from_snakemake(
+        workflow.configfiles or [Path(workflow.current_basedir).parents[1] / "config/default.yaml"],
+        workflow.config_settings.config,
+    )
     SCORED = RUN.scored
+    RUN_DIR = Path("results", RUN.name)
     if (
         workflow.is_main_process
         and not workflow.output_settings.dryrun
         and "--lint" not in sys.argv
     ):
-        CLAIM = claim(Path("results", RUN.name))  # held until Snakemake ends
+        CLAIM = claim(RUN_DIR)  # held until Snakemake ends
 except InputError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(2)
+
+
+def say_interrupted():
+    print("interrupted: the same command again goes on from what is finished", file=sys.stderr)
+
+
+def interrupt(signum, frame):
+    """Ctrl-C, which jobs report as their own failure: the last line says what it was."""
+    atexit.unregister(say_interrupted)  # pressed twice
+    atexit.register(say_interrupted)
+    signal.default_int_handler(signum, frame)
+
+
+signal.signal(signal.SIGINT, interrupt)
 
 CONFIG_LINE = stages.one_line(RUN)
 LEVELS = {level.name: level for level in RUN.levels}
 
 
 pathvars:
-    results=f"results/{RUN.name}",
-    logs=f"results/{RUN.name}/logs",
-    benchmarks=f"results/{RUN.name}/benchmarks",
+    results=str(RUN_DIR),
+    logs=str(RUN_DIR / layout.LOGS),
+    benchmarks=str(RUN_DIR / layout.BENCHMARKS),
 
 
 wildcard_constraints:
@@ -52,14 +82,19 @@ def settings(stage, *names):
     return narrowed
 
 
-def folder(wildcards, output):
-    """The params function of a stage that sees the whole run."""
-    return str(Path(output[0]).parent)
+def folder(wildcards):
+    """The params function of a stage that finds its inputs by the layout of the run."""
+    return str(RUN_DIR)
 
 
 def disposable(path):
     """A large product that only later jobs need: it goes after them, unless the config keeps it."""
     return path if RUN.keep_counts else temp(path)
+
+
+def tuned(wildcards):
+    """What a search chose for a method at a noise level, where its settings are searched."""
+    return f"<results>/{layout.TUNED}" if RUN.methods[wildcards.method].tune else []
 
 
 def environment(wildcards):
@@ -70,20 +105,20 @@ def environment(wildcards):
 
 def throughput():
     """Speeds, where the config asks for them."""
-    return ["<results>/throughput.csv"] if RUN.throughput else []
-
-
-def truths():
-    return expand("<results>/scenes/{scene}.truth.h5", scene=SCORED)
+    return [f"<results>/{layout.THROUGHPUT}"] if RUN.throughput else []
 
 
 def scenes():
-    return expand("<results>/scenes/{scene}.h5", scene=SCORED)
+    return expand(f"<results>/{layout.SCENE}", scene=SCORED)
+
+
+def truths():
+    return expand(f"<results>/{layout.TRUTH}", scene=SCORED)
 
 
 def maps():
     return expand(
-        "<results>/maps/{scene}/{level}.{seed}/{method}.h5",
+        f"<results>/{layout.MAP}",
         scene=SCORED,
         level=LEVELS,
         seed=RUN.seeds.test,

@@ -1,7 +1,7 @@
 # The gate. No part of a run: it is asked for by name, and compares anew every time.
 rule regress:
     input:
-        metrics="<results>/metrics.csv",
+        metrics=f"<results>/{layout.METRICS}",
         baseline=f"tests/baselines/{RUN.name}.yaml",
         sources=stages.sources(RUN, "regress"),
     log:
@@ -14,9 +14,10 @@ rule regress:
     resources:
         mem_mb=1000,
     params:
-        run=lambda wildcards, input: str(Path(input.metrics).parent),
+        run=folder,
     message:
         "hold the scores against the baseline"
     shell:
-        "ccstae --threads {threads} --log {log:q} regress --metrics {input.metrics:q} --baseline {input.baseline:q}"
-        " --markdown {params.run:q}/regress.md --json {params.run:q}/regress.json"
+        "ccstae --threads {threads} --log {log:q} regress --metrics {input.metrics:q}"
+        " --baseline {input.baseline:q} --markdown {params.run:q}/regress.md"
+        " --json {params.run:q}/regress.json"

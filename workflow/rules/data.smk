@@ -1,0 +1,80 @@
+# Clean patterns of a scene.
+rule simulate:
+    input:
+        sources=stages.sources(RUN, "simulate"),
+    output:
+        scene=f"<results>/{layout.SCENE}",
+        exact=disposable(f"<results>/{layout.EXACT}"),
+    log:
+        "<logs>/simulate/{scene}.log",
+    benchmark:
+        "<benchmarks>/simulate/{scene}.tsv"
+    conda:
+        "../../envs/ccstae.yaml"
+    threads: workflow.cores
+    resources:
+        mem_mb=3000,
+        gpu=device.slots(RUN.device),
+        # no param: patterns are the same within 1e-5, so that another device reruns nothing
+        device=RUN.device,
+    params:
+        config=settings("simulate", "scene"),
+    message:
+        "simulate {wildcards.scene}"
+    shell:
+        "ccstae --threads {threads} --log {log:q} simulate - {wildcards.scene:q}"
+        " --device {resources.device} --out {output.scene:q} --exact {output.exact:q}"
+        " <<< {params.config:q}"
+
+
+# Truth of a scene, with the bound of every noise level.
+rule truth:
+    input:
+        scene=f"<results>/{layout.SCENE}",
+        exact=f"<results>/{layout.EXACT}",
+        sources=stages.sources(RUN, "truth"),
+    output:
+        truth=f"<results>/{layout.TRUTH}",
+    log:
+        "<logs>/truth/{scene}.log",
+    benchmark:
+        "<benchmarks>/truth/{scene}.tsv"
+    conda:
+        "../../envs/ccstae.yaml"
+    threads: workflow.cores
+    resources:
+        mem_mb=4000,
+    params:
+        config=settings("truth", "scene"),
+    message:
+        "truth of {wildcards.scene}"
+    shell:
+        "ccstae --threads {threads} --log {log:q} truth - {wildcards.scene:q}"
+        " --scene {input.scene:q} --exact {input.exact:q} --out {output.truth:q}"
+        " <<< {params.config:q}"
+
+
+# Noisy counts of a scene.
+rule noise:
+    input:
+        scene=f"<results>/{layout.SCENE}",
+        sources=stages.sources(RUN, "noise"),
+    output:
+        counts=disposable(f"<results>/{layout.COUNTS}"),
+    log:
+        "<logs>/noise/{scene}/{level}.{seed}.log",
+    benchmark:
+        "<benchmarks>/noise/{scene}/{level}.{seed}.tsv"
+    conda:
+        "../../envs/ccstae.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+    params:
+        config=settings("noise", "scene", "level", "seed"),
+    message:
+        "draw {wildcards.scene} at {wildcards.level}, seed {wildcards.seed}"
+    shell:
+        "ccstae --threads {threads} --log {log:q} noise - {wildcards.scene:q} {wildcards.level:q}"
+        " {wildcards.seed:q} --scene {input.scene:q} --out {output.counts:q}"
+        " <<< {params.config:q}"

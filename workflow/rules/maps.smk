@@ -1,0 +1,121 @@
+# The Python environment of a program from outside: that of conda where Snakemake makes one, else a
+# virtual environment from the lock. Never fails: one that cannot be made says why, and its method's
+# row does. `make peers` tries again.
+rule environment:
+    input:
+        lock="envs/{environment}.lock",
+        script="peers/environment.py",
+    output:
+        interpreter=".environments/{environment}.python",
+    log:
+        "<logs>/environment/{environment}.log",
+    benchmark:
+        "<benchmarks>/environment/{environment}.tsv"
+    conda:
+        "../../envs/{environment}.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+    message:
+        "make the environment {wildcards.environment}"
+    shell:
+        "python {input.script:q} {input.lock:q} {output.interpreter:q} > {log:q} 2>&1"
+
+
+# The best settings of a method at a noise level, searched on scenes and seeds that are never
+# scored.
+rule tune:
+    input:
+        counts=expand(
+            f"<results>/{layout.COUNTS}",
+            scene=RUN.tuning,
+            seed=RUN.seeds.tune,
+            allow_missing=True,
+        ),
+        truths=expand(f"<results>/{layout.TRUTH}", scene=RUN.tuning),
+        environment=environment,
+        sources=lambda wildcards: stages.sources(RUN, "tune", wildcards.method),
+    output:
+        tuned=f"<results>/{layout.TUNED}",
+    log:
+        "<logs>/tune/{method}/{level}.log",
+    benchmark:
+        "<benchmarks>/tune/{method}/{level}.tsv"
+    conda:
+        "../../envs/ccstae.yaml"
+    threads: 1
+    resources:
+        mem_mb=6000,
+        gpu=device.slots(RUN.device),
+    params:
+        run=folder,
+        config=settings("tune", "level", "method"),
+    message:
+        "tune {wildcards.method} at {wildcards.level}"
+    shell:
+        "ccstae --threads {threads} --log {log:q} tune - {wildcards.method:q} {wildcards.level:q}"
+        " --run {params.run:q} --out {output.tuned:q} <<< {params.config:q}"
+
+
+# A method's strain map, on one core: maps of other levels run beside it, and no method gains much
+# from a second thread.
+rule map:
+    input:
+        counts=f"<results>/{layout.COUNTS}",
+        tuned=tuned,
+        environment=environment,
+        sources=lambda wildcards: stages.sources(RUN, "map", wildcards.method),
+    output:
+        strain=f"<results>/{layout.MAP}",
+    log:
+        "<logs>/map/{scene}/{level}.{seed}/{method}.log",
+    benchmark:
+        "<benchmarks>/map/{scene}/{level}.{seed}/{method}.tsv"
+    conda:
+        "../../envs/ccstae.yaml"
+    threads: 1
+    resources:
+        mem_mb=6000,
+        gpu=device.slots(RUN.device),
+    params:
+        tuned=lambda wildcards, input: ["--tuned", str(input.tuned)] if input.tuned else [],
+        config=settings("map", "scene", "level", "seed", "method"),
+    message:
+        "map {wildcards.scene} at {wildcards.level}, seed {wildcards.seed}, with {wildcards.method}"
+    shell:
+        "ccstae --threads {threads} --log {log:q} map - {wildcards.method:q}"
+        " --counts {input.counts:q} {params.tuned:q} --out {output.strain:q} <<< {params.config:q}"
+
+
+# Speed of every method on the counts of one level, with the machine to itself. Part of a run whose
+# config asks for it.
+rule throughput:
+    input:
+        counts=expand(
+            f"<results>/{layout.COUNTS}",
+            scene=next(iter(SCORED)),
+            level=RUN.throughput,
+            seed=RUN.seeds.test[0],
+        ),
+        metrics=f"<results>/{layout.METRICS}",
+        sources=stages.sources(RUN, "throughput"),
+    output:
+        throughput=f"<results>/{layout.THROUGHPUT}",
+    log:
+        "<logs>/throughput.log",
+    benchmark:
+        "<benchmarks>/throughput.tsv"
+    conda:
+        "../../envs/ccstae.yaml"
+    threads: workflow.cores
+    resources:
+        mem_mb=6000,
+        gpu=device.slots(RUN.device),
+    params:
+        run=folder,
+        config=settings("throughput"),
+    message:
+        "time every method"
+    shell:
+        "ccstae --log {log:q} throughput - --run {params.run:q} --cores {threads}"
+        " --out {output.throughput:q} <<< {params.config:q}"
