@@ -265,13 +265,19 @@ def summary(config: ConfigPath) -> None:
 
 
 @app.command("check-map")
-def check_map(file: Path) -> None:
-    """Say whether a map file fits the contract, and what is wrong if it does not."""
+def check_map(
+    file: Path,
+    counts: Annotated[
+        Path | None, typer.Option(help="The counts file: the map must have the shape of its scan.")
+    ] = None,
+) -> None:
+    """Say whether a map file is one that a run can score, and what is wrong if it is not."""
     import numpy as np
 
+    from ccstae.io.counts import scan_shape
     from ccstae.io.maps import read_map
 
-    answer = read_map(file, complete=False)
+    answer = read_map(file, None if counts is None else scan_shape(counts), complete=False)
     rows, columns = answer.F.shape[:2]
     failed = int(np.isnan(answer.F).any((-1, -2)).sum())
     extra = [
