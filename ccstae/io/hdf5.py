@@ -103,7 +103,8 @@ def dataset(
         raise InputError(f"{where} keeps its data in another file; expected it in this one")
     if found.ndim != rank or found.dtype.kind not in kinds:
         raise InputError(
-            f"{where} is {found.dtype} of shape {found.shape}; expected {form}, dtype kind {kinds!r}"
+            f"{where} is {found.dtype} of shape {found.shape}; expected {form}, dtype kind "
+            f"{kinds!r}"
         )
     if shape is not None and any(
         isinstance(expected, int) and side != expected

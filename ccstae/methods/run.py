@@ -12,8 +12,6 @@ from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 
-import numpy as np
-
 import ccstae
 from ccstae.config.methods import MethodSettings
 from ccstae.config.run import Config
