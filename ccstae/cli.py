@@ -265,13 +265,19 @@ def summary(config: ConfigPath) -> None:
 
 
 @app.command("check-map")
-def check_map(file: Path) -> None:
-    """Say whether a map file fits the contract, and what is wrong if it does not."""
+def check_map(
+    file: Path,
+    counts: Annotated[
+        Path | None, typer.Option(help="The counts file: the map must have the shape of its scan.")
+    ] = None,
+) -> None:
+    """Say whether a map file is one that a run can score, and what is wrong if it is not."""
     import numpy as np
 
+    from ccstae.io.counts import scan_shape
     from ccstae.io.maps import read_map
 
-    answer = read_map(file, complete=False)
+    answer = read_map(file, None if counts is None else scan_shape(counts), complete=False)
     rows, columns = answer.F.shape[:2]
     failed = int(np.isnan(answer.F).any((-1, -2)).sum())
     extra = [
@@ -281,6 +287,61 @@ def check_map(file: Path) -> None:
         f"{file}: good: {rows} x {columns} positions, {failed} without an answer; also holds: "
         f"{', '.join(extra) or 'nothing else'}"
     )
+
+
+@app.command("check-method")
+def check_method(
+    method: Annotated[
+        str,
+        typer.Argument(
+            help="A method of this package, or the command of a program, as after `command:`."
+        ),
+    ],
+    settings: Annotated[str, typer.Option(metavar="JSON", help="Settings of the method.")] = "{}",
+    tolerance: Annotated[
+        float | None,
+        typer.Option(min=0, help="Largest error of a strain component on clean patterns."),
+    ] = None,
+    time_limit_s: Annotated[
+        float, typer.Option(min=0, help="The longest that a program may take for one scan.")
+    ] = 600.0,
+) -> None:
+    """Hold a method against ideal patterns of known strain; exit code 1 where a check fails."""
+    from dataclasses import replace
+
+    from ccstae.config.methods import modules
+    from ccstae.evaluation import method_contract
+
+    try:
+        given = json.loads(settings)
+    except json.JSONDecodeError as error:
+        raise InputError(f"--settings: {settings!r} is not valid JSON: {error}") from None
+    if not isinstance(given, dict):
+        raise InputError(f"--settings: {settings!r} is no mapping; expected one, as in a config")
+    if method in modules():
+        map_scan = method_contract.package_method(method, given)
+    else:
+        map_scan = method_contract.program(method, given, time_limit_s)
+    allowed = method_contract.TOLERANCES.get(method, method_contract.DEFAULT_TOLERANCE)
+    if tolerance is not None:
+        allowed = replace(allowed, strain=tolerance)
+    failed = 0
+    for check in method_contract.check(map_scan, allowed):
+        print(check, flush=True)
+        failed += not check.passed
+    total = len(method_contract.FORM + method_contract.STRAIN)
+    print(f"{method}: {total - failed} of {total} checks passed")
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command("new-method")
+def new_method(name: str) -> None:
+    """Begin a method: write its module and a test that passes, in a checkout of this project."""
+    from ccstae.evaluation import new_method
+
+    for line in new_method.write(name):
+        print(line)
 
 
 @app.command()

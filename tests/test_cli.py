@@ -51,6 +51,16 @@ BAD = {
         ["tables", DEFAULT, "--metrics", "nowhere.csv", "--out", "tables"],
         ["nowhere.csv"],
     ),
+    "a method that is none": (["check-method", "templat"], ["'templat' is neither"]),
+    "settings of a method that are no JSON": (
+        ["check-method", "zero", "--settings", "{a: 1}"],
+        ["--settings", "not valid JSON"],
+    ),
+    "settings that the method does not know": (
+        ["check-method", "zero", "--settings", '{"silence": true}'],
+        ["zero: settings.silence", "did you mean 'silent'?"],
+    ),
+    "a name that no method can have": (["new-method", "a b"], ["'a b' cannot name a method"]),
     "no map": (["check-map", "nowhere.h5"], ["nowhere.h5", "expected an HDF5 file"]),
 }
 
@@ -188,3 +198,15 @@ def test_threads_are_set_before_anything_counts_them() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
     )
     assert done.stdout.strip() == "1"
+
+
+def test_check_method_says_one_line_a_check_and_ends_with_1_where_one_fails(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("check-method", "zero", monkeypatch=monkeypatch) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[:4] for line in lines[:-1]] == ["pass"] * 3 + ["FAIL"] * 5
+    assert lines[4] == "FAIL  vacuum: 0 of 12 without an answer; expected 12: there is no lattice"
+    assert lines[-1] == "zero: 3 of 8 checks passed"
+    assert run("check-method", "com", "--tolerance", "1e-5", monkeypatch=monkeypatch) == 0
+    assert capsys.readouterr().out.endswith("com: 8 of 8 checks passed\n")

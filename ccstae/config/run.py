@@ -111,7 +111,7 @@ class Config(Settings):
         entry = self.methods[id]
         if entry.command is not None:
             return None
-        return _settings(entry.method or id, entry.settings, f"methods.{id}.settings")
+        return checked_settings(entry.method or id, entry.settings, f"methods.{id}.settings")
 
     def with_settings(self, id: str, settings: dict[str, Any]) -> Config:
         """This config with other settings of one method."""
@@ -220,7 +220,7 @@ def _check_references(config: Config, where: str) -> None:
                     f"{where}: methods.{id}: {unknown('method', name, methods.modules())}, "
                     "or give a command"
                 )
-            _settings(name, entry.settings, f"{where}: methods.{id}.settings")
+            checked_settings(name, entry.settings, f"{where}: methods.{id}.settings")
         if entry.tune:
             _check_tuning(config, id, where)
 
@@ -243,13 +243,15 @@ def _check_tuning(config: Config, id: str, where: str) -> None:
     entry = config.methods[id]
     if entry.command is None:
         for name, value in ((name, value) for name, values in tried.items() for value in values):
-            _settings(
+            checked_settings(
                 entry.method or id, {**entry.settings, name: value}, f"{where}: methods.{id}.tune"
             )
 
 
-def _settings(name: str, settings: dict[str, Any], where: str) -> BaseModel:
-    """The validated settings of a method of this package; InputError on bad ones."""
+def checked_settings(name: str, settings: dict[str, Any], where: str) -> BaseModel:
+    """The settings of a method of this package, defaults filled in; InputError on bad ones, with
+    `where` in front.
+    """
     model = methods.settings(name)
     try:
         return model.model_validate(settings)

@@ -47,6 +47,13 @@ def read_counts(path: Path | str) -> Counts:
         return Counts(counts, probe, calibration, Path(path))
 
 
+def scan_shape(path: Path | str) -> tuple[int, int]:
+    """(Ry, Rx) of a counts file; InputError where it holds no counts."""
+    with hdf5.opened(path) as file:
+        rows, columns = hdf5.dataset(file, "counts", 4, "u").shape[:2]
+        return int(rows), int(columns)
+
+
 def write_counts(
     path: Path | str,
     rows: Iterable[NDArray[Any]],

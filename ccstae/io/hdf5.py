@@ -85,27 +85,32 @@ def holds(file: h5py.File, name: str) -> bool:
 
 
 def dataset(
-    file: h5py.File, name: str, rank: int, kinds: str, shape: tuple[int, ...] | None = None
+    file: h5py.File, name: str, rank: int, kinds: str, shape: tuple[int | str, ...] | None = None
 ) -> h5py.Dataset:
     """A dataset of the file itself (no link that leaves it), of the given rank, dtype kinds and,
-    where given, shape.
+    where given, shape. A side of the shape that may have any length is a name, for messages.
     """
+    sides = None if shape is None else f"({', '.join(map(str, shape))})"
+    form = f"rank {rank}" if sides is None else f"rank {rank}, shape {sides}"
     where = f"{file.filename}: /{name}"
     parts = name.split("/")
     for end in range(1, len(parts) + 1):
         holds(file, "/".join(parts[:end]))
     found = file.get(name)
     if not isinstance(found, h5py.Dataset):
-        raise InputError(f"{file.filename}: no dataset /{name}; expected one of rank {rank}")
+        raise InputError(f"{file.filename}: no dataset /{name}; expected one of {form}")
     if found.external or found.is_virtual:
         raise InputError(f"{where} keeps its data in another file; expected it in this one")
     if found.ndim != rank or found.dtype.kind not in kinds:
         raise InputError(
-            f"{where} is {found.dtype} of shape {found.shape}; expected rank {rank}, dtype kind "
+            f"{where} is {found.dtype} of shape {found.shape}; expected {form}, dtype kind "
             f"{kinds!r}"
         )
-    if shape is not None and found.shape != shape:
-        raise InputError(f"{where} has shape {found.shape}; expected {shape}")
+    if shape is not None and any(
+        isinstance(expected, int) and side != expected
+        for side, expected in zip(found.shape, shape, strict=True)
+    ):
+        raise InputError(f"{where} has shape {found.shape}; expected {sides}")
     stored = found.id.get_storage_size()
     if found.size == 0 or found.nbytes > MAX_EXPANSION * stored + 2**20:
         raise InputError(

@@ -43,16 +43,19 @@ def write_map(path: Path | str, answer: Map) -> None:
 
 
 def read_map(path: Path | str, shape: tuple[int, ...] | None = None, complete: bool = True) -> Map:
-    """Read and check a map file; `shape` is that of the scan, where it is known. A map that is not
-    `complete` may lack attributes.
+    """Read and check a map file.
+
+    Args:
+        path: the file.
+        shape: (Ry, Rx) of the scan, where it is known.
+        complete: whether the attributes must be there that a run adds to what a method gives.
+
+    Raises:
+        InputError: for a file that is none or lacks /F, and for a dataset of another shape, another
+            kind or numbers that cannot be; it says what was expected.
     """
     with opened(path) as file:
-        F = dataset(file, "F", 4, "f")
-        if F.shape[2:] != (2, 2) or (shape is not None and F.shape[:2] != shape):
-            scan = shape or ("Ry", "Rx")
-            raise InputError(
-                f"{path}: /F has shape {F.shape}; expected ({scan[0]}, {scan[1]}, 2, 2)"
-            )
+        F = dataset(file, "F", 4, "f", (*(shape or ("Ry", "Rx")), 2, 2))
         scan = F.shape[:2]
         F = F[...].astype(np.float64)
         check_deformation(F, f"{path}: /F")
@@ -83,16 +86,27 @@ def read_map(path: Path | str, shape: tuple[int, ...] | None = None, complete: b
 
 
 def check_deformation(F: NDArray[np.float64], what: str) -> None:
-    """InputError where an answer (Ry, Rx, 2, 2) is no deformation; NaN says that the method gives
-    up.
+    """Hold an answer (Ry, Rx, 2, 2) against what a deformation can be; NaN says that the method
+    gives up.
+
+    Raises:
+        InputError: for infinities, numbers beyond `MAX_DEFORMATION`, a determinant of 0 or below
+            it; it says which of these, at how many positions, and at which first.
     """
-    answered = F[~np.isnan(F).any((-1, -2))]
-    if (
-        np.isinf(F).any()
-        or (np.abs(answered) > MAX_DEFORMATION).any()
-        or (np.linalg.det(answered) <= 0).any()
+    answered = ~np.isnan(F).any((-1, -2))
+    determinant = np.linalg.det(np.where(np.isfinite(F).all((-1, -2), keepdims=True), F, np.eye(2)))
+    for problem, wrong in (
+        ("infinities", np.isinf(F).any((-1, -2))),
+        (
+            f"numbers beyond {MAX_DEFORMATION:g}",
+            answered & (np.abs(F) > MAX_DEFORMATION).any((-1, -2)),
+        ),
+        ("matrices of determinant 0", determinant == 0),
+        ("a reflection, a matrix of negative determinant,", determinant < 0),
     ):
-        raise InputError(
-            f"{what} holds infinities, numbers beyond {MAX_DEFORMATION:g} or a reflection; "
-            f"expected deformations, or NaN for no answer"
-        )
+        if wrong.any():
+            first = tuple(int(index) for index in np.argwhere(wrong)[0])
+            raise InputError(
+                f"{what} holds {problem} at {wrong.sum()} of {wrong.size} positions, first at "
+                f"{first}; expected deformations, near the unit matrix, or NaN for no answer"
+            )

@@ -1,4 +1,4 @@
-"""What a method gives and how it is loaded.
+"""What a method gives, what is checked of it, and how it is loaded.
 
 A method is a module with one function, found by where it lies (`ccstae.config.methods`):
 
@@ -12,6 +12,8 @@ functions more:
     apply(model, counts, device) -> Answer
     save(path, model)
     load(path, counts, settings, device) -> Model
+
+`ccstae/evaluation/method_contract.py` holds a method against ideal patterns of known F.
 """
 
 from __future__ import annotations
@@ -30,24 +32,69 @@ from ccstae.errors import InputError, unknown
 
 @dataclass(frozen=True)
 class Answer:
-    """A method's answer for every pattern of a scan."""
+    """A method's answer for every pattern of a scan. Only F is required."""
 
-    F: NDArray[np.float64]  # (Ry, Rx, 2, 2), NaN where the method gives up
-    covariance: NDArray[np.float64] | None = None  # (Ry, Rx, 4, 4) of exx, eyy, exy, theta
-    label: NDArray[np.int8] | None = None  # (Ry, Rx), 0 background, 1.. materials
-    centre_px: NDArray[np.float64] | None = None  # (Ry, Rx, 2), direct beam (x, y)
-    # (entries, Ky, Kx), averaged patterns over the whole detector, however fine
+    F: NDArray[np.float64]
+    """(Ry, Rx, 2, 2), deformation gradient from the nominal lattice: a reciprocal lattice vector g0
+    of `Calibration.lattice_inv_A` is seen at g = F^-T g0. NaN where the method gives up.
+    """
+    covariance: NDArray[np.float64] | None = None
+    """(Ry, Rx, 4, 4), of exx, eyy, exy and the rotation theta in radians."""
+    label: NDArray[np.int8] | None = None
+    """(Ry, Rx), 0 for background and 1, 2, ... for materials."""
+    centre_px: NDArray[np.float64] | None = None
+    """(Ry, Rx, 2), position (x, y) of the direct beam in pixels; pixel centres are integers."""
     dictionary: NDArray[np.float32] | None = None
-    found: dict[str, Any] = field(
-        default_factory=dict
-    )  # what the method found by itself; kept beside its settings
+    """(entries, Ky, Kx), averaged patterns over the whole detector, however fine."""
+    found: dict[str, Any] = field(default_factory=dict)
+    """What the method found by itself, as JSON takes it; the map keeps it beside the settings."""
 
 
 def load(method: str) -> ModuleType:
-    """The module of a method; InputError for a name that no module answers to.
+    """Import the module of a method, so that one method never pays for another's dependencies.
 
-    It is imported here, so that one method never pays for another's dependencies.
+    Args:
+        method: its id, as `ccstae methods` lists it.
+
+    Returns:
+        The module with `map_strain`, and with `learn`, `apply`, `save` and `load` where it learns.
+
+    Raises:
+        InputError: where no module has this name; it names the nearest.
     """
     if method not in modules():
         raise InputError(unknown("method", method, modules()))
     return import_module(modules()[method])
+
+
+def check_answer(answer: Answer, scan: tuple[int, ...], method: str) -> None:
+    """Hold an answer against the shapes, the kinds and the finiteness that `Answer` promises.
+
+    Args:
+        answer: what the method gave.
+        scan: (Ry, Rx).
+        method: its id, for the message.
+
+    Raises:
+        InputError: for another shape, another kind of number, or infinities.
+    """
+    expected = {
+        "F": ((2, 2), "f"),
+        "covariance": ((4, 4), "f"),
+        "label": ((), "i"),
+        "centre_px": ((2,), "f"),
+    }
+    for name, (trailing, kind) in expected.items():
+        value = getattr(answer, name)
+        if value is None:
+            continue
+        if value.shape != scan + trailing or value.dtype.kind != kind:
+            raise InputError(
+                f"method {method}: {name} is {value.dtype} of shape {value.shape}; expected kind "
+                f"{kind!r} of shape {scan + trailing}"
+            )
+        if kind == "f" and np.isinf(value).any():
+            raise InputError(
+                f"method {method}: {name} holds infinities; expected finite numbers, or NaN where "
+                f"it gives up"
+            )

@@ -27,36 +27,42 @@ import numpy as np
 
 from ccstae.config.methods import Method
 from ccstae.errors import InputError
-from ccstae.io.hdf5 import dataset, opened
+from ccstae.io.counts import scan_shape
 from ccstae.io.maps import Map, read_map, write_map
 
 LAST_LINES = 5
 
 
 def run(method_id: str, entry: Method, counts_path: Path | str, map_path: Path | str) -> None:
-    """Run `entry.command` on `counts_path`, check the map it writes and give it its final name,
-    with seconds and settings added.
+    """Run a program on a counts file and write the map file, with what the run adds to it.
 
-    InputError, with the last lines the program printed, where it cannot start, fails, takes longer
-    than `time_limit_s`, writes no map, or writes one that breaks the contract; with an
-    `environment`, that becomes the map's attribute `error` instead. `seconds` is what the program
-    says of its mapping alone (the map's own attribute `seconds`), else the time from its start to
-    its end.
+    The map's attributes say method, settings, command, threads, seconds and peak memory in bytes,
+    and the program's own `device` and `versions`. `seconds` is what the program says of its mapping
+    alone (the attribute `seconds` of what it wrote), else the time from its start to its end.
+
+    Args:
+        method_id: of the entry under `methods:`, for the map and for messages.
+        entry: with `command`, and with settings, environment and time limit.
+        counts_path: the counts file that the program gets.
+        map_path: the map file to write, whole or not at all.
+
+    Raises:
+        InputError: where `answer` raises it. With an `environment`, the map holds no answer
+            instead, and its attribute `error` says why.
     """
-    with opened(counts_path) as file:
-        scan = dataset(file, "counts", 4, "u").shape[:2]
+    scan = scan_shape(counts_path)
     try:
-        answer = _answer(method_id, entry, counts_path, scan)
+        written = answer(method_id, entry, counts_path, scan)
     except InputError as error:
         if entry.environment is None:
             raise
         print(f"{error}: the run goes on without it", file=sys.stderr)
-        answer = Map(
+        written = Map(
             np.full((*scan, 2, 2), np.nan),
             {"seconds": 0.0, "peak_memory_bytes": 0, "error": str(error)},
         )
     given = {
-        name: str(answer.attributes.get(name, default))
+        name: str(written.attributes.get(name, default))
         for name, default in (("device", "cpu"), ("versions", "{}"))
     }
     attributes = {
@@ -66,59 +72,73 @@ def run(method_id: str, entry: Method, counts_path: Path | str, map_path: Path |
         "threads": _threads(),
     }
     measured = {
-        name: answer.attributes[name]
+        name: written.attributes[name]
         for name in ("seconds", "peak_memory_bytes", "error")
-        if name in answer.attributes
+        if name in written.attributes
     }
-    write_map(map_path, replace(answer, attributes=attributes | given | measured))
+    write_map(map_path, replace(written, attributes=attributes | given | measured))
 
 
-def _answer(method_id: str, entry: Method, counts_path: Path | str, scan: tuple[int, ...]) -> Map:
-    """The map that the command writes, with the attributes seconds and peak_memory_bytes."""
+def answer(method_id: str, entry: Method, counts_path: Path | str, scan: tuple[int, ...]) -> Map:
+    """Run a program on a counts file and read the map that it writes.
+
+    Args:
+        method_id: for messages.
+        entry: with `command`, and with settings, environment and time limit.
+        counts_path: the counts file that the program gets.
+        scan: (Ry, Rx) of those counts, which the map must have.
+
+    Returns:
+        The map with the program's own attributes, `seconds` and `peak_memory_bytes` added.
+
+    Raises:
+        InputError: with the last lines that the program printed, where it cannot start, fails,
+            takes longer than `time_limit_s`, writes no map, or writes one that `read_map` refuses.
+    """
     with tempfile.TemporaryDirectory(prefix="ccstae-") as folder:
-        written = Path(folder) / "map.h5"
-        words = _words(method_id, entry.command or "", entry.environment)
+        path = Path(folder) / "map.h5"
+        words = command_words(method_id, entry.command or "", entry.environment)
         arguments = [
             "--counts",
             str(Path(counts_path).resolve()),
             "--map",
-            str(written),
+            str(path),
             "--settings",
             json.dumps(entry.settings),
         ]
         begun = time.perf_counter()
-        said = _execute(method_id, words + arguments, folder, entry.time_limit_s)
+        printed = _execute(method_id, words + arguments, folder, entry.time_limit_s)
         seconds = time.perf_counter() - begun
-        if not written.exists():
+        if not path.exists():
             raise InputError(
                 f"methods.{method_id}: the command wrote no map file; expected one at the path "
-                f"after --map{said}"
+                f"after --map{printed}"
             )
         try:
-            answer = read_map(written, scan, complete=False)
+            written = read_map(path, scan, complete=False)
         except InputError as error:
-            raise InputError(f"methods.{method_id}: {error}{said}") from None
-    own = answer.attributes.get("seconds")
-    if own is not None:
-        if not isinstance(own, int | float) or not 0 < own <= seconds:
+            raise InputError(f"methods.{method_id}: {error}{printed}") from None
+    mapping = written.attributes.get("seconds")
+    if mapping is not None:
+        if not isinstance(mapping, int | float) or not 0 < mapping <= seconds:
             raise InputError(
-                f"methods.{method_id}: attribute seconds is {own!r}; expected those of the "
+                f"methods.{method_id}: attribute seconds is {mapping!r}; expected those of the "
                 f"mapping, of {seconds:.3g} s in all"
             )
-        seconds = float(own)
+        seconds = float(mapping)
     # The largest of all children so far: exact where a process runs one method, as the workflow's
     # rules do.
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (
         1 if sys.platform == "darwin" else 1024
     )
     return replace(
-        answer, attributes={**answer.attributes, "seconds": seconds, "peak_memory_bytes": peak}
+        written, attributes={**written.attributes, "seconds": seconds, "peak_memory_bytes": peak}
     )
 
 
 def interpreter(environment: str) -> Path:
-    """The file that says which Python an environment has, made by the workflow's rule
-    `environment`.
+    """The file that holds the path of an environment's Python, or `error: ` and why there is none.
+    The workflow's rule `environment` makes it.
     """
     return Path(".environments", f"{environment}.python")
 
@@ -126,33 +146,41 @@ def interpreter(environment: str) -> Path:
 def _python(method_id: str, environment: str) -> str:
     """The Python of an environment; InputError where it is missing or could not be made."""
     try:
-        found = interpreter(environment).read_text().strip()
+        state = interpreter(environment).read_text().strip()
     except OSError:
-        found = f"error: no {interpreter(environment)}; expected the workflow to have made it"
-    if found.startswith("error: "):
+        state = f"error: no {interpreter(environment)}; expected the workflow to have made it"
+    if state.startswith("error: "):
         raise InputError(
             f"methods.{method_id}: environment {environment} missing: "
-            f"{found.removeprefix('error: ')}"
+            f"{state.removeprefix('error: ')}"
         )
-    if not Path(found).is_file():
+    if not Path(state).is_file():
         raise InputError(
-            f"methods.{method_id}: environment {environment} missing: no {found}; remove "
+            f"methods.{method_id}: environment {environment} missing: no {state}; remove "
             f"{interpreter(environment)} to make it anew"
         )
-    return found
+    return state
 
 
 def _threads() -> int:
     """Threads that the program was told to use, as numerical libraries are told."""
-    told = os.environ.get("OMP_NUM_THREADS", "")
-    return int(told) if told.isdigit() else len(os.sched_getaffinity(0))
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    return int(threads) if threads.isdigit() else len(os.sched_getaffinity(0))
 
 
-def _words(method_id: str, command: str, environment: str | None = None) -> list[str]:
-    """The command's words; a program or script that exists here is given by its full path, since it
-    runs elsewhere.
+def command_words(method_id: str, command: str, environment: str | None = None) -> list[str]:
+    """Split a command into the words that start it.
 
-    Links stay links: a virtual environment's python is one, and knows its packages by it.
+    A program or script that exists here is given by its full path, since it runs elsewhere. Links
+    stay links: a virtual environment's python is one, and knows its packages by it.
+
+    Args:
+        method_id: for messages.
+        command: the program and its arguments, as a shell would take them.
+        environment: whose Python the word `python` means.
+
+    Raises:
+        InputError: where it cannot be split, holds nothing, or the environment has no Python.
     """
     try:
         words = shlex.split(command)
@@ -197,13 +225,14 @@ def _execute(method_id: str, command: list[str], folder: str, time_limit_s: floa
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-        said = _last_lines(output)
+        printed = _last_lines(output)
     if problem:
-        raise InputError(f"methods.{method_id}: the command {problem}{said}")
-    return said
+        raise InputError(f"methods.{method_id}: the command {problem}{printed}")
+    return printed
 
 
 def _last_lines(output: IO[bytes]) -> str:
+    """The end of a message: what the program printed last."""
     end = output.seek(0, os.SEEK_END)
     output.seek(max(0, end - 4000))
     lines = [

@@ -12,8 +12,6 @@ from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 
-import numpy as np
-
 import ccstae
 from ccstae.config.methods import MethodSettings
 from ccstae.config.run import Config
@@ -32,14 +30,23 @@ def write(
     weights: Path | str | None = None,
     save_weights: Path | str | None = None,
 ) -> None:
-    """Map strain in `counts_path` by the config's method `method_id` and write `map_path`.
+    """Map strain by one method of a config and write the map file.
 
-    With `weights`, a method that learns takes what it has learned from that file and trains
-    nothing; with `save_weights` it leaves it there.
+    The map's attributes say method, settings (defaults filled in), what the method found by itself,
+    seconds of the mapping alone, device, threads, peak memory in bytes and versions.
 
-    The map's attributes say method, settings (defaults filled in), seconds of the mapping alone,
-    device, threads, peak memory and versions. InputError for an unknown method, unreadable counts,
-    a missing device, or an answer that breaks the contract.
+    Args:
+        config: with the method's settings, and the device.
+        method_id: of the entry under `methods:`.
+        counts_path: the counts file to read.
+        map_path: the map file to write, whole or not at all.
+        weights: what a method that learns has learned before; nothing is trained.
+        save_weights: where such a method leaves what it has learned.
+
+    Raises:
+        InputError: for an unknown method, unreadable counts, a missing device, weights for a method
+            that has none, an answer that `base.check_answer` refuses, or a program from outside
+            that fails (`external.run`).
     """
     if method_id not in config.methods:
         raise InputError(unknown("method", method_id, config.methods))
@@ -65,7 +72,7 @@ def write(
         f"method {name}", lambda on: map_strain(counts, settings, on), device
     )
     seconds = time.perf_counter() - begun
-    _check(answer, counts.counts.shape[:2], name)
+    base.check_answer(answer, counts.counts.shape[:2], name)
     attributes = {
         "method": method_id,
         "settings": json.dumps(settings.model_dump(mode="json")),
@@ -121,7 +128,7 @@ def _with_weights(
 
 
 def versions() -> dict[str, str]:
-    """Versions of what the numbers depend on."""
+    """Versions of what the numbers depend on, by the name of the package."""
     return {
         "ccstae": ccstae.__version__,
         "python": platform.python_version(),
@@ -130,8 +137,8 @@ def versions() -> dict[str, str]:
 
 
 def peak_memory_bytes(device: str) -> int:
-    """Largest resident memory of this process so far, with the largest that torch held on the GPU
-    added to it.
+    """Largest resident memory of this process so far. Where `device` is "cuda", the largest that
+    torch held on the GPU is added to it.
     """
     unit = (
         1 if sys.platform == "darwin" else 1024
@@ -147,27 +154,3 @@ def peak_memory_bytes(device: str) -> int:
 def _threads() -> int:
     torch = sys.modules.get("torch")  # a method that does without it runs on one
     return torch.get_num_threads() if torch else 1
-
-
-def _check(answer: base.Answer, scan: tuple[int, ...], name: str) -> None:
-    """A method's answer has the shapes, the kinds and the finiteness of the contract."""
-    expected = {
-        "F": ((2, 2), "f"),
-        "covariance": ((4, 4), "f"),
-        "label": ((), "i"),
-        "centre_px": ((2,), "f"),
-    }
-    for field, (trailing, kind) in expected.items():
-        value = getattr(answer, field)
-        if value is None:
-            continue
-        if value.shape != scan + trailing or value.dtype.kind != kind:
-            raise InputError(
-                f"method {name}: {field} is {value.dtype} of shape {value.shape}; expected kind "
-                f"{kind!r} of shape {scan + trailing}"
-            )
-        if kind == "f" and np.isinf(value).any():
-            raise InputError(
-                f"method {name}: {field} holds infinities; expected finite numbers, or NaN where "
-                f"it gives up"
-            )

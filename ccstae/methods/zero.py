@@ -18,6 +18,6 @@ class ZeroSettings(MethodSettings):
 
 
 def map_strain(counts: Counts, settings: ZeroSettings, device: str) -> Answer:
-    """F = I at every position, or NaN where asked to be silent."""
+    """F = I at every position, or NaN everywhere where the settings say silent."""
     F = np.full((2, 2), np.nan) if settings.silent else np.eye(2)
     return Answer(F=np.broadcast_to(F, (*counts.counts.shape[:2], 2, 2)).copy())

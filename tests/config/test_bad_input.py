@@ -543,6 +543,17 @@ COMMANDS: dict[str, tuple[list[str], Callable[[Path], object], list[str]]] = {
         ),
         ["map.h5", "/F has shape (4, 4, 3, 3)", "(Ry, Rx, 2, 2)"],
     ),
+    "a map of another scan": (
+        ["check-map", "map.h5", "--counts", "counts.h5"],
+        lambda f: [
+            h5py.File(f / name, "w").create_dataset(key, data=data).file.close()
+            for name, key, data in (
+                ("map.h5", "F", np.broadcast_to(np.eye(2), (5, 5, 2, 2))),
+                ("counts.h5", "counts", np.zeros((9, 9, 8, 8), np.uint32)),
+            )
+        ],
+        ["map.h5", "/F has shape (5, 5, 2, 2)", "expected (9, 9, 2, 2)"],
+    ),
 }
 
 

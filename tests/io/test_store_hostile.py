@@ -247,7 +247,21 @@ WRONG: list[tuple[str, Callable[[Path], None], str]] = [
     ("map", lambda p: put(p, "F", np.full((12, 16, 2, 2), b"1")), "/F is .S1"),
     ("map", lambda p: spoil(p, "F", (0, 0, 0, 0), inf), "/F holds infinities"),
     ("map", lambda p: spoil(p, "F", (0, 0, 0, 0), 1e30), "/F holds .*numbers beyond"),
-    ("map", lambda p: put(p, "F", np.zeros((12, 16, 2, 2))), "/F holds .*a reflection"),
+    (
+        "map",
+        lambda p: put(p, "F", np.zeros((12, 16, 2, 2))),
+        r"/F holds matrices of determinant 0 at 192 of 192 positions, first at \(0, 0\)",
+    ),
+    (
+        "map",
+        lambda p: put(p, "F", np.broadcast_to(np.diag([1.0, -1.0]), (12, 16, 2, 2))),
+        "/F holds a reflection, a matrix of negative determinant, at 192 of 192",
+    ),
+    (
+        "map",
+        lambda p: put(p, "F", np.zeros((12, 16, 4))),
+        r"/F is float64 of shape \(12, 16, 4\); expected rank 4, shape \(Ry, Rx, 2, 2\)",
+    ),
     ("map", lambda p: put(p, "covariance", np.zeros((12, 16, 4))), "/covariance .*expected rank 4"),
     (
         "map",

@@ -79,12 +79,3 @@ def test_the_intensity_of_a_disk_hardly_matters() -> None:
         Model(friedel=1.2).counts(F), CepstralSettings(offset_electrons=1), "cpu"
     ).F
     assert np.abs(errors(uneven, even)).max() < 10e-4
-
-
-def test_vacuum_has_no_answer() -> None:
-    vacuum = np.zeros((4, 4), bool)
-    vacuum[:2] = True
-    answer = cepstral.map_strain(
-        MODEL.counts(random_deformations((4, 4)), 1e6, 0.25, vacuum), CepstralSettings(), "cpu"
-    )
-    np.testing.assert_array_equal(np.isnan(answer.F).all((-1, -2)), vacuum)

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from synthetic import Model, errors, random_deformations
 
-from ccstae import geometry
 from ccstae.methods.com import method as com
 from ccstae.methods.com.settings import ComSettings
 
@@ -82,21 +81,3 @@ def test_the_radial_background_takes_away_the_pull_towards_the_beam() -> None:
     )
     assert pulled[:2].min() > 100e-4
     assert np.abs(straight).max() < 10e-4
-
-
-def test_any_orientation_is_found() -> None:
-    F = random_deformations((6, 6), seed=4) @ geometry.rotation_matrix(
-        np.linspace(-1.2, 1.2, 36).reshape(6, 6)
-    )
-    found = errors(com.map_strain(MODEL.counts(F, 1e5, 0.25), ComSettings(), "cpu").F, F)
-    assert np.isfinite(found).all()
-    assert (rms(found) / MODEL.limit(np.eye(2), 1e5, 0.25)).max() < 2.3
-
-
-def test_vacuum_has_no_answer() -> None:
-    vacuum = np.zeros((4, 4), bool)
-    vacuum[:2] = True
-    F = random_deformations((4, 4))
-    answer = com.map_strain(MODEL.counts(F, 1e5, 0.25, vacuum), ComSettings(), "cpu")
-    np.testing.assert_array_equal(np.isnan(answer.F).all((-1, -2)), vacuum)
-    np.testing.assert_array_equal(np.isnan(answer.F).any((-1, -2)), vacuum)

@@ -1,5 +1,5 @@
-"""Running methods: the registry, the map file they end in, the site finder they share, and programs
-from outside.
+"""Running methods: the registry, the contract that all keep, the map file they end in, the site
+finder they share, and programs from outside.
 """
 
 from __future__ import annotations
@@ -7,23 +7,35 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import contract
 import h5py
 import numpy as np
 import pytest
 import torch
-from synthetic import Model, errors, random_deformations
+from synthetic import Model, random_deformations
 
 from ccstae import geometry
 from ccstae.config.methods import modules, settings
 from ccstae.config.run import Config, dump, parse
 from ccstae.errors import InputError
+from ccstae.evaluation import method_contract, new_method
+from ccstae.evaluation.method_contract import (
+    FORM,
+    STRAIN,
+    Tolerance,
+    failures,
+    package_method,
+    program,
+)
 from ccstae.io.calibration import write_calibration
+from ccstae.io.counts import Counts
 from ccstae.io.maps import read_map
 from ccstae.methods import base, external, run
 from ccstae.methods.shared import sites
@@ -99,28 +111,40 @@ def test_a_map_says_how_it_was_made(method: str, tmp_path: Path, counts_path: Pa
 
 
 @pytest.mark.parametrize("method", sorted(modules()))
-def test_two_runs_give_the_same_bytes(method: str, tmp_path: Path, counts_path: Path) -> None:
-    small = {
-        "ccstae-2023": {
-            "channels": 8,
-            "pools": [3, 2, 1],
-            "binning": 4,
-            "upsample": 2,
-            "epochs": [1, 2],
-            "batch": [2, 2],
-        }
-    }
-    for name in ("one.h5", "other.h5"):
-        run.write(
-            configured({method: {"settings": small.get(method, {})}}),
-            method,
-            counts_path,
-            tmp_path / name,
-        )
-    one, other = (read_map(tmp_path / name) for name in ("one.h5", "other.h5"))
+def test_every_method_keeps_the_contract(method: str) -> None:
+    tolerance = method_contract.TOLERANCES.get(method, method_contract.DEFAULT_TOLERANCE)
+    assert failures(contract.mapper(method), tolerance, contract.only(method)) == []
+
+
+def test_learning_anew_gives_the_same_bytes() -> None:
+    """The contract above shares what `ccstae` learned from the clean scan first."""
+    _, scan = method_contract.clean_scan()
+    shared, _ = contract.mapper("ccstae")(scan)
+    anew, _ = package_method("ccstae")(scan)
     for field in ("F", "covariance", "label", "centre_px", "dictionary"):
-        found, again = getattr(one, field), getattr(other, field)
-        assert (found is None and again is None) or found.tobytes() == again.tobytes(), field
+        assert getattr(shared, field).tobytes() == getattr(anew, field).tobytes(), field
+
+
+# `com` as a program from outside.
+COM = """
+import argparse
+from ccstae.io.counts import read_counts
+from ccstae.io.maps import Map, write_map
+from ccstae.methods.com import method, settings
+parser = argparse.ArgumentParser()
+for name in ("--counts", "--map", "--settings"):
+    parser.add_argument(name)
+given = parser.parse_args()
+counts = read_counts(given.counts)
+chosen = settings.ComSettings.model_validate_json(given.settings)
+write_map(given.map, Map(method.map_strain(counts, chosen, "cpu").F, {}))
+"""
+
+
+def test_a_program_from_outside_can_keep_the_contract(tmp_path: Path) -> None:
+    map_scan = program(python(COM, tmp_path), {"window_radii": 1.4})
+    checks = ("inputs left alone", "clean patterns", "vacuum", "any orientation")
+    assert failures(map_scan, method_contract.TOLERANCES["com"], checks) == []
 
 
 # How another processor computes: no wide vectors, other sums. Counts do not change; methods stay
@@ -308,21 +332,58 @@ def test_disk_radius_and_rings_of_the_main_microscope() -> None:
 
 
 def test_the_example_of_the_documentation_is_a_method(tmp_path: Path) -> None:
+    """It is exact on clean patterns; docs/peers.md says which checks it fails."""
     text = (Path(__file__).parents[2] / "docs" / "peers.md").read_text()
     code = text.split("```python\n")[1].split("```")[0]
     assert len(code.splitlines()) <= 35
-    truth = random_deformations((2, 3))
-    made = MODEL.counts(truth)
-    with h5py.File(tmp_path / "clean.h5", "w") as file:
-        file["counts"] = made.counts
-        write_calibration(file, made.calibration, made.probe)
-    run.write(
-        configured({"mine": {"command": python(code, tmp_path)}}),
-        "mine",
-        tmp_path / "clean.h5",
-        tmp_path / "map.h5",
-    )
-    assert np.abs(errors(read_map(tmp_path / "map.h5", (2, 3)).F, truth)).max() < 1e-4
+    checks = list(method_contract.check(program(python(code, tmp_path)), Tolerance(1e-4)))
+    assert [check.name for check in checks if not check.passed] == ["vacuum", "any orientation"]
+    for check in checks:
+        assert f"{'pass' if check.passed else 'FAIL'}  {check.name}: " in text
+
+
+class Spoiled:
+    """What a method must not do, one at a time, on top of `com`."""
+
+    def __init__(self, spoil: str) -> None:
+        self.spoil, self.calls, self.com = spoil, 0, package_method("com")
+
+    def __call__(self, counts: Counts) -> tuple[base.Answer, Counts]:
+        answer, left = self.com(counts)
+        self.calls += 1
+        F, spoil = answer.F.copy(), self.spoil
+        if spoil == "inputs left alone":
+            left.counts[0, 0, 0, 0] += 1
+        if spoil == "same bytes twice":
+            F[0, 0, 0, 0] += 1e-9 * self.calls
+        if spoil == "vacuum":
+            F[np.isnan(F)] = 0.5
+        if spoil == "any orientation" and len(F) == 8:
+            F[-1, -1] = np.nan
+        if spoil == "clean patterns":
+            F[0, 0] *= 1.001
+        if spoil == "shapes and kinds":
+            base.check_answer(base.Answer(F[0]), F.shape[:2], "spoiled")
+        return base.Answer(F), left
+
+
+@pytest.mark.parametrize(
+    ("spoil", "failed"),
+    [
+        ("inputs left alone", {"inputs left alone"}),
+        ("same bytes twice", {"same bytes twice"}),
+        ("vacuum", {"vacuum"}),
+        ("any orientation", {"any orientation"}),
+        (
+            "clean patterns",
+            {"clean patterns", "beam off the nominal centre", "detector not square"},
+        ),
+        ("shapes and kinds", {*FORM, *STRAIN}),
+    ],
+)
+def test_the_contract_sees_what_a_method_must_not_do(spoil: str, failed: set[str]) -> None:
+    checks = method_contract.check(Spoiled(spoil), method_contract.TOLERANCES["com"])
+    assert {check.name for check in checks if not check.passed} == failed
 
 
 TOLD = OUTSIDE + '    file["own_strain"] = np.zeros((*scan, 4))\n    file.attrs["seconds"] = 1e-3\n'
@@ -414,3 +475,74 @@ def test_an_environment_that_cannot_be_made_says_why_and_fails_nothing(tmp_path:
     words[2:] = [str(tmp_path / "good.lock"), str(tmp_path / "good.python")]
     assert subprocess.run(words, capture_output=True).returncode == 0
     assert (tmp_path / "good.python").read_text().strip() == sys.executable
+
+
+def in_copy(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Python in a copy of the project."""
+    env = {**os.environ, "PYTHONPATH": str(folder)}
+    done = subprocess.run(
+        [sys.executable, *words], cwd=folder, env=env, capture_output=True, text=True, timeout=120
+    )
+    return done
+
+
+CLI = ("-c", "from ccstae.cli import main; main()")
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Path:
+    """A copy of the parts of the project that a method lies in, to write into."""
+    root, folder = Path(__file__).parents[2], tmp_path / "project"
+    no_caches = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(root / "ccstae", folder / "ccstae", ignore=no_caches)
+    (folder / "tests" / "methods").mkdir(parents=True)
+    return folder
+
+
+def test_a_new_method_is_listed_runs_from_a_config_and_passes_its_test(
+    copied: Path, counts_path: Path
+) -> None:
+    made = in_copy(copied, *CLI, "new-method", "my-own")
+    assert made.returncode == 0, made.stderr
+    assert made.stdout.count("\n") == 3
+    assert "tests/methods/test_my_own.py" in made.stdout
+    assert "\nmy-own: One line" in in_copy(copied, *CLI, "methods").stdout
+    config = dump(configured({"zero": {}})).split("methods:")[0] + "methods: {my-own: }\n"
+    (copied / "config.yaml").write_text(config)
+    out = str(copied / "map.h5")
+    words = ("map", "config.yaml", "my-own", "--counts", str(counts_path), "--out", out)
+    mapped = in_copy(copied, *CLI, *words)
+    assert mapped.returncode == 0, mapped.stderr
+    assert (np.eye(2) == read_map(out, (2, 3)).F).all()
+    test = copied / "tests" / "methods" / "test_my_own.py"
+    passed = in_copy(copied, "-m", "pytest", "-q", str(test))
+    assert passed.returncode == 0, passed.stdout
+    again = in_copy(copied, *CLI, "new-method", "my-own")
+    assert again.returncode == 2
+    assert "'my-own' is taken: there is ccstae/methods/my_own.py" in again.stderr
+    # The example of CONTRIBUTING.md in its place, with its test.
+    text = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
+    method, example = (part.split("```")[0] for part in text.split("```python\n")[1:3])
+    (copied / "ccstae" / "methods" / "discs.py").write_text(method)
+    (test.parent / "test_discs.py").write_text(example)
+    passed = in_copy(copied, "-m", "pytest", "-q", str(test.parent / "test_discs.py"))
+    assert passed.returncode == 0, passed.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("Mine", "expected small letters"),
+        ("../mine", "expected small letters"),
+        ("class", "no word of Python"),
+        ("com", "'com' is taken: there is ccstae/methods/com"),
+        ("ccstae_2023", "'ccstae_2023' is taken: there is ccstae/methods/ccstae_2023"),
+        ("base", "'base' is taken: there is ccstae/methods/base.py"),
+    ],
+)
+def test_a_bad_name_for_a_method_is_refused(name: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=said):
+        new_method.write(name)
+    with pytest.raises(InputError, match="is no checkout of this project"):
+        new_method.write("mine", tmp_path)
+    assert list(tmp_path.iterdir()) == []

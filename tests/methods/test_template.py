@@ -182,21 +182,3 @@ def test_noise_stays_near_the_bound(
     ratio = rms(found) / MODEL.limit(np.eye(2), electrons, background)
     assert ratio.max() < most
     assert ratio.min() > 0.9
-
-
-def test_any_orientation_is_found() -> None:
-    F = random_deformations((6, 6), seed=4) @ geometry.rotation_matrix(
-        np.linspace(-1.2, 1.2, 36).reshape(6, 6)
-    )
-    found = errors(template.map_strain(MODEL.counts(F, 1e5, 0.25), TemplateSettings(), "cpu").F, F)
-    assert np.isfinite(found).all()
-    assert (rms(found) / MODEL.limit(np.eye(2), 1e5, 0.25)).max() < 2
-
-
-def test_vacuum_has_no_answer() -> None:
-    vacuum = np.zeros((4, 4), bool)
-    vacuum[:2] = True
-    answer = template.map_strain(
-        MODEL.counts(random_deformations((4, 4)), 1e5, 0.25, vacuum), TemplateSettings(), "cpu"
-    )
-    np.testing.assert_array_equal(np.isnan(answer.F).all((-1, -2)), vacuum)
