@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ccstae.errors import InputError
 from ccstae.io.calibration import Calibration, read_calibration, write_calibration
 from ccstae.io.hdf5 import created, dataset, opened, with_room
-from ccstae.io.truth import Dislocations, write_dislocations
+from ccstae.io.truth import DislocationLines, write_dislocations
 
 
 def clean_patterns(patterns: h5py.Dataset, row: int) -> NDArray[np.float32]:
@@ -55,7 +55,7 @@ def create_exact(
     shape: tuple[int, ...],
     exact: Mapping[str, NDArray[Any]],
     regions: tuple[str, ...],
-    dislocations: Dislocations | None,
+    dislocations: DislocationLines | None,
     nuisances: Mapping[str, Any],
 ) -> None:
     """The file of what is exact in a scene, from which its truth is made.

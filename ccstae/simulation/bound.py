@@ -67,8 +67,18 @@ def bound(
     level: Level,
     calibration: Calibration,
 ) -> Array:
-    """Standard deviations of (exx, eyy, exy, theta), (n, 4): the Cramer-Rao bound of each pattern.
-    Zero at the noise-free level.
+    """The Cramer-Rao bound of each pattern at a noise level.
+
+    Args:
+        patterns: clean patterns, shape (n, Qy, Qx).
+        images: their changes with the six shift amplitudes, from `shift_images`.
+        F: their deformations, shape (n, 2, 2).
+        level: of the noise.
+        calibration: of instrument and specimen.
+
+    Returns:
+        Standard deviations of (exx, eyy, exy, theta), shape (n, 4), theta in radians; zero at the
+        noise-free level.
     """
     if np.isinf(level.electrons):
         return np.zeros((len(patterns), 4))

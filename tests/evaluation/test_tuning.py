@@ -144,7 +144,7 @@ def test_tuning_leaves_the_best_settings_for_the_map(run_dir: Path, tmp_path: Pa
         mine={"method": "com", "settings": {"threshold": 0.8}, "tune": {"threshold": [0.8, 0.0]}}
     )
     tuning.write(made, "mine", LEVEL.name, run_dir, tmp_path / "chosen.yaml")
-    chosen = tuned.read(tmp_path / "chosen.yaml")
+    chosen = tuned.read_tuned(tmp_path / "chosen.yaml")
     assert chosen.settings["threshold"] == 0
     assert chosen.settings["window_radii"] == 1.4  # every default filled in
     assert chosen.tried == 2
@@ -195,7 +195,7 @@ def test_silence_is_not_chosen_even_where_it_is_nearest_to_the_truth(
     assert tuning.better(silent[0], answers[0])
     assert (silent[1], answers[1]) == (1, 0)
     tuning.write(made, "mine", LEVEL.name, run_dir, tmp_path / "chosen.yaml")
-    assert tuned.read(tmp_path / "chosen.yaml").settings == {"silent": False}
+    assert tuned.read_tuned(tmp_path / "chosen.yaml").settings == {"silent": False}
 
 
 def test_errors_are_held_against_the_bound_unless_there_is_no_noise(run_dir: Path) -> None:
@@ -234,7 +234,7 @@ def test_settings_that_fail_are_passed_over(
         "tune": {"stretch": [5.0, 0.05, 0.0]},
     }
     tuning.write(configured(mine=entry), "mine", LEVEL.name, run_dir, tmp_path / "chosen.yaml")
-    assert tuned.read(tmp_path / "chosen.yaml").settings == {"stretch": 0.0}
+    assert tuned.read_tuned(tmp_path / "chosen.yaml").settings == {"stretch": 0.0}
     assert "too much" in capsys.readouterr().err
 
 

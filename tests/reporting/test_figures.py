@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from ccstae import geometry
 from ccstae.config.levels import Level
 from ccstae.evaluation import score
-from ccstae.evaluation.dislocations import Circuits, Found
+from ccstae.evaluation.dislocations import Circuits, FoundDislocations
 from ccstae.reporting.figures import catalogue as figures
 from ccstae.reporting.figures import dislocations, error, maps, patterns, scatter, style, truth
 from ccstae.simulation import noise
@@ -89,7 +89,7 @@ def test_maps_show_answer_residual_failures_and_vacuum():
     F[exact.reference] = exact.F_probe[exact.reference]
     F[4, 12] = np.nan
     answers = {"one": score.compare(exact, F)}
-    limit = next(iter(exact.limit.values()))
+    limit = next(iter(exact.bound.values()))
     with style.styled():
         drawn = maps.draw(answers, limit, exact.label == 0, exact.region == 1, 3.2)
     panels = np.array(drawn.axes[:16]).reshape(8, 2)
@@ -147,7 +147,7 @@ def test_elastic_strain_is_against_the_own_lattice():
 def test_truth_figure(lattice: list[float] | None):
     exact = made_truth()
     with style.styled():
-        drawn = truth.draw(exact, ["WS2", "WSe2"], lattice, next(iter(exact.limit.values())), 3.2)
+        drawn = truth.draw(exact, ["WS2", "WSe2"], lattice, next(iter(exact.bound.values())), 3.2)
     assert shown(drawn.axes[0])[2, 12] == pytest.approx(
         100 * geometry.components(exact.F_probe)[2, 12, 0]
     )
@@ -206,7 +206,7 @@ def test_closures_stand_at_the_middle_of_their_circuits():
     line = np.array([(3.5, 2.5)])
     with style.styled():
         drawn = dislocations.draw(
-            line, {"com": (seen, Found(line, closure[1, 2][None]))}, (6, 8), 3.0, 2.0
+            line, {"com": (seen, FoundDislocations(line, closure[1, 2][None]))}, (6, 8), 3.0, 2.0
         )
         assert has_white_rim(drawn)
     panel = drawn.get_axes()[0]

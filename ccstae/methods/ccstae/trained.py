@@ -104,7 +104,7 @@ def save(path: Path | str, trained: Trained) -> None:
         "electrons": trained.electrons,
         "instrument": trained.instrument,
     }
-    weights.write(path, METHOD, tensors, {**about, "settings": kept(trained.settings)})
+    weights.write_weights(path, METHOD, tensors, {**about, "settings": kept(trained.settings)})
 
 
 def load(path: Path | str, counts: Counts, settings: CcstaeSettings, device: str) -> Trained:
@@ -113,7 +113,7 @@ def load(path: Path | str, counts: Counts, settings: CcstaeSettings, device: str
     InputError where it is no such file, or the weights were learned with other settings, another
     instrument or another nominal lattice.
     """
-    tensors, about = weights.read(path, METHOD)
+    tensors, about = weights.read_weights(path, METHOD)
     told, wanted = about.get("settings"), kept(settings)
     if told != wanted:
         told = told if isinstance(told, dict) else {}

@@ -179,7 +179,7 @@ def _of_scene(
     settings = config.scenes[scene]
     exact = read_truth(layout.truth_path(run_dir, scene))
     level = Level(**dict(zip(("background", "electrons"), shown_level(metrics), strict=True)))
-    limit = None if math.isinf(level.electrons) else exact.limit[level.name]
+    limit = None if math.isinf(level.electrons) else exact.bound[level.name]
     step_nm = settings.scan.step_A / 10
     sample = exact.label != 0
     interior = score.regions(exact).get("interior", sample)

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ccstae.evaluation.score import Comparison
+from ccstae.evaluation.score import Compared
 from ccstae.geometry import COMPONENTS
 from ccstae.reporting import display
 from ccstae.reporting.figures import style
@@ -16,7 +16,7 @@ _RESIDUAL_BOUNDS = 4.0  # the residual's colour scale ends at so many bounds
 
 
 def draw(
-    answers: dict[str, Comparison],
+    answers: dict[str, Compared],
     limit: NDArray[np.float64] | None,
     vacuum: NDArray[np.bool_],
     interior: NDArray[np.bool_],
