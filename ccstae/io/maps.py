@@ -32,7 +32,15 @@ class Map:
 
 
 def write_map(path: Path | str, answer: Map) -> None:
-    """Write a method's answer."""
+    """Write a map file, whole or not at all.
+
+    Args:
+        path: where it goes.
+        answer: of a method; dicts and lists among its attributes are written as JSON.
+
+    Raises:
+        InputError: where the system takes no more of it.
+    """
     with created(path) as file:
         file["F"] = np.asarray(answer.F, np.float64)
         for name in ("covariance", "label", "centre_px", "dictionary", "own_strain"):
@@ -43,8 +51,16 @@ def write_map(path: Path | str, answer: Map) -> None:
 
 
 def read_map(path: Path | str, shape: tuple[int, ...] | None = None, complete: bool = True) -> Map:
-    """Read and check a map file; `shape` is that of the scan, where it is known. A map that is not
-    `complete` may lack attributes.
+    """Read and check a map file.
+
+    Args:
+        path: of the file.
+        shape: (Ry, Rx) of the scan, where it is known.
+        complete: whether it must have the attributes method, settings, seconds and device.
+
+    Raises:
+        InputError: where it is missing, damaged or lacks something, or holds what is no
+            deformation.
     """
     with opened(path) as file:
         F = dataset(file, "F", 4, "f")
@@ -83,8 +99,14 @@ def read_map(path: Path | str, shape: tuple[int, ...] | None = None, complete: b
 
 
 def check_deformation(F: NDArray[np.float64], what: str) -> None:
-    """InputError where an answer (Ry, Rx, 2, 2) is no deformation; NaN says that the method gives
-    up.
+    """Check that an answer holds deformations.
+
+    Args:
+        F: shape (..., 2, 2); NaN says that the method gives up.
+        what: names it in the message.
+
+    Raises:
+        InputError: where F holds infinities, huge numbers or a reflection.
     """
     answered = F[~np.isnan(F).any((-1, -2))]
     if (

@@ -116,7 +116,7 @@ def read_truth(path: Path | str) -> Truth:
 
 
 def write_dislocations(file: h5py.File, lines: DislocationLines) -> None:
-    """Write the dislocation lines of a scene into its open file of what is exact, or of its truth."""
+    """Write the lines of a scene into its open file of what is exact, or of its truth."""
     for name in ("position", "burgers_A", "lattice_A", "step_A"):
         value = np.asarray(getattr(lines, name), np.float64)
         if value.size:  # a scene without lines has no positions

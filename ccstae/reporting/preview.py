@@ -108,6 +108,7 @@ def draw(config: Config, scene: Scene, title: str, places: list[tuple[int, int]]
             colour,
         )
     m, win = config.microscope, optics.window(config.microscope, config.simulation)
+    radius = geometry.disk_radius_inv_A(m.semiangle_mrad, m.energy_keV)
     points, weights = optics.probe_shells(m, win)
     text = [
         f"{scene.scan.shape[0]} x {scene.scan.shape[1]} positions, step {scene.scan.step_A:g} Å",
@@ -115,7 +116,7 @@ def draw(config: Config, scene: Scene, title: str, places: list[tuple[int, int]]
         f"{np.ptp(scene.positions[..., 1]) / 10:.1f} nm",
         f"{m.energy_keV:g} keV, {m.semiangle_mrad:g} mrad",
         f"probe radius (rms) {np.sqrt((weights * (points**2).sum(-1)).sum()):.1f} Å",
-        f"disk radius {geometry.disk_radius_inv_A(m.semiangle_mrad, m.energy_keV) / m.pixel_size_inv_A:.2f} px",
+        f"disk radius {radius / m.pixel_size_inv_A:.2f} px",
         f"first ring at {np.linalg.norm(scene.nominal, axis=0).min() / m.pixel_size_inv_A:.1f} px",
         f"rotational symmetry {scene.symmetry}",
         "reference region dashed",

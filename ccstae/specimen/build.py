@@ -7,7 +7,6 @@ import numpy as np
 from ccstae import geometry
 from ccstae.config.run import Config
 from ccstae.errors import InputError, unknown
-
 from ccstae.specimen.crystal import crystal
 from ccstae.specimen.heterostructure import Heterostructure
 from ccstae.specimen.local import Labelled, Rotation, Uniform

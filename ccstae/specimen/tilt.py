@@ -24,7 +24,8 @@ class Tilt:
 
     def __init__(self, tilt_mrad: tuple[float, float]):
         size = np.hypot(*tilt_mrad)
-        angle, towards = 1e-3 * size, np.array(tilt_mrad) / (size or 1.0)
+        angle = 1e-3 * size
+        towards = np.array(tilt_mrad) / (size or 1.0)
         self.none = size == 0
         self.lean = np.sin(angle) * towards
         """Shift (2,) with height."""
@@ -41,5 +42,5 @@ class Tilt:
         """
         if self.none:
             return F
-        seen = self.M @ F
-        return seen if slope is None else seen + self.lean[:, None] * slope[..., None, :]
+        projected = self.M @ F
+        return projected if slope is None else projected + self.lean[:, None] * slope[..., None, :]

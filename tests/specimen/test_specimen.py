@@ -15,7 +15,7 @@ from scipy.spatial.transform import Rotation
 from ccstae import geometry
 from ccstae.config.materials import Material
 from ccstae.errors import InputError
-from ccstae.simulation import optics, simulate
+from ccstae.simulation import simulate
 from ccstae.specimen.crystal import crystal
 
 MX2 = Material(
