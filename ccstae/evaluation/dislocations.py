@@ -38,8 +38,7 @@ _TRAPEZOID_TOLERANCE = 0.03  # error of the trapezoidal sum, in shortest lattice
 _MAX_BURGERS = 2.5  # length of a Burgers vector, in shortest lattice vectors
 _MAX_DISTANCE = 1.0  # of a dislocation in a map from the true one, in scan steps
 _BURGERS_TOLERANCE = 0.1  # by which a right Burgers vector may differ, as a share of its length
-# Trapezoidal weights of (F^-1)_.x and (F^-1)_.y at the corners of a cell, round it from x towards
-# y.
+# Trapezoidal weights of (F^-1)_.x and (F^-1)_.y at a cell's corners, round it from x towards y.
 _CELL = np.stack([[[0.5, 0.5], [-0.5, -0.5]], [[-0.5, 0.5], [-0.5, 0.5]]], -1)
 
 
@@ -74,8 +73,7 @@ def circuits(F: Array, step_A: float, covariance: Array | None = None) -> Circui
     """Closures of all circuits of a map.
 
     Args:
-        F: shape (Ry, Rx, 2, 2), on one branch of the lattice's symmetry; NaN where there is no
-            answer.
+        F: shape (Ry, Rx, 2, 2), on one branch of the lattice's symmetry; NaN for no answer.
         step_A: of the scan.
         covariance: of (exx, eyy, exy, theta), shape (Ry, Rx, 4, 4); without it errors of F count as
             white and the closures' covariance has no scale.

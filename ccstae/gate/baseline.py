@@ -28,9 +28,7 @@ class BaselineEntry(Settings):
 
 
 class Baseline(Settings):
-    """A baseline file: entries by `scene method level region quantity metric`, and where they were
-    measured.
-    """
+    """Entries by `scene method level region quantity metric`, and where they were measured."""
 
     environment: dict[str, Any]
     seeds: int

@@ -14,8 +14,7 @@ say little by themselves. These say much:
   scatter or not. A run without that seed is not asked;
 * medians over seeds, of single noisy errors and pooled over components and noise levels, within
   three spreads: what other seeds see;
-* seeds whose pooled errors are the very same, where the baseline's are not, have shared their
-  noise.
+* seeds whose pooled errors are the very same, where the baseline's are not, have shared noise.
 
 An entry holds the median over seeds, the spread (standard deviation from seed to seed), the
 tolerance (the larger of a floor and three spreads), which way is better, and whether it gates or is

@@ -1,6 +1,4 @@
-"""Files that are whole or not there: written under a temporary name beside the final one, flushed,
-and renamed.
-"""
+"""Files that are whole or not there: written under a temporary name, flushed, and renamed."""
 
 from __future__ import annotations
 

@@ -59,8 +59,7 @@ def read_map(path: Path | str, shape: tuple[int, ...] | None = None, complete: b
         complete: whether it must have the attributes method, settings, seconds and device.
 
     Raises:
-        InputError: where it is missing, damaged or lacks something, or holds what is no
-            deformation.
+        InputError: where it is missing or damaged, lacks something, or holds no deformations.
     """
     with opened(path) as file:
         F = dataset(file, "F", 4, "f")

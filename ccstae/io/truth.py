@@ -73,8 +73,7 @@ def read_truth(path: Path | str) -> Truth:
     """Read and check a truth file.
 
     Raises:
-        InputError: where it is missing, damaged or lacks something, or its datasets do not fit one
-            another.
+        InputError: where it is missing or damaged, lacks something, or does not fit together.
     """
     with opened(path) as file:
         label, region = values(file, "label", 2, "i"), values(file, "region", 2, "iu")

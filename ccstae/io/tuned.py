@@ -16,9 +16,7 @@ from ccstae.io.atomic import write_text
 
 
 class Tuned(Settings):
-    """The settings that a search chose for a method at a noise level, and their error on the tuning
-    scenes.
-    """
+    """The settings that a search chose for a method at a noise level, and their error in it."""
 
     method: str
     level: str

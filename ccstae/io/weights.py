@@ -142,8 +142,16 @@ def tensor(
 
 
 def number(path: Path | str, about: Mapping[str, Any], name: str, low: float = 0.0) -> float:
-    """A finite number, `low` or more, that is told about the weights; InputError for anything
-    else.
+    """A finite number that is told about the weights.
+
+    Args:
+        path: of the file, for messages.
+        about: what is told.
+        name: which of it.
+        low: the least that it may be.
+
+    Raises:
+        InputError: for anything else.
     """
     value = about.get(name)
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value < math.inf:

@@ -1,6 +1,4 @@
-"""Which device simulation and methods run on, how much at a time, and what happens where its memory
-ends.
-"""
+"""Which device work runs on, how much at a time, and what happens where its memory ends."""
 
 from __future__ import annotations
 

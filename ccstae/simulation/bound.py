@@ -38,8 +38,7 @@ def shift_images(gradient: NDArray[np.float32], F: Array, calibration: Calibrati
 
 
 def nearest_node(F: Array, calibration: Calibration, shape: tuple[int, int]) -> torch.Tensor:
-    """Reciprocal lattice vector g = F^-T g0 (1/Angstrom) nearest to each pixel, (n, 2, Qy * Qx)
-    float64.
+    """Reciprocal lattice vector g = F^-T g0 in 1/Angstrom nearest to each pixel, (n, 2, Qy * Qx).
 
     It is one of the four corners of the cell that the pixel lies in, as the nominal vectors are the
     lattice's shortest.

@@ -1,5 +1,4 @@
-"""Diffraction by one deformed cell of a uniform lattice: how much of the beam goes into each of its
-disks.
+"""Diffraction by one deformed cell of a uniform lattice: how much of the beam is in each disk.
 
 A phase object that repeats with the lattice sends |T_hk|^2 of the electrons into the disk at g =
 F^-T G0 (h, k), with T_hk the Fourier coefficients of the transmission function of one cell,

@@ -1,5 +1,4 @@
-"""The exact answer at every position of a scene: deformation, material, region, share of the
-probe."""
+"""The exact answer at every position of a scene: deformation, material, region, probe's share."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""What a real instrument adds to the patterns: drift of the beam, distortion, source size, bad
-pixels.
+"""What a real instrument adds: drift of the beam, distortion, source size, bad pixels.
 
 All are exact in the patterns and in their gradients, so that the bound holds with them on: a
 gradient is the change with a shift on an undistorted detector, in which the lattice is known.
@@ -75,8 +74,7 @@ def distorted_response(
     sparse (detector_px^2, samples^2).
 
     A sample at u pixels from the direct beam lands at A u and counts in the pixel at j with R((A u
-    - j)_x) R((A u - j)_y). The slopes are those with a shift of the sample along x and y before the
-    distortion.
+    - j)_x) R((A u - j)_y). The slopes are those with a shift of the sample before the distortion.
     """
     n, half = microscope.detector_px, microscope.detector_px // 2
     A = np.array(microscope.nuisances.distortion)

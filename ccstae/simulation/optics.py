@@ -15,8 +15,7 @@ from ccstae.config.microscope import Microscope, Simulation
 Array = NDArray[np.float64]
 
 _GUARD_PX = 3.0  # the point spread brings in what falls this far outside the detector
-# Coarsest sampling of several layers: what one scatters beyond the detector, the next may bring
-# back.
+# Of several layers: what one scatters beyond the detector, the next may bring back.
 MAX_SLICED_SAMPLING_A = 0.07
 _MIN_APERTURE = 1e-12  # of its maximum: less counts as outside the aperture
 _MIN_TERM = 1e-9  # of the largest singular value: smaller terms of the probe are left out
@@ -72,8 +71,7 @@ def aperture(microscope: Microscope, q: Array) -> Array:
 
 
 def probe_fourier(microscope: Microscope, win: Window) -> Array:
-    """Aperture on the window's reciprocal grid (n, n), rows y, normalised to unit total
-    intensity."""
+    """Aperture on the window's reciprocal grid (n, n), rows y, of unit total intensity."""
     q = win.frequencies
     amplitude = aperture(microscope, np.hypot(q[:, None], q[None, :]))
     return np.asarray(amplitude / np.sqrt((amplitude**2).sum()))

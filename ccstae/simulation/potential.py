@@ -46,9 +46,7 @@ _GROUP = 8  # samples of the coarse grid that share one dense product
 
 @dataclass(frozen=True)
 class Kernel:
-    """exp(beta (sqrt(1 - z^2) - 1)), z = 2 x / width, of x in samples, for spectra up to `band` per
-    sample.
-    """
+    """exp(beta (sqrt(1 - z^2) - 1)), z = 2 x / width, of x in samples; for spectra up to `band`."""
 
     width: int
     band: float
@@ -316,9 +314,7 @@ def _cropped(coarse: torch.Tensor, shape: tuple[int, int], refine: int) -> torch
 
 
 def _spread(at: torch.Tensor, shape: tuple[int, int]) -> Iterator[tuple[slice, torch.Tensor]]:
-    """Sum of kernels at (n, 2) samples (x, y) on a periodic grid (ny, nx), float32, some rows at a
-    time.
-    """
+    """Sum of kernels at (n, 2) samples (x, y) on a periodic grid (ny, nx), some rows at a time."""
     width = _ATOMS.width
     first = torch.ceil(at - width / 2)
     reach = torch.arange(width, device=at.device)

@@ -207,8 +207,7 @@ class Renderer:
         self.factors = torch.from_numpy(factors).to(device)
         self.cosines = torch.from_numpy(cosines).to(device)
         self.detect = Detector(m, win, device)
-        # Whole number of potential samples per window sample, so that cropping keeps the grids
-        # aligned.
+        # A whole number of potential samples per window sample: cropping keeps the grids aligned.
         finer = int(np.ceil(win.sampling_A / config.simulation.potential_sampling_A))
         self.refine = next_fast_len(finer, real=True)
 
@@ -344,8 +343,6 @@ def batch(win: optics.Window, on: str) -> int:
 
 
 def _ramp(points: torch.Tensor, rate: torch.Tensor) -> torch.Tensor:
-    """exp(2 pi i points rate), (B, n, 2) complex64, of points (n) and rates (B, 2) in double
-    precision.
-    """
+    """exp(2 pi i points rate), (B, n, 2) complex64, of points (n) and rates (B, 2), float64."""
     phase = 2 * np.pi * points[None, :, None] * rate[:, None, :]
     return torch.polar(torch.ones(()).double(), phase).to(torch.complex64)

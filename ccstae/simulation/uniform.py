@@ -26,8 +26,7 @@ _SAMPLES = 4  # per pixel, of the integral over a pixel
 _NODES = 7  # of the interpolation between offsets of a disk; its error is 1e-6 of the disk
 _MAX_TAIL = 5.0  # standard deviations of aperture edge and point spread beyond which a disk is cut
 _DIRECTION_TOLERANCE = 1e-4  # of a disk, by which the interpolation between directions may be wrong
-# Gap of two disks in standard deviations of the aperture's edge: their amplitudes then multiply to
-# 1e-9.
+# Gap of two disks in standard deviations of the aperture's edge: amplitudes multiply to 1e-9.
 _MIN_GAP = 8.0
 
 
@@ -109,9 +108,7 @@ class UniformRenderer:
         return out[which].reshape(*lead, n, n), gradient[which].reshape(*lead, 2, n, n)
 
     def patterns(self, F: Array, label: Array) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Patterns (B, Qy, Qx) and gradients (B, 2, Qy, Qx) of the lattices F (B, 2, 2); label 0 is
-        vacuum.
-        """
+        """Patterns (B, Qy, Qx), gradients (B, 2, Qy, Qx) of lattices F (B, 2, 2); 0 is vacuum."""
         hk, weight = cell.intensities(self.config, self.scene, F, self.directions, self.reach)
         weight[label == 0] = (hk == 0).all(-1)[:, None]
         G = geometry.inverse_transpose(F) @ self.scene.nominal

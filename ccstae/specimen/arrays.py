@@ -1,6 +1,4 @@
-"""Arrays from files, checked by their sum: npy or HDF5, here or on the web. Nothing in them is ever
-run.
-"""
+"""Arrays from npy or HDF5 files, here or on the web, checked by their sum. Nothing in them is run."""
 
 from __future__ import annotations
 

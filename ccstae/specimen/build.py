@@ -54,8 +54,10 @@ def build_scene(config: Config, scene_id: str) -> Scene:
 
 
 def check_disks(config: Config, scene: Scene) -> None:
-    """InputError where the disks of any material overlap at this convergence, or too few fall on
-    the detector.
+    """Check the disks of every material of a scene.
+
+    Raises:
+        InputError: where they overlap at this convergence, or too few fall on the detector.
     """
     m = config.microscope
     radius = geometry.disk_radius_inv_A(m.semiangle_mrad, m.energy_keV)

@@ -23,8 +23,7 @@ from ccstae.errors import InputError, unknown
 
 Array = NDArray[np.float64]
 
-# Of the formats that ASE reads, those that are plain text: some others hold pickles, which can run
-# code.
+# The plain-text ones of the formats that ASE reads: some others hold pickles, which can run code.
 _FORMATS = ("cif", "vasp", "extxyz", "xyz", "proteindatabank", "xsf", "res", "aims", "espresso-in")
 _SAME_PLACE_TOLERANCE_A = 0.02  # atoms nearer than this in projection lie on one another
 # Of the long diagonal of a hexagonal cell: from one site of the honeycomb to the next.
@@ -185,8 +184,7 @@ def along_zone_axis(atoms: ase.Atoms, zone_axis: tuple[int, int, int]) -> Crysta
     frame = _frame(axis / repeat)
     xyz = atoms.positions @ frame.T
     plane, z = xyz[:, :2], _heights(xyz[:, 2], repeat)
-    # Translations of the projection: those of the cell's own vectors, then those between equal
-    # atoms.
+    # Translations of the projection: those of the cell's vectors, then those between equal atoms.
     coarse = _shortest_pair(
         np.array([n @ cell @ frame.T for n in product(range(-4, 5), repeat=3)])[:, :2]
     )

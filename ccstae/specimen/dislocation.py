@@ -102,8 +102,7 @@ class DislocationRow:
         """-arg sin(pi z / d) on the branch that is continuous on the left, or on the right."""
         d = (y - self.origin) / self.spacing_A
         side = np.where(left, -1.0, 1.0)
-        # Continued across the row by no more than a spacing, where it is not used but must stay
-        # finite.
+        # Continued across the row by a spacing at most, where it is not used but must be finite.
         E = np.exp(2j * np.pi * side * (d[..., 1] + 1j * side * np.maximum(side * d[..., 0], -1.0)))
         return side * (np.pi * d[..., 1] - np.pi / 2) - np.angle(1 - E)
 

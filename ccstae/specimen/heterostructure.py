@@ -1,5 +1,4 @@
-"""A coherent lateral heterostructure with a relaxing misfit and round regions of tension, shear and
-rotation.
+"""A coherent lateral heterostructure with a relaxing misfit and round inclusions.
 
 With e the misfit, s(x) a smooth step across the interface and r(x) the relaxation of the lattice
 along it,

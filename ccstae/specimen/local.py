@@ -29,9 +29,7 @@ _MAX_STRAIN = 0.2  # in files of labels
 
 
 class LocalScene(Scene):
-    """Everything is known at the positions of the scan; a point belongs to the position nearest to
-    it.
-    """
+    """Everything is known at the positions of the scan; a point belongs to the nearest of them."""
 
     @cached_property
     def F(self) -> Array:

@@ -18,9 +18,7 @@ from ccstae.specimen.scene import Array, Atoms, Box, Scene, in_box
 
 
 class Polycrystal(Scene):
-    """Settings in PolycrystalSettings. F is that of the grain at the point and jumps at the
-    boundaries.
-    """
+    """Settings in PolycrystalSettings. F is that of the point's grain: it jumps between grains."""
 
     settings: PolycrystalSettings
 

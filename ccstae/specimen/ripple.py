@@ -1,5 +1,4 @@
-"""Parallel waves that bend a layer and do not stretch it: what the beam sees is the layer's
-projection.
+"""Parallel waves that bend a layer and do not stretch it: the beam sees the layer's projection.
 
 With s the length along the layer in the direction of the waves, the sine of its slope is m sin(k s)
 over a whole number of wavelengths and 0 outside. Projection then shortens the layer by its cosine,

@@ -133,8 +133,7 @@ class Scene(ABC):
         return None
 
     def gradient_per_A(self, x: Array) -> Array:
-        """Largest change of any component of F per Angstrom, at points x, by central
-        differences."""
+        """Largest change of any component of F per Angstrom at points x, by central differences."""
         step = 0.5
         out = np.zeros(x.shape[:-1])
         for shift in (np.array([step, 0.0]), np.array([0.0, step])):
@@ -144,8 +143,7 @@ class Scene(ABC):
 
 
 class Flake(Scene):
-    """One crystal whose lattice points X sit at y + u(y): real gradients and interfaces reach the
-    patterns.
+    """One crystal, with lattice points X at y + u(y): real gradients and interfaces reach the beam.
 
     y is the reference configuration. It is the lattice itself, y = X, but for dislocations, which
     are in it already: X = y - w(y) with w their field, many-valued by Burgers vectors, which are
@@ -191,8 +189,10 @@ class Flake(Scene):
         return self.tilt.deform(np.eye(2) + gradient, -normal) - np.eye(2)
 
     def to_reference(self, x: Array) -> Array:
-        """Solve y = x - u(y) by fixed-point iteration; converges as |du/dy|^n. InputError where it
-        does not.
+        """Solve y = x - u(y) by fixed-point iteration, which converges as |du/dy|^n.
+
+        Raises:
+            InputError: where it does not.
         """
         y = x - self.projected_displacement(x)
         for _ in range(_MAX_ITERATIONS):

@@ -32,14 +32,11 @@ class Tilt:
         self.M = np.eye(2) - (1 - np.cos(angle)) * np.outer(towards, towards)
 
     def project(self, x: Array, height: Array) -> Array:
-        """Where the beam sees points x (..., 2) of the specimen at heights (...) above its
-        middle."""
+        """Where the beam sees points x (..., 2) at heights (...) above the specimen's middle."""
         return x if self.none else x @ self.M.T + height[..., None] * self.lean
 
     def deform(self, F: Array, slope: Array | None = None) -> Array:
-        """F (..., 2, 2) as the beam sees it; `slope` (..., 2) is the gradient of the height, none:
-        zero.
-        """
+        """F (..., 2, 2) as the beam sees it; `slope` (..., 2) is the gradient of the height."""
         if self.none:
             return F
         projected = self.M @ F

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pytest
 import yaml
@@ -17,7 +16,7 @@ from ccstae.config.run import Config, dump, parse
 from ccstae.errors import InputError
 from ccstae.evaluation import score, tuning
 from ccstae.io import layout, tuned
-from ccstae.io.calibration import write_calibration
+from ccstae.io.counts import write_counts
 from ccstae.io.maps import read_map
 from ccstae.io.truth import Truth, read_truth, write_truth
 from ccstae.methods import run
@@ -65,10 +64,7 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed in (101, 102):
         made = MODEL.counts(F, LEVEL.electrons, LEVEL.background, seed=seed)
         path = folder / "counts" / "other" / f"{LEVEL.name}.{seed}.h5"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with h5py.File(path, "w") as file:
-            file["counts"] = made.counts
-            write_calibration(file, made.calibration, made.probe)
+        write_counts(path, made.counts, made.counts.shape, made.calibration, made.probe)
     return folder
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import h5py
 import numpy as np
 import pytest
 import torch
@@ -23,7 +22,7 @@ from ccstae import geometry
 from ccstae.config.methods import modules, settings
 from ccstae.config.run import Config, dump, parse
 from ccstae.errors import InputError
-from ccstae.io.calibration import write_calibration
+from ccstae.io.counts import write_counts
 from ccstae.io.maps import read_map
 from ccstae.methods import base, external, run
 from ccstae.methods.shared import sites
@@ -47,9 +46,7 @@ with h5py.File(given.map, "w") as file:
 def counts_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = MODEL.counts(random_deformations((2, 3)), 1e5)
     path = tmp_path_factory.mktemp("counts") / "w0.00_n100000.1.h5"
-    with h5py.File(path, "w") as file:
-        file["counts"] = made.counts
-        write_calibration(file, made.calibration, made.probe)
+    write_counts(path, made.counts, made.counts.shape, made.calibration, made.probe)
     return path
 
 
@@ -313,9 +310,9 @@ def test_the_example_of_the_documentation_is_a_method(tmp_path: Path) -> None:
     assert len(code.splitlines()) <= 35
     truth = random_deformations((2, 3))
     made = MODEL.counts(truth)
-    with h5py.File(tmp_path / "clean.h5", "w") as file:
-        file["counts"] = made.counts
-        write_calibration(file, made.calibration, made.probe)
+    write_counts(
+        tmp_path / "clean.h5", made.counts, made.counts.shape, made.calibration, made.probe
+    )
     run.write(
         configured({"mine": {"command": python(code, tmp_path)}}),
         "mine",
