@@ -73,7 +73,7 @@ def collect(config: Config, run_dir: Path) -> dict[str, Any]:
 
 
 def commit() -> dict[str, Any]:
-    """The commit of the package's checkout and whether it was edited; None for both outside of one."""
+    """The commit of the package's checkout and whether it was edited; both None outside of one."""
     here = Path(__file__).parent
 
     def git(*words: str) -> str:

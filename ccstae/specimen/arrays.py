@@ -1,4 +1,4 @@
-"""Arrays from npy or HDF5 files, here or on the web, checked by their sum. Nothing in them is run."""
+"""Arrays from npy or HDF5 files, here or on the web, checked by their sum; none of it is run."""
 
 from __future__ import annotations
 
