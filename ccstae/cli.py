@@ -150,9 +150,9 @@ def map_strain(
     from ccstae.methods import run as methods
 
     if tuned is not None:
-        from ccstae.io.tuned import apply
+        from ccstae.io.tuned import apply_tuned
 
-        run = apply(run, method, tuned)
+        run = apply_tuned(run, method, tuned)
     methods.write(run, method, counts, out, weights, save_weights)
 
 

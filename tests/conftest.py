@@ -35,7 +35,7 @@ def make_run() -> Callable[[Path], Config]:
         truth = made_truth()
         write_truth(layout.truth_path(run_dir, "pair"), truth)
         for level in made.levels:
-            limit = truth.limit.get(level.name, np.zeros((*SHAPE, 4)))
+            limit = truth.bound.get(level.name, np.zeros((*SHAPE, 4)))
             for seed in made.seeds.test:
                 com = noisy(truth, 2 * limit, seed)
                 com[0, 10:13] = np.nan

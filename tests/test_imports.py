@@ -1,8 +1,12 @@
-"""The package's import graph: no cycles, and data flow one way: no stage imports a later one."""
+"""The package's import graph: no cycles, and data flow one way: no stage or room imports a later
+one.
+"""
 
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -24,51 +28,72 @@ STAGES = (
     "reporting.report",
     "gate.compare",
 )
-TOP = {
-    "ccstae.cli",
-    "ccstae.pipeline.stages",
-    "ccstae.pipeline.claim",
-}  # what starts stages, and is started by none
+# What starts stages, and is started by none.
+TOP = {"ccstae.cli", "ccstae.pipeline.stages", "ccstae.pipeline.claim"}
+# Packages and lone modules of the package in order: none imports a later one. Not in the graph,
+# and so no exception: `config.methods` finds the methods' settings by where they lie, and imports
+# them by name.
+ROOMS = (
+    "errors",
+    "geometry",
+    "machine",
+    "config",
+    "io",
+    "specimen",
+    "simulation",
+    "methods",
+    "evaluation",
+    "reporting",
+    "gate",
+    "pipeline",
+    "cli",
+)
+# Imports of a later room that are sound: the report shows what `pipeline.provenance` tells of the
+# run.
+ALLOWED = {
+    ("ccstae.reporting.report", "ccstae.pipeline.provenance"),
+}
 
 
 def modules() -> dict[str, Path]:
-    found = {}
+    paths = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
-        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return found
+        paths[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return paths
 
 
 MODULES = modules()
 
 
 def imports(name: str) -> set[str]:
-    """Modules of the package that a module names in its imports, wherever in its text."""
-    found: set[str] = set()
+    """Every module that a module names in its imports, wherever in its text."""
+    names: set[str] = set()
     for node in ast.walk(ast.parse(MODULES[name].read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{name} has a relative import"
             start = str(node.module)
             for alias in node.names:
                 whole = f"{start}.{alias.name}"
-                found.add(whole if whole in MODULES else start)
-    # Every module is inside `ccstae`; taking the version from there ties nothing together.
-    return (found & set(MODULES)) - {"ccstae"}
+                names.add(whole if whole in MODULES else start)
+    return names
 
 
-GRAPH = {name: imports(name) for name in MODULES}
+IMPORTS = {name: imports(name) for name in MODULES}
+# Every module is inside `ccstae`; taking the version from there ties nothing together.
+GRAPH = {name: (names & set(MODULES)) - {"ccstae"} for name, names in IMPORTS.items()}
 
 
 def reach(name: str) -> set[str]:
-    seen: set[str] = set()
+    reached: set[str] = set()
     ahead = [name]
     while ahead:
-        new = GRAPH[ahead.pop()] - seen
-        seen |= new
+        new = GRAPH[ahead.pop()] - reached
+        reached |= new
         ahead += new
-    return seen
+    return reached
 
 
 def test_the_graph_is_that_of_the_package() -> None:
@@ -88,6 +113,51 @@ def test_no_module_imports_itself_round_a_circle() -> None:
 def test_no_stage_imports_a_later_one(stage: str) -> None:
     later = {f"ccstae.{name}" for name in STAGES[STAGES.index(stage) + 1 :]} | TOP
     assert reach(f"ccstae.{stage}") & later == set()
+
+
+def room(module: str) -> int:
+    return ROOMS.index(module.split(".")[1])
+
+
+def test_no_room_imports_a_later_one() -> None:
+    later = {
+        (module, name)
+        for module, names in GRAPH.items()
+        for name in names
+        if module != "ccstae" and room(module) < room(name)
+    }
+    assert later == ALLOWED
+
+
+def test_only_io_knows_hdf5_and_only_one_module_opens_it() -> None:
+    users = {module for module, names in IMPORTS.items() if "h5py" in names}
+    assert "ccstae.io.hdf5" in users
+    assert {module for module in users if not module.startswith("ccstae.io.")} == set()
+    opens = {module for module, path in MODULES.items() if "h5py.File(" in path.read_text()}
+    assert opens == {"ccstae.io.hdf5"}
+
+
+def test_importing_the_package_loads_nothing_but_it() -> None:
+    loaded = subprocess.run(
+        [sys.executable, "-c", "import ccstae, sys; print(*sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    assert {name for name in loaded if name.split(".")[0] in ("ccstae", "numpy", "torch")} == {
+        "ccstae"
+    }
+
+
+@pytest.mark.parametrize("name", ccstae.__all__)
+def test_a_public_name_is_there_when_it_is_used(name: str) -> None:
+    assert getattr(ccstae, name) is not None
+    assert name in dir(ccstae)
+
+
+def test_another_name_is_not() -> None:
+    with pytest.raises(AttributeError, match="read_cuonts"):
+        _ = ccstae.read_cuonts
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,9 @@ MUTATIONS = {
         "ccstae/geometry.py", "V[..., 0, 1], theta], -1)", "V[..., 0, 1], -theta], -1)"
     ),
     "axes of the patterns swapped": Mutation(
-        "ccstae/io/counts.py", "counts = found[...]", "counts = found[...].swapaxes(-1, -2).copy()"
+        "ccstae/io/counts.py",
+        "counts = stored[...]",
+        "counts = stored[...].swapaxes(-1, -2).copy()",
     ),
     "wrong probe": Mutation(
         "ccstae/simulation/noise.py",
@@ -108,20 +110,19 @@ MUTATIONS = {
     ),
     "failures dropped instead of counted": Mutation(
         "ccstae/evaluation/score.py",
-        "answer = np.where(failed[..., None, None], np.eye(2), answer)",
-        "answer = np.where(failed[..., None, None], truth.F_probe, answer)",
+        "answer = np.where(failed[..., None, None], np.eye(2), F_gauged)",
+        "answer = np.where(failed[..., None, None], truth.F_probe, F_gauged)",
     ),
     "errors 10 % worse in one method": Mutation(
         "ccstae/evaluation/score.py",
-        "comparison.error[mask, c], *chosen",
-        '(1 + 0.1 * (answer.attributes["method"] == "ccstae")) * comparison.error[mask, c], '
-        "*chosen",
+        "error = compared.error[mask, c]",
+        'error = (1 + 0.1 * (answer.attributes["method"] == "ccstae")) * compared.error[mask, c]',
     ),
     "errors 10 % worse in one method, under noise alone": Mutation(
         "ccstae/evaluation/score.py",
-        "comparison.error[mask, c], *chosen",
-        '(1 + 0.1 * (answer.attributes["method"] == "com" and limit is not None)) * '
-        "comparison.error[mask, c], *chosen",
+        "error = compared.error[mask, c]",
+        'error = (1 + 0.1 * (answer.attributes["method"] == "com" and bound is not None)) * '
+        "compared.error[mask, c]",
     ),
     "stated uncertainty 20 % too small": Mutation(
         "ccstae/evaluation/score.py",

@@ -32,18 +32,19 @@ from ccstae import geometry
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-_CLEARANCE_A = 15.0  # least distance of a circuit from the cell in its middle: core and probe
-_FALSE_ALARMS = 1e-3  # maps without a dislocation that show one by noise alone
-_RULE = 0.03  # error of the trapezoidal sum, in shortest lattice vectors
-_LONGEST = 2.5  # Burgers vector, in shortest lattice vectors
-# Trapezoidal weights of (F^-1)_.x and (F^-1)_.y at the corners of a cell, round it from x towards
-# y.
+_MIN_CLEARANCE_A = 15.0  # of a circuit from the cell in its middle: core and probe
+_MAX_FALSE_ALARMS = 1e-3  # share of maps without a dislocation that show one by noise alone
+_TRAPEZOID_TOLERANCE = 0.03  # error of the trapezoidal sum, in shortest lattice vectors
+_MAX_BURGERS = 2.5  # length of a Burgers vector, in shortest lattice vectors
+_MAX_DISTANCE = 1.0  # of a dislocation in a map from the true one, in scan steps
+_BURGERS_TOLERANCE = 0.1  # by which a right Burgers vector may differ, as a share of its length
+# Trapezoidal weights of (F^-1)_.x and (F^-1)_.y at a cell's corners, round it from x towards y.
 _CELL = np.stack([[[0.5, 0.5], [-0.5, -0.5]], [[-0.5, 0.5], [-0.5, 0.5]]], -1)
 
 
 @dataclass(frozen=True)
-class Found:
-    """Dislocations of a map."""
+class FoundDislocations:
+    """The dislocations that a map shows."""
 
     position: Array  # (n, 2), column and row of the scan, in steps from its first position
     burgers_A: Array  # (n, 2), a vector of the reference lattice
@@ -61,22 +62,24 @@ class Circuits:
     moment_A: Array
 
 
-def cells(step_A: float) -> int:
+def circuit_cells(step_A: float) -> int:
     """Side of the circuits in steps: odd, so that one cell is in the middle, and at least a step
     and core and probe away from it.
     """
-    return 1 + 2 * max(1, math.ceil(_CLEARANCE_A / step_A))
+    return 1 + 2 * max(1, math.ceil(_MIN_CLEARANCE_A / step_A))
 
 
 def circuits(F: Array, step_A: float, covariance: Array | None = None) -> Circuits:
-    """Closures of all circuits of a map F (Ry, Rx, 2, 2) that lies on one branch of the lattice's
-    symmetry.
+    """Closures of all circuits of a map.
 
-    `covariance` (Ry, Rx, 4, 4) is that of (exx, eyy, exy, theta); without it errors of F count as
-    white and the covariance has no scale.
+    Args:
+        F: shape (Ry, Rx, 2, 2), on one branch of the lattice's symmetry; NaN for no answer.
+        step_A: of the scan.
+        covariance: of (exx, eyy, exy, theta), shape (Ry, Rx, 4, 4); without it errors of F count as
+            white and the closures' covariance has no scale.
     """
-    n = cells(step_A)
-    around, along_x, along_y = (step_A * weights for weights in _weights(n))
+    n = circuit_cells(step_A)
+    around, along_x, along_y = step_A * np.array(_weights(n))
     inverse = np.asarray(np.linalg.inv(F), np.float64)
     spread = _of_inverse(F, inverse, covariance)
     shape = tuple(max(0, size - n) for size in F.shape[:2])
@@ -92,56 +95,61 @@ def circuits(F: Array, step_A: float, covariance: Array | None = None) -> Circui
     return Circuits(n, closure, variance, moment)
 
 
-def find(F: Array, lattice_A: Array, step_A: float, covariance: Array | None = None) -> Found:
-    """The dislocations of a map, the surest first; arguments as in `circuits`, `lattice_A` (2, 2)
-    the reference lattice's vectors, columns.
+def find(
+    F: Array, lattice_A: Array, step_A: float, covariance: Array | None = None
+) -> FoundDislocations:
+    """The dislocations of a map, the surest first.
+
+    Args:
+        F, step_A, covariance: as in `circuits`.
+        lattice_A: vectors of the reference lattice, columns, shape (2, 2).
 
     A circuit shows one where the lattice vector most likely to be its closure is not 0, and its
     closure differs from 0 by more than the noise of all circuits together would make it in one map
     of a thousand. Noise is what the covariance says, or, where that is more, what the circuits' own
     median says: most go round nothing. Its neighbours must agree.
     """
-    seen = circuits(F, step_A, covariance)
+    circuit = circuits(F, step_A, covariance)
     shortest = float(np.linalg.norm(lattice_A, axis=0).min())
-    vectors = geometry.lattice_nodes(lattice_A, _LONGEST * shortest) @ lattice_A.T  # the first is 0
+    hk = geometry.lattice_nodes(lattice_A, _MAX_BURGERS * shortest)
+    vectors = hk @ lattice_A.T  # the first is 0
     free = np.asarray(
-        np.isfinite(seen.closure_A).all(-1) & np.isfinite(seen.covariance).all((-1, -2))
+        np.isfinite(circuit.closure_A).all(-1) & np.isfinite(circuit.covariance).all((-1, -2))
     )
     if not free.any():
-        return Found(np.zeros((0, 2)), np.zeros((0, 2)))
-    variance = np.where(free[..., None, None], seen.covariance, np.eye(2))
-    closure, moment = np.where(free[..., None], seen.closure_A, 0.0), seen.moment_A.copy()
-    rule = (_RULE * shortest) ** 2 * np.eye(2)
-    scale = float(np.median(_square(closure, variance + rule)[free])) / (
-        2 * math.log(2)
-    )  # median of chi^2, two degrees of freedom
-    variance = variance * (scale if covariance is None else max(1.0, scale)) + rule
-    least = chi2.isf(_FALSE_ALARMS / free.sum(), 2)
-    middle = np.stack(
-        np.meshgrid(*(np.arange(size) + seen.cells / 2 for size in free.shape[::-1])), -1
-    )
+        return FoundDislocations(np.zeros((0, 2)), np.zeros((0, 2)))
+    variance = np.where(free[..., None, None], circuit.covariance, np.eye(2))
+    closure = np.where(free[..., None], circuit.closure_A, 0.0)
+    moment = circuit.moment_A.copy()
+    trapezoid = (_TRAPEZOID_TOLERANCE * shortest) ** 2 * np.eye(2)
+    median = float(np.median(_square(closure, variance + trapezoid)[free]))
+    scale = median / (2 * math.log(2))  # the median of chi^2 with two degrees of freedom
+    variance = variance * (scale if covariance is None else max(1.0, scale)) + trapezoid
+    min_square = chi2.isf(_MAX_FALSE_ALARMS / free.sum(), 2)
+    x, y = (np.arange(size) + circuit.cells / 2 for size in free.shape[::-1])
+    middle = np.stack(np.meshgrid(x, y), -1)
     positions: list[Array] = []
     burgers: list[Array] = []
     while True:
         distance = _square(closure[..., None, :] - vectors, variance[..., None, :, :])
         nearest = distance.argmin(-1)
-        agreed = _agreement(
-            nearest, free & (nearest > 0) & (distance[..., 0] > least), free, seen.cells
-        )
+        shows = free & (nearest > 0) & (distance[..., 0] > min_square)
+        agreed = _agreement(nearest, shows, free, circuit.cells)
         at = np.unravel_index(int(agreed.argmax()), agreed.shape)
         if agreed[at] == 0:
-            return Found(np.array(positions).reshape(-1, 2), np.array(burgers).reshape(-1, 2))
+            return FoundDislocations(
+                np.array(positions).reshape(-1, 2), np.array(burgers).reshape(-1, 2)
+            )
         b = vectors[nearest[at]]
         place = np.nan_to_num(b @ moment[at] / (b @ b))
         positions.append(middle[at] + np.clip(place, -0.5, 0.5))
         burgers.append(b)
         # What is left to be explained; a circuit that passes the line closely tells nothing.
         away = positions[-1] - middle
-        depth = seen.cells / 2 - np.abs(away).max(-1)  # of the line inside a circuit, in steps
-        closure = closure - (depth > 0)[..., None] * b
-        moment = moment - np.where(
-            (depth > 0)[..., None, None], b[:, None] * away[..., None, :], 0.0
-        )
+        depth = circuit.cells / 2 - np.abs(away).max(-1)  # of the line inside a circuit, in steps
+        inside = depth > 0
+        closure = closure - inside[..., None] * b
+        moment = moment - np.where(inside[..., None, None], b[:, None] * away[..., None, :], 0.0)
         free &= np.abs(depth) >= 1
         free[at] = False
 
@@ -157,40 +165,47 @@ def _agreement(nearest: NDArray[np.int64], shows: Mask, free: Mask, n: int) -> N
     agreed = np.zeros(nearest.shape, np.int64)
     for vector in np.unique(nearest[shows]):
         same = free & (nearest == vector)
-        block = binary_opening(np.pad(same | ~free, 1, constant_values=True), np.ones((2, 2)))[
-            1:-1, 1:-1
-        ]
-        agreed = np.where(
-            shows & same & block,
-            correlate(same.astype(int), np.ones((n, n), int), mode="constant"),
-            agreed,
-        )
+        agrees = np.pad(same | ~free, 1, constant_values=True)
+        two_by_two = binary_opening(agrees, np.ones((2, 2)))[1:-1, 1:-1]
+        around = correlate(same.astype(int), np.ones((n, n), int), mode="constant")
+        agreed = np.where(shows & same & two_by_two, around, agreed)
     return agreed
 
 
-def compare(position: Array, burgers_A: Array, found: Found, asked: Mask) -> dict[str, float]:
-    """Dislocations found beside those of the truth (n, 2), of which only those `asked` (n,) for can
-    be missed.
+def match(
+    position: Array, burgers_A: Array, answer: FoundDislocations, asked: Mask
+) -> dict[str, float]:
+    """How well the dislocations that a map shows match those of the truth.
 
     Each is matched with at most one, so that the sum of the distances is least and none is more
     than a scan step.
+
+    Args:
+        position: of the true ones, shape (n, 2), in scan steps.
+        burgers_A: of the true ones, shape (n, 2).
+        answer: those of the map.
+        asked: which of the true ones can be missed, shape (n,); see `surrounded`.
+
+    Returns:
+        `cores_false`; with any asked for also `cores_found` and `burgers_right`, and with any of
+        those found also `core_error`.
     """
-    distance = np.linalg.norm(position[:, None] - found.position, axis=-1)
-    true, seen = linear_sum_assignment(np.where(distance > 1, 1e3, distance))
-    near = distance[true, seen] <= 1
-    true, seen = true[near], seen[near]
-    metrics = {"cores_false": float(len(found.position) - len(seen))}
+    distance = np.linalg.norm(position[:, None] - answer.position, axis=-1)
+    too_far = distance > _MAX_DISTANCE
+    true, matched = linear_sum_assignment(np.where(too_far, 1e3, distance))
+    near = ~too_far[true, matched]
+    true, matched = true[near], matched[near]
+    metrics = {"cores_false": float(len(answer.position) - len(matched))}
     if asked.any():
-        kept = asked[true]
-        right = np.linalg.norm(
-            burgers_A[true] - found.burgers_A[seen], axis=-1
-        ) < 0.1 * np.linalg.norm(burgers_A[true], axis=-1)
+        hit = asked[true]
+        difference = np.linalg.norm(burgers_A[true] - answer.burgers_A[matched], axis=-1)
+        right = difference < _BURGERS_TOLERANCE * np.linalg.norm(burgers_A[true], axis=-1)
         metrics |= {
-            "cores_found": float(kept.sum() / asked.sum()),
-            "burgers_right": float((kept & right).sum() / asked.sum()),
+            "cores_found": float(hit.sum() / asked.sum()),
+            "burgers_right": float((hit & right).sum() / asked.sum()),
         }
-        if kept.any():
-            metrics["core_error"] = float(np.sqrt(np.mean(distance[true, seen][kept] ** 2)))
+        if hit.any():
+            metrics["core_error"] = float(np.sqrt(np.mean(distance[true, matched][hit] ** 2)))
     return metrics
 
 
@@ -198,7 +213,7 @@ def surrounded(position: Array, sample: Mask, step_A: float) -> Mask:
     """Which places (n, 2), in steps, have a circuit round them that lies on the sample (Ry, Rx) and
     has them in its middle cell.
     """
-    n = cells(step_A)
+    n = circuit_cells(step_A)
     first = np.floor(position).astype(int) - (n - 1) // 2
     fits = np.asarray(((first >= 0) & (first + n < sample.shape[::-1])).all(-1))
     return np.array(

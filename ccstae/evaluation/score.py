@@ -31,7 +31,7 @@ close (quantity `all`, region `all`; dislocations.py finds the dislocations in t
 `cores_found` is the share of the dislocations with a circuit round them on the sample that are
 found within one scan step, `burgers_right` the share found with the right Burgers vector,
 `core_error` their root mean square distance in scan steps, `cores_false` how many more are found.
-At the noise-free level the limit is 0 and what is divided by it is nan.
+At the noise-free level the bound is 0 and what is divided by it is nan.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +68,10 @@ COLUMNS = (
     "metric",
     "value",
 )
+NOT_RUN_COLUMNS = (*COLUMNS[:5], "error")
 # 1 / (sqrt(2) erfinv(1/2)): median absolute deviation to standard deviation, normal law
 MAD_TO_STD = 1.482602218505602
-_VARIES = 1e-4  # least standard deviation of a truth that has a gain
+_MIN_VARIATION = 1e-4  # standard deviation of a truth that has a gain
 Z95 = 1.959963984540054  # sqrt(2) erfinv(0.95)
 
 Array = NDArray[np.float64]
@@ -77,7 +79,7 @@ Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Compared:
     """An answer beside the truth, both in the common gauge; components are exx, eyy, exy, theta
     (radians).
     """
@@ -96,19 +98,24 @@ class Comparison:
         return np.where((sample & ~self.failed)[..., None, None], F, np.nan)
 
 
-def compare(truth: Truth, F: Array) -> Comparison:
-    """Bring an answer F (Ry, Rx, 2, 2) and the probe-averaged truth to the common gauge and take
-    their components.
+def compare(truth: Truth, F: Array) -> Compared:
+    """Bring an answer and the probe-averaged truth to the common gauge and take their components.
+
+    Args:
+        truth: of the scene.
+        F: the answer, shape (Ry, Rx, 2, 2), in any gauge; NaN where the method gives up.
+
+    Returns:
+        Both with shape (Ry, Rx, 4), theta in radians, and where there was no answer.
     """
     expected = geometry.components(geometry.regauge(truth.F_probe, truth.reference))
-    answer = geometry.regauge(_on_branch(F, truth), truth.reference)
+    F_gauged = geometry.regauge(_on_branch(F, truth), truth.reference)
     failed = np.asarray(np.isnan(F).any((-1, -2)))
-    answer = np.where(failed[..., None, None], np.eye(2), answer)
-    found = geometry.components(answer)
-    found[..., 3] = expected[..., 3] + geometry.wrap(
-        found[..., 3] - expected[..., 3], truth.symmetry
-    )
-    return Comparison(expected, found, failed)
+    answer = np.where(failed[..., None, None], np.eye(2), F_gauged)
+    answered = geometry.components(answer)
+    turn = geometry.wrap(answered[..., 3] - expected[..., 3], truth.symmetry)
+    answered[..., 3] = expected[..., 3] + turn
+    return Compared(expected, answered, failed)
 
 
 def _on_branch(F: Array, truth: Truth) -> Array:
@@ -133,18 +140,37 @@ def regions(truth: Truth) -> dict[str, Mask]:
 
 
 def robust_std(values: Array) -> float:
-    """1.4826 times the median absolute deviation from the median."""
+    """1.4826 times the median absolute deviation from the median: the standard deviation of a
+    normal law, which a few outliers do not move.
+
+    >>> round(robust_std(np.array([-1.0, 0.0, 1.0])), 4)
+    1.4826
+    >>> round(robust_std(np.array([-1.0, -1.0, 0.0, 1.0, 100.0])), 4)
+    1.4826
+    """
     return float(MAD_TO_STD * np.median(np.abs(values - np.median(values))))
 
 
 def component_metrics(
-    error: Array, limit: Array | None, deviation: Array | None
+    error: Array, bound: Array | None, deviation: Array | None
 ) -> dict[str, float]:
     """Metrics of one component over the n positions of a region.
 
-    error (n,); limit (n,) bound on the standard deviation, None where there is no noise; deviation
-    (n,) the standard deviation that the method states, None where it states none, nan where it gave
-    no answer.
+    Args:
+        error: answer minus truth, shape (n,).
+        bound: Cramer-Rao bound on its standard deviation, shape (n,); None where there is no noise.
+        deviation: the standard deviation that the method states, shape (n,), NaN where it gave no
+            answer; None where it states none.
+
+    Returns:
+        Values by the name of the metric; see the module's docstring.
+
+    A method that errs by one bound, and states it:
+
+    >>> bound = np.full(4, 1e-3)
+    >>> metrics = component_metrics(np.array([1e-3, -1e-3, 1e-3, -1e-3]), bound, bound)
+    >>> round(metrics["rmse_over_limit"], 9), metrics["coverage95"]
+    (1.0, 1.0)
     """
     metrics = {
         "bias": float(error.mean()),
@@ -153,134 +179,153 @@ def component_metrics(
         "robust_std": robust_std(error),
         "p95": float(np.percentile(np.abs(error), 95)),
     }
-    if limit is None:
+    if bound is None:
         metrics |= {"limit": 0.0, "limit_ratio": math.nan, "rmse_over_limit": math.nan}
     else:
         metrics |= {
-            "limit": _rms(limit),
-            "limit_ratio": robust_std(error / limit),
-            "rmse_over_limit": metrics["rmse"] / _rms(limit),
+            "limit": _rms(bound),
+            "limit_ratio": robust_std(error / bound),
+            "rmse_over_limit": metrics["rmse"] / _rms(bound),
         }
     if deviation is not None:
         metrics["coverage95"] = (
-            math.nan if limit is None else float((np.abs(error) <= Z95 * deviation).mean())
+            math.nan if bound is None else float((np.abs(error) <= Z95 * deviation).mean())
         )
     return metrics
 
 
-def gain(truth: Array, answer: Array, limit: Array | None) -> float | None:
-    """Slope of answers over truths (n, components), one for all components, each about its own
-    mean; None where no truth varies.
+def gain(truth: Array, answer: Array, bound: Array | None) -> float | None:
+    """Slope of answers over truths, one for all components, each about its own mean.
 
-    Weights are 1 / limit^2, the same for all where there is no noise.
+    Args:
+        truth, answer: shape (n, components).
+        bound: of the same shape, for the weights 1 / bound^2; None where there is no noise, and
+            weights are equal.
+
+    Returns:
+        The slope; None where no truth varies.
+
+    A method that shows four fifths of the strain, and adds a constant:
+
+    >>> truth = np.array([[0.00], [0.01], [0.02]])
+    >>> round(gain(truth, 0.8 * truth + 0.005, None), 9)
+    0.8
     """
-    weight = np.ones_like(truth) if limit is None else 1 / np.square(limit)
+    weight = np.ones_like(truth) if bound is None else 1 / np.square(bound)
     truth = truth - np.average(truth, axis=0, weights=weight)
-    if truth.std(0).max() < _VARIES:
+    if truth.std(0).max() < _MIN_VARIATION:
         return None
     return float((weight * truth * answer).sum() / (weight * truth**2).sum())
 
 
-def label_accuracy(truth: NDArray[Any], found: NDArray[Any]) -> float:
+def label_accuracy(truth: NDArray[Any], label: NDArray[Any]) -> float:
     """Share of unmixed positions (truth >= 0) labelled right, under the best one-to-one naming of
-    the found classes.
+    the method's classes.
+
+    Of four positions the method puts one into the wrong class; the mixed one is not asked:
+
+    >>> label_accuracy(np.array([1, 1, 2, 2, -1]), np.array([7, 7, 3, 7, 3]))
+    0.75
     """
     unmixed = truth >= 0
     _, rows = np.unique(truth[unmixed], return_inverse=True)
-    _, columns = np.unique(found[unmixed], return_inverse=True)
+    _, columns = np.unique(label[unmixed], return_inverse=True)
     together = np.zeros((rows.max() + 1, columns.max() + 1))
     np.add.at(together, (rows, columns), 1)
     return float(together[linear_sum_assignment(together, maximize=True)].sum() / unmixed.sum())
 
 
 def score_map(truth: Truth, level: Level, answer: Map) -> Iterator[tuple[str, str, str, float]]:
-    """(region, quantity, metric, value) of one map, in a fixed order. KeyError where the truth
-    lacks the level's limit.
+    """All scores of one map.
+
+    Args:
+        truth: of the scene.
+        level: of the noise in the counts.
+        answer: the map, with `seconds` and `peak_memory_bytes` among its attributes.
+
+    Yields:
+        (region, quantity, metric, value) in a fixed order; see the module's docstring.
+
+    Raises:
+        KeyError: where the truth lacks the level's bound.
     """
-    comparison = compare(truth, answer.F)
-    limit = None if math.isinf(level.electrons) else truth.limit[level.name]
+    compared = compare(truth, answer.F)
+    bound = None if math.isinf(level.electrons) else truth.bound[level.name]
     deviation = None
     if answer.covariance is not None:
         deviation = np.sqrt(np.maximum(np.diagonal(answer.covariance, axis1=-2, axis2=-1), 0))
-        deviation = np.where(comparison.failed[..., None], np.nan, deviation)
-    own = None
+        deviation = np.where(compared.failed[..., None], np.nan, deviation)
+    own_error = None
     if answer.own_strain is not None:
-        own = compare(truth, geometry.deformation(*np.moveaxis(answer.own_strain, -1, 0))).error
+        own_F = geometry.deformation(*np.moveaxis(answer.own_strain, -1, 0))
+        own_error = compare(truth, own_F).error
     for region, mask in regions(truth).items():
         for c, component in enumerate(geometry.COMPONENTS):
-            chosen = (None if a is None else a[mask, c] for a in (limit, deviation))
-            for metric, value in component_metrics(comparison.error[mask, c], *chosen).items():
+            error = compared.error[mask, c]
+            bound_here = None if bound is None else bound[mask, c]
+            stated = None if deviation is None else deviation[mask, c]
+            for metric, value in component_metrics(error, bound_here, stated).items():
                 yield region, component, metric, value
-            yield from _gain(comparison, limit, mask, [c], region, component)
-            if own is not None:
-                yield region, component, "own_bias", float(own[mask, c].mean())
-                yield region, component, "own_rmse", _rms(own[mask, c])
-        yield from _gain(comparison, limit, mask, [0, 1, 2, 3], region, "all")
-        yield region, "all", "failure_rate", float(comparison.failed[mask].mean())
-    for metric, value in core_metrics(truth, comparison, answer.covariance).items():
+            yield from _gain(compared, bound, mask, [c], region, component)
+            if own_error is not None:
+                yield region, component, "own_bias", float(own_error[mask, c].mean())
+                yield region, component, "own_rmse", _rms(own_error[mask, c])
+        yield from _gain(compared, bound, mask, [0, 1, 2, 3], region, "all")
+        yield region, "all", "failure_rate", float(compared.failed[mask].mean())
+    for metric, value in core_metrics(truth, compared, answer.covariance).items():
         yield "all", "all", metric, value
     if answer.label is not None:
-        unmixed = truth.label >= 0
-        yield "all", "label", "accuracy", label_accuracy(truth.label, answer.label)
-        yield (
-            "all",
-            "label",
-            "sample_accuracy",
-            float(((answer.label > 0) == (truth.label > 0))[unmixed].mean()),
-        )
-        material = unmixed & (truth.label > 0)
-        if material.any():
-            yield (
-                "all",
-                "label",
-                "material_accuracy",
-                label_accuracy(truth.label[material], answer.label[material]),
-            )
+        for metric, value in _label_metrics(truth.label, answer.label).items():
+            yield "all", "label", metric, value
     seconds = float(answer.attributes["seconds"])
+    made = "error" not in answer.attributes
+    speed = compared.failed.size / max(seconds, 1e-9) if made else 0.0
     yield "all", "all", "seconds", seconds
-    yield (
-        "all",
-        "all",
-        "patterns_per_second",
-        0.0 if "error" in answer.attributes else comparison.failed.size / max(seconds, 1e-9),
-    )
+    yield "all", "all", "patterns_per_second", speed
     yield "all", "all", "peak_memory_bytes", float(answer.attributes["peak_memory_bytes"])
 
 
+def _label_metrics(truth: NDArray[Any], label: NDArray[Any]) -> dict[str, float]:
+    """How right the labels of a map are."""
+    unmixed = truth >= 0
+    told_apart = (label > 0) == (truth > 0)
+    metrics = {
+        "accuracy": label_accuracy(truth, label),
+        "sample_accuracy": float(told_apart[unmixed].mean()),
+    }
+    material = truth > 0
+    if material.any():
+        metrics["material_accuracy"] = label_accuracy(truth[material], label[material])
+    return metrics
+
+
 def _gain(
-    comparison: Comparison,
-    limit: Array | None,
+    compared: Compared,
+    bound: Array | None,
     mask: Mask,
     components: list[int],
     region: str,
     quantity: str,
 ) -> Iterator[tuple[str, str, str, float]]:
     """The row of a gain, where there is one."""
-    truth, answer = (
-        values[mask][:, components] for values in (comparison.truth, comparison.answer)
-    )
-    value = gain(truth, answer, None if limit is None else limit[mask][:, components])
+    truth = compared.truth[mask][:, components]
+    answer = compared.answer[mask][:, components]
+    value = gain(truth, answer, None if bound is None else bound[mask][:, components])
     if value is not None:
         yield region, quantity, "gain", value
 
 
-def core_metrics(
-    truth: Truth, comparison: Comparison, covariance: Array | None
-) -> dict[str, float]:
+def core_metrics(truth: Truth, compared: Compared, covariance: Array | None) -> dict[str, float]:
     """What a map shows of a scene's dislocations; nothing where circuits need not close."""
     lines = truth.dislocations
     if lines is None:
         return {}
     sample = truth.label != 0
-    found = dislocations.find(
-        comparison.deformation(sample), lines.lattice_A, lines.step_A, covariance
+    answered = dislocations.find(
+        compared.deformation(sample), lines.lattice_A, lines.step_A, covariance
     )
-    return dislocations.compare(
-        lines.position,
-        lines.burgers_A,
-        found,
-        dislocations.surrounded(lines.position, sample, lines.step_A),
-    )
+    asked = dislocations.surrounded(lines.position, sample, lines.step_A)
+    return dislocations.match(lines.position, lines.burgers_A, answered, asked)
 
 
 def _rms(values: Array) -> float:
@@ -291,10 +336,10 @@ def _read_truth(path: Path, levels: list[Level]) -> Truth:
     truth = read_truth(path)
     shape = (*truth.label.shape, 4)
     for level in levels:
-        limit = truth.limit.get(level.name)
+        bound = truth.bound.get(level.name)
         if math.isinf(level.electrons):
             continue
-        if limit is None or limit.shape != shape or not (limit[truth.label != 0] > 0).all():
+        if bound is None or bound.shape != shape or not (bound[truth.label != 0] > 0).all():
             raise InputError(
                 f"{path}: /limit/{level.name} is missing or unfit; expected standard deviations "
                 f"above 0 of shape {shape}"
@@ -314,66 +359,70 @@ def _read_map(path: Path, shape: tuple[int, int]) -> Map:
 
 
 def write(
-    config: Config, run_dir: Path, metrics_path: Path, not_run_to: Path | None = None
+    config: Config, run_dir: Path, metrics_path: Path, not_run_path: Path | None = None
 ) -> None:
-    """Score every map of a run and write the long table, and the maps that no program could make,
-    and why (`not_run.csv` beside it).
+    """Score every map of a run and write the long table.
 
-    InputError names the file that is missing or unfit.
+    Args:
+        config: of the run.
+        run_dir: its folder, with the truth files and maps.
+        metrics_path: where the table goes, a CSV file with the columns `COLUMNS`.
+        not_run_path: where the list of maps goes that no program could make, and why; beside the
+            table where left out.
+
+    Raises:
+        InputError: names a file that is missing or unfit, or that cannot be written.
     """
     rows: list[tuple[Any, ...]] = []
     not_run: list[tuple[Any, ...]] = []
     for scene in config.scored:
         truth = _read_truth(layout.truth_path(Path(run_dir), scene), config.levels)
-        for method in config.methods:
-            for level in config.levels:
-                for seed in config.seeds.test:
-                    answer = _read_map(
-                        layout.map_path(Path(run_dir), scene, level.name, seed, method),
-                        truth.label.shape,
-                    )
-                    key = (scene, method, level.background, level.electrons, seed)
-                    rows += [(*key, *row) for row in score_map(truth, level, answer)]
-                    if "error" in answer.attributes:
-                        not_run.append((*key, answer.attributes["error"]))
-    frames = {Path(metrics_path): pd.DataFrame(rows, columns=list(COLUMNS))}
-    frames[Path(not_run_to or layout.not_run_path(metrics_path))] = pd.DataFrame(
-        not_run, columns=[*COLUMNS[:5], "error"]
+        for method, level, seed in product(config.methods, config.levels, config.seeds.test):
+            map_path = layout.map_path(Path(run_dir), scene, level.name, seed, method)
+            answer = _read_map(map_path, truth.label.shape)
+            key = (scene, method, level.background, level.electrons, seed)
+            rows += [(*key, *row) for row in score_map(truth, level, answer)]
+            if "error" in answer.attributes:
+                not_run.append((*key, answer.attributes["error"]))
+    _write_table(metrics_path, pd.DataFrame(rows, columns=list(COLUMNS)))
+    _write_table(
+        not_run_path or layout.not_run_path(metrics_path),
+        pd.DataFrame(not_run, columns=list(NOT_RUN_COLUMNS)),
     )
-    for path, frame in frames.items():
-        with atomic.atomic(path) as temporary:
-            frame.to_csv(
-                temporary, index=False, na_rep="nan", float_format="%.9g", lineterminator="\n"
-            )
+
+
+def _write_table(path: Path, frame: pd.DataFrame) -> None:
+    with atomic.atomic(path) as temporary:
+        frame.to_csv(temporary, index=False, na_rep="nan", float_format="%.9g", lineterminator="\n")
 
 
 def read_not_run(metrics_path: Path) -> pd.DataFrame:
-    """Scene, method, background, electrons, seed and error of the maps that no program could make;
-    empty where nothing tells of any.
+    """The maps that no program could make, from the list beside the scores at `metrics_path`.
+
+    Returns:
+        A frame with the columns `NOT_RUN_COLUMNS`; empty where there is no list.
     """
-    path = layout.not_run_path(metrics_path)
-    columns = [*COLUMNS[:5], "error"]
-    return (
-        pd.read_csv(path, keep_default_na=False)[columns]
-        if path.is_file()
-        else pd.DataFrame(columns=columns)
-    )
+    path, columns = layout.not_run_path(metrics_path), list(NOT_RUN_COLUMNS)
+    if not path.is_file():
+        return pd.DataFrame(columns=columns)
+    return pd.read_csv(path, keep_default_na=False)[columns]
 
 
 def read(path: Path) -> pd.DataFrame:
-    """Read a table of scores; InputError where it is missing or has other columns."""
+    """Read a table of scores.
+
+    Returns:
+        A frame with the columns `COLUMNS`: ids as text, numbers as float, the seed as int.
+
+    Raises:
+        InputError: where it is missing, not a table or has other columns.
+    """
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file; expected the table of scores")
     try:
         # Ids are text whatever they spell: a method may be called "null".
-        kinds = {
-            name: float
-            if name in ("background", "electrons", "value")
-            else int
-            if name == "seed"
-            else str
-            for name in COLUMNS
-        }
+        kinds: dict[str, type] = {name: str for name in COLUMNS}
+        kinds |= {"background": float, "electrons": float, "value": float, "seed": int}
         frame = pd.read_csv(path, dtype=kinds, keep_default_na=False, na_values={"value": ["nan"]})
     except (ValueError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a readable table: {str(error).splitlines()[0]}") from None

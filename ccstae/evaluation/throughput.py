@@ -33,20 +33,25 @@ NONE = pd.DataFrame(columns=list(COLUMNS))
 
 
 def write(config: Config, run_dir: Path, cores: int, out: Path) -> None:
-    """Time every method of the config on the first scene at the level `throughput`; write one row a
-    map (`COLUMNS`).
+    """Time every method of the config on the first scene at the noise level `throughput`.
 
     Seconds are those of the mapping alone, as in map files. A method that fails by its own
     environment has no rows.
+
+    Args:
+        config: of the run.
+        run_dir: its folder, with the counts.
+        cores: how many to use beside one.
+        out: where the table goes, a CSV file with the columns `COLUMNS`, one row a map.
+
+    Raises:
+        InputError: where no level is set, the counts are missing or unfit, or a method fails.
     """
     if config.throughput is None:
         raise InputError("throughput: not set; expected the name of a noise level")
-    level, scene, seed = (
-        config.level(config.throughput),
-        next(iter(config.scored)),
-        config.seeds.test[0],
-    )
-    counts = Path(run_dir) / "counts" / scene / f"{level.name}.{seed}.h5"
+    level = config.level(config.throughput)
+    scene, seed = next(iter(config.scored)), config.seeds.test[0]
+    counts = layout.counts_path(run_dir, scene, level.name, seed)
     rows: list[tuple[Any, ...]] = []
     for repeat in range(REPEATS):
         for method in config.methods:
@@ -73,48 +78,33 @@ def write(config: Config, run_dir: Path, cores: int, out: Path) -> None:
 
 
 def read(file: Path) -> pd.DataFrame:
-    """The table that `measure` wrote; empty where there is none."""
+    """The table that `write` wrote; empty where there is none.
+
+    Raises:
+        InputError: where it has other columns than `COLUMNS`.
+    """
     if not Path(file).is_file():
         return NONE
-    found = pd.read_csv(file, keep_default_na=False)
-    if tuple(found.columns) != COLUMNS:
+    table = pd.read_csv(file, keep_default_na=False)
+    if tuple(table.columns) != COLUMNS:
         raise InputError(
-            f"{file}: columns are {', '.join(map(str, found.columns))}; expected "
+            f"{file}: columns are {', '.join(map(str, table.columns))}; expected "
             f"{', '.join(COLUMNS)}"
         )
-    return found
+    return table
 
 
 def _map(config: Config, method: str, counts: Path, chosen: Path | None, cores: int) -> Map:
     """A map made by `ccstae map` in a process of its own, told to use so many cores."""
-    given = dump(
-        config.model_copy(
-            update={
-                "methods": {method: config.methods[method].model_copy(update={"tune": False})},
-                "throughput": None,
-            }
-        )
-    )
+    entry = config.methods[method].model_copy(update={"tune": False})
+    given = config.model_copy(update={"methods": {method: entry}, "throughput": None})
     with tempfile.TemporaryDirectory(prefix="ccstae-") as folder:
         answer = Path(folder) / "map.h5"
-        words = [
-            "ccstae",
-            "--threads",
-            str(cores),
-            "map",
-            "-",
-            method,
-            "--counts",
-            str(counts),
-            "--out",
-            str(answer),
-        ]
-        done = subprocess.run(
-            [*words, *(["--tuned", str(chosen)] if chosen else [])],
-            input=given,
-            text=True,
-            capture_output=True,
-        )
+        words = ["ccstae", "--threads", str(cores), "map", "-", method]
+        words += ["--counts", str(counts), "--out", str(answer)]
+        if chosen:
+            words += ["--tuned", str(chosen)]
+        done = subprocess.run(words, input=dump(given), text=True, capture_output=True)
         if done.returncode:
             raise InputError(
                 done.stderr.strip().removeprefix("error: ") or f"{method}: `ccstae map` failed"

@@ -29,25 +29,36 @@ from ccstae.config.levels import Level
 from ccstae.config.run import Config
 from ccstae.errors import InputError
 from ccstae.evaluation import score
-from ccstae.io import layout, tuned
+from ccstae.io import layout
 from ccstae.io.maps import read_map
 from ccstae.io.truth import read_truth
+from ccstae.io.tuned import Tuned, write_tuned
 from ccstae.methods import run
 
-ROUNDS = 4
+MAX_ROUNDS = 4
 # Where noise outgrows the strain, no answer is the smallest error. Silence is not to be chosen:
 # candidates may leave at most this share of the positions without an answer beyond that of the
 # settings the search begins with.
-SILENCE = 0.01
+MAX_ADDED_SILENCE = 0.01
 # Standard errors by which a setting must be better to be taken for it.
-SURE = 2.0
+MIN_STANDARD_ERRORS = 2.0
 Settings = dict[str, Any]
 Array = NDArray[np.float64]
 
 
 def write(config: Config, method: str, level_name: str, run_dir: Path, out: Path) -> None:
-    """Search the settings of a method at a level and write what was found; counts and truth are
-    those in `run_dir`.
+    """Search the settings of a method at a noise level and write the chosen ones.
+
+    Args:
+        config: of the run; its tuning scenes, `seeds.tune` and the settings to try are used.
+        method: which of its methods.
+        level_name: which of its noise levels.
+        run_dir: the run's folder, with counts and truth of the tuning scenes.
+        out: where the chosen settings go; `ccstae.io.tuned` reads them.
+
+    Raises:
+        InputError: where there is nothing to try or to try it on, a file is missing or unfit, or
+            the settings to begin with do not run.
     """
     level = config.level(level_name)
     tried = config.tried(method)
@@ -60,46 +71,43 @@ def write(config: Config, method: str, level_name: str, run_dir: Path, out: Path
     settings = config.method_settings(method)
     if settings is not None:  # every default filled in
         begin = settings.model_dump(mode="json")
-    seen: dict[str, Array | None] = {}
-    most_silent = 1.0
+    costs: dict[str, Array | None] = {}  # of the settings run so far, as JSON
+    max_silent = 1.0
 
     def cost(settings: Settings, least: Array | None = None) -> Array | None:
-        nonlocal most_silent
+        nonlocal max_silent
         key = json.dumps(settings, sort_keys=True)
-        if key not in seen:
+        if key not in costs:
             try:
-                found, silent = squares(
-                    config.with_settings(method, settings), method, level, run_dir, least
-                )
-                if not seen:
-                    most_silent = silent + SILENCE
-                seen[key] = (
-                    found
-                    if silent <= most_silent and (least is None or len(found) == len(least))
-                    else None
-                )
+                candidate = config.with_settings(method, settings)
+                errors, silent = squares(candidate, method, level, run_dir, least)
             except InputError as problem:
-                if not seen:  # the settings to begin with
+                if not costs:  # the settings to begin with
                     raise
                 print(f"not with {key}: {problem}", file=sys.stderr)
-                seen[key] = None
-        return seen[key]
+                costs[key] = None
+                return None
+            if not costs:
+                max_silent = silent + MAX_ADDED_SILENCE
+            complete = least is None or len(errors) == len(least)
+            costs[key] = errors if complete and silent <= max_silent else None
+        return costs[key]
 
     def error(settings: Settings) -> float:
-        found = cost(settings)
-        assert found is not None  # begin and chosen have answers
-        return float(np.sqrt(found.mean()))
+        errors = cost(settings)
+        assert errors is not None  # begin and chosen have answers
+        return float(np.sqrt(errors.mean()))
 
     chosen = search(begin, tried, cost)
-    tuned.write(
+    write_tuned(
         out,
-        tuned.Tuned(
+        Tuned(
             method=method,
             level=level.name,
             settings=chosen,
             error=error(chosen),
             error_before=error(begin),
-            tried=len(seen),
+            tried=len(costs),
         ),
     )
 
@@ -117,14 +125,14 @@ def search(
     """
     best, least = begin, cost(begin, None)
     assert least is not None
-    for _ in range(ROUNDS):
+    for _ in range(MAX_ROUNDS):
         before = best
         for name, values in tried.items():
             for value in values:
                 candidate = {**best, name: value}
-                found = cost(candidate, least)
-                if found is not None and better(found, least):
-                    best, least = candidate, found
+                errors = cost(candidate, least)
+                if errors is not None and better(errors, least):
+                    best, least = candidate, errors
         if best == before:
             break
     return best
@@ -132,10 +140,11 @@ def search(
 
 def better(one: Array, other: Array) -> bool:
     """Whether the costs `one` (n,) are less than the `other` ones of the same positions, by more
-    than `SURE` standard errors.
+    than `MIN_STANDARD_ERRORS`.
     """
     difference = one - other
-    return bool(difference.mean() < -SURE * difference.std() / math.sqrt(len(difference)))
+    standard_error = difference.std() / math.sqrt(len(difference))
+    return bool(difference.mean() < -MIN_STANDARD_ERRORS * standard_error)
 
 
 def squares(
@@ -147,24 +156,23 @@ def squares(
     With it the share of positions without an answer. Once those looked at are worse than the first
     of `least`, the rest is left out.
     """
-    found, silent = np.empty(0), []
-    seeds = (
-        config.seeds.tune[:1] if math.isinf(level.electrons) else config.seeds.tune
-    )  # without noise one draw is like another
+    errors, silent = np.empty(0), []
+    noise_free = math.isinf(level.electrons)
+    seeds = config.seeds.tune[:1] if noise_free else config.seeds.tune  # draws without noise agree
     for seed, scene in product(seeds, config.tuning):
         truth = read_truth(layout.truth_path(run_dir, scene))
         interior = score.regions(truth).get("interior", truth.label != 0)
-        limit = (
+        bound = (
             np.ones(4)
-            if math.isinf(level.electrons)
-            else np.sqrt(np.mean(np.square(truth.limit[level.name][interior]), 0))
+            if noise_free
+            else np.sqrt(np.mean(np.square(truth.bound[level.name][interior]), 0))
         )
         with tempfile.TemporaryDirectory(prefix="ccstae-") as folder:
             answer = Path(folder) / "map.h5"
             run.write(config, method, layout.counts_path(run_dir, scene, level.name, seed), answer)
             compared = score.compare(truth, read_map(answer).F)
-        found = np.append(found, (compared.error[interior] ** 2 / limit**2).mean(1))
+        errors = np.append(errors, (compared.error[interior] ** 2 / bound**2).mean(1))
         silent.append(compared.failed[interior].mean())
-        if least is not None and better(least[: len(found)], found):
+        if least is not None and better(least[: len(errors)], errors):
             break
-    return found, float(np.mean(silent))
+    return errors, float(np.mean(silent))

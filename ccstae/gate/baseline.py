@@ -12,12 +12,13 @@ from scipy.stats import t
 
 from ccstae.config.base import Settings
 from ccstae.errors import InputError
+from ccstae.io.atomic import write_text
 
 Better = Literal["lower", "higher", "same"]
 
 
-class Entry(Settings):
-    """One line of a baseline."""
+class BaselineEntry(Settings):
+    """One line of a baseline: what was measured, and how far it may move."""
 
     value: FiniteFloat
     spread: FiniteFloat = Field(ge=0)
@@ -27,13 +28,11 @@ class Entry(Settings):
 
 
 class Baseline(Settings):
-    """A baseline file: entries by `scene method level region quantity metric`, and where they were
-    measured.
-    """
+    """Entries by `scene method level region quantity metric`, and where they were measured."""
 
     environment: dict[str, Any]
     seeds: int
-    entries: dict[str, Entry]
+    entries: dict[str, BaselineEntry]
 
 
 def seed_of(key: str) -> str | None:
@@ -58,11 +57,9 @@ def false_breaches(baseline: Baseline, seeds: int = 3) -> float:
         if entry.gate and entry.spread > 0 and seed_of(key) is None
     ]
     sides = {"lower": 1, "higher": 1, "same": 2}
+    freedom = baseline.seeds - 1
     return float(
-        sum(
-            sides[e.better] * t.sf(e.tolerance / (e.spread * off), baseline.seeds - 1)
-            for e in asked
-        )
+        sum(sides[e.better] * t.sf(e.tolerance / (e.spread * off), freedom) for e in asked)
     )
 
 
@@ -73,8 +70,12 @@ def _median_variance(n: int) -> float:
     return 1 / n if n < 3 else math.pi / (2 * n + math.pi - 2)
 
 
-def dump(baseline: Baseline) -> str:
-    """The baseline as YAML, one line an entry, sorted."""
+def write_baseline(path: Path, baseline: Baseline) -> None:
+    """Write a baseline as YAML, one line an entry, sorted, whole or not at all.
+
+    Raises:
+        InputError: where the system takes no more of it.
+    """
 
     def line(value: object) -> str:
         return yaml.safe_dump(
@@ -87,11 +88,15 @@ def dump(baseline: Baseline) -> str:
     entries = "".join(
         f"  {key}: {line(entry.model_dump())}\n" for key, entry in sorted(baseline.entries.items())
     )
-    return f"# Written by `ccstae regress --update`.\n{head}entries:\n{entries}"
+    write_text(path, f"# Written by `ccstae regress --update`.\n{head}entries:\n{entries}")
 
 
-def load(path: Path) -> Baseline:
-    """Read a baseline; InputError where it is missing or unfit."""
+def read_baseline(path: Path) -> Baseline:
+    """Read and check a baseline.
+
+    Raises:
+        InputError: where it is missing, no YAML, or unfit.
+    """
     try:
         return Baseline.model_validate(yaml.safe_load(path.read_text()))
     except OSError as error:

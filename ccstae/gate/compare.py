@@ -14,8 +14,7 @@ say little by themselves. These say much:
   scatter or not. A run without that seed is not asked;
 * medians over seeds, of single noisy errors and pooled over components and noise levels, within
   three spreads: what other seeds see;
-* seeds whose pooled errors are the very same, where the baseline's are not, have shared their
-  noise.
+* seeds whose pooled errors are the very same, where the baseline's are not, have shared noise.
 
 An entry holds the median over seeds, the spread (standard deviation from seed to seed), the
 tolerance (the larger of a floor and three spreads), which way is better, and whether it gates or is
@@ -51,20 +50,29 @@ from rich.table import Table
 from ccstae.config.levels import Level
 from ccstae.errors import InputError
 from ccstae.evaluation import score
-from ccstae.gate.baseline import Baseline, Better, Entry, dump, false_breaches, load, seed_of
+from ccstae.gate.baseline import (
+    Baseline,
+    BaselineEntry,
+    Better,
+    false_breaches,
+    read_baseline,
+    seed_of,
+    write_baseline,
+)
 from ccstae.geometry import COMPONENTS
-from ccstae.io import atomic
+from ccstae.io import atomic, layout
 
 CONTROLS = ("zero", "silent")  # no strain everywhere, and no answer anywhere
 WATCHED = ("ccstae-2023",)
 WATCHED_NOISE_FREE = ("encoder",)
 REGIONS = ("interior", "all")
-LEAST_SEEDS = 6  # fewer do not tell a spread
-PAIRED_SEEDS = 3  # of the baseline's first seeds, kept one by one
+MIN_SEEDS = 6  # fewer do not tell a spread
+PAIRED_SEEDS = 3  # of the baseline's first seeds, held one by one
 ENVIRONMENT = ("commit", "edited", "platform", "cpu", "gpu", "python", "versions")
 HEAD = ("metric", "baseline", "now", "change", "allowed", "verdict")
 
 Array = NDArray[np.float64]
+Key = tuple[str, ...]  # scene, method, level, region, quantity, metric; of one seed the seed too
 Verdict = Literal[
     "good",
     "better",
@@ -127,23 +135,21 @@ class Row:
         difference = self.now - self.baseline
         if not math.isfinite(difference):
             return "-"
-        size = (
-            f"{100 * difference / abs(self.baseline):+.1f} %"
-            if self.baseline
-            else f"{difference:+.2g}"
-        )
-        return (
-            f"{size}, {abs(difference) / self.spread:.1f} spreads"
-            if self.spread and difference
-            else size
-        )
+        if self.baseline:
+            size = f"{100 * difference / abs(self.baseline):+.1f} %"
+        else:
+            size = f"{difference:+.2g}"
+        if self.spread and difference:
+            size += f", {abs(difference) / self.spread:.1f} spreads"
+        return size
 
     @property
     def cells(self) -> tuple[str, ...]:
-        baseline, now, allowed = (
-            f"{v:.4g}" if math.isfinite(v) else "-" for v in (self.baseline, self.now, self.allowed)
-        )
-        return self.metric, baseline, now, self.change, allowed, self.verdict
+        def text(value: float) -> str:
+            return f"{value:.4g}" if math.isfinite(value) else "-"
+
+        before, now, allowed = text(self.baseline), text(self.now), text(self.allowed)
+        return self.metric, before, now, self.change, allowed, self.verdict
 
 
 def measure(metrics: pd.DataFrame) -> dict[str, tuple[Rule, Array]]:
@@ -153,10 +159,9 @@ def measure(metrics: pd.DataFrame) -> dict[str, tuple[Rule, Array]]:
         for w, n in zip(metrics["background"], metrics["electrons"], strict=True)
     ]
     frame = metrics.assign(level=level).sort_values("seed", kind="stable")
-    columns = ["scene", "method", "level", "region", "quantity", "metric"]
     return {
         " ".join(key): (replace(rule, gate=rule.gate and not _rounds(*key)), values)
-        for key, rule, values in (*_single(frame, columns), *_pooled(frame))
+        for key, rule, values in (*_single(frame), *_pooled(frame), *_paired(frame), *_time(frame))
     }
 
 
@@ -167,23 +172,22 @@ def _rounds(_scene: str, method: str, level: str, *key: str) -> bool:
     )
 
 
-def _single(
-    frame: pd.DataFrame, columns: list[str]
-) -> Iterator[tuple[tuple[str, ...], Rule, Array]]:
+def _single(frame: pd.DataFrame) -> Iterator[tuple[Key, Rule, Array]]:
     """The entries that are rows of the scores."""
-    first = {
-        scene: (rows["method"].iloc[0], rows["level"].iloc[0])
-        for scene, rows in frame.groupby("scene", sort=False)
-    }
-    for key, rows in (
-        (tuple(map(str, key)), rows) for key, rows in frame.groupby(columns, sort=False)
-    ):
+    # The bound is the same in the rows of every method, and a control's error at every level: one
+    # of each will do.
+    first_rows = frame.drop_duplicates("scene").set_index("scene")
+    columns = ["scene", "method", "level", "region", "quantity", "metric"]
+    for group, rows in frame.groupby(columns, sort=False):
+        key = tuple(map(str, group))
         scene, method, level, region, _, metric = key
-        values, inside, clean = rows["value"].to_numpy(float), region in REGIONS, level == "clean"
-        if metric == "limit" and method == first[scene][0] and inside and not clean:
+        values = rows["value"].to_numpy(float)
+        inside, clean = region in REGIONS, level == "clean"
+        first_method, first_level = first_rows.loc[scene, "method"], first_rows.loc[scene, "level"]
+        if metric == "limit" and method == first_method and inside and not clean:
             yield (scene, "bound", *key[2:]), FINGERPRINT, values
         elif method in CONTROLS:
-            if metric in ("rmse", "bias", "failure_rate") and level == first[scene][1]:
+            if metric in ("rmse", "bias", "failure_rate") and level == first_level:
                 yield key, FINGERPRINT, values
         elif metric in ("rmse", "bias") and clean and inside:
             yield key, NOISE_FREE, np.abs(values)
@@ -195,73 +199,98 @@ def _single(
             yield key, replace(LABELS, absolute=0.02) if clean else LABELS, values
 
 
-def _pooled(frame: pd.DataFrame) -> Iterator[tuple[tuple[str, ...], Rule, Array]]:
-    """Over components and noisy levels: geometric mean of ratios, root mean square of biases, mean
-    of shares. Also the time.
+def _noisy(frame: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], dict[str, pd.DataFrame]]]:
+    """Scene, method and region, and of each metric a table with one row a noisy level and component
+    and one column a seed.
     """
-    frame = frame[~frame["method"].isin(CONTROLS)]
     noisy = frame[
-        (frame["level"] != "clean")
+        ~frame["method"].isin(CONTROLS)
+        & (frame["level"] != "clean")
         & frame["region"].isin(REGIONS)
         & frame["quantity"].isin(COMPONENTS)
     ]
     for group, rows in noisy.groupby(["scene", "method", "region"], sort=False):
         scene, method, region = map(str, group)
-        wide = {
-            str(name): part.pivot(index=["level", "quantity"], columns="seed", values="value")
-            for name, part in rows.groupby("metric")
-        }
-        pooled = {name: _geometric_mean(wide[name]) for name in ("rmse_over_limit", "limit_ratio")}
-        pooled["bias_over_limit"] = np.sqrt(
-            np.square((wide["bias"] / wide["limit"]).to_numpy(float)).mean(0)
+        yield (
+            (scene, method, region),
+            {
+                str(name): part.pivot(index=["level", "quantity"], columns="seed", values="value")
+                for name, part in rows.groupby("metric")
+            },
         )
-        if "coverage95" in wide:
-            pooled["coverage95"] = wide["coverage95"].to_numpy(float).mean(0)
+
+
+def _pooled(frame: pd.DataFrame) -> Iterator[tuple[Key, Rule, Array]]:
+    """Over components and noisy levels: geometric mean of ratios, root mean square of biases, mean
+    of shares.
+    """
+    for (scene, method, region), table in _noisy(frame):
+        bias_over_bound = (table["bias"] / table["limit"]).to_numpy(float)
+        pooled = {
+            "rmse_over_limit": _geometric_mean(table["rmse_over_limit"]),
+            "limit_ratio": _geometric_mean(table["limit_ratio"]),
+            "bias_over_limit": np.sqrt(np.square(bias_over_bound).mean(0)),
+        }
+        if "coverage95" in table:
+            pooled["coverage95"] = table["coverage95"].to_numpy(float).mean(0)
         for name, values in pooled.items():
             yield (scene, method, "noisy", region, "pooled", name), POOLED[name], values
-        for level, errors in wide["rmse_over_limit"].groupby("level") if region == "all" else ():
-            for seed, value in zip(errors.columns, _geometric_mean(errors), strict=True):
-                yield (
-                    (
-                        scene,
-                        method,
-                        str(level),
-                        region,
-                        "pooled",
-                        "rmse_over_limit",
-                        f"seed={seed}",
-                    ),
-                    PAIRED,
-                    np.array([value]),
-                )
-    for group, rows in frame[frame["metric"] == "seconds"].groupby(["scene", "method"], sort=False):
-        yield (
-            (*map(str, group), "every", "all", "all", "seconds"),
-            SECONDS,
-            rows.groupby("seed")["value"].median().to_numpy(),
-        )
+
+
+def _paired(frame: pd.DataFrame) -> Iterator[tuple[Key, Rule, Array]]:
+    """Over components alone, each noisy level and seed by itself: a run with the same seed has the
+    same counts.
+    """
+    metric = "rmse_over_limit"
+    for (scene, method, region), table in _noisy(frame):
+        if region != "all":
+            continue
+        for level, ratios in table[metric].groupby("level"):
+            for seed, value in zip(ratios.columns, _geometric_mean(ratios), strict=True):
+                key = (scene, method, str(level), region, "pooled", metric, f"seed={seed}")
+                yield key, PAIRED, np.array([value])
+
+
+def _time(frame: pd.DataFrame) -> Iterator[tuple[Key, Rule, Array]]:
+    """The median of a method's times over the noise levels of a scene."""
+    seconds = frame[(frame["metric"] == "seconds") & ~frame["method"].isin(CONTROLS)]
+    for group, rows in seconds.groupby(["scene", "method"], sort=False):
+        key = (*map(str, group), "every", "all", "all", "seconds")
+        yield key, SECONDS, rows.groupby("seed")["value"].median().to_numpy()
 
 
 def _geometric_mean(ratios: pd.DataFrame) -> Array:
+    """Over the rows, one value a column."""
     with np.errstate(divide="ignore"):
         return np.asarray(np.exp(np.log(ratios.to_numpy(float)).mean(0)))
 
 
 def compare(metrics: pd.DataFrame, baseline: Baseline) -> list[Row]:
-    """Every entry of the baseline and of the run, breaches first."""
-    found = measure(metrics)
+    """Hold the scores of a run against a baseline.
+
+    Args:
+        metrics: the run's scores, with the columns `score.COLUMNS`.
+        baseline: what they may be.
+
+    Returns:
+        A row for every entry of the baseline and of the run, breaches first. Entries of one seed
+        that the run lacks are not asked for.
+    """
+    measured = measure(metrics)
     known, seeds = baseline.entries, {f"seed={seed}" for seed in metrics["seed"].unique()}
     asked = [key for key in known if seed_of(key) is None or seed_of(key) in seeds]
-    rows = [_compare(key, known[key], found[key][1] if key in found else None) for key in asked]
+    rows = [
+        _compare(key, known[key], measured[key][1] if key in measured else None) for key in asked
+    ]
     rows += [
         Row(key, "not in the baseline", float(np.median(values)))
-        for key, (_, values) in found.items()
+        for key, (_, values) in measured.items()
         if key not in known and seed_of(key) is None
     ]
     return sorted(rows, key=lambda row: (not row.breach, row.verdict == "good", row.metric))
 
 
-def _compare(key: str, entry: Entry, values: Array | None) -> Row:
+def _compare(key: str, entry: BaselineEntry, values: Array | None) -> Row:
     now = math.nan if values is None else float(np.median(values))
     worse = {
         "lower": now - entry.value,
@@ -281,27 +310,35 @@ def _compare(key: str, entry: Entry, values: Array | None) -> Row:
     ):
         verdict = "seeds alike"
     elif worse > entry.tolerance:
-        kind: Verdict = "slower" if key.endswith(" seconds") else "watched"
-        verdict = kind if not entry.gate else "changed" if entry.better == "same" else "worse"
+        if not entry.gate:
+            verdict = "slower" if key.endswith(" seconds") else "watched"
+        else:
+            verdict = "changed" if entry.better == "same" else "worse"
     elif -worse > entry.tolerance:
         verdict = "better"
     return Row(key, verdict, now, entry.value, entry.tolerance, entry.spread)
 
 
 def make_baseline(metrics: pd.DataFrame, environment: dict[str, Any]) -> Baseline:
-    """A baseline from a run's scores. InputError where it has too few seeds or a value that is no
-    number.
+    """A baseline from a run's scores.
+
+    Args:
+        metrics: the scores, with the columns `score.COLUMNS`.
+        environment: where they were made.
+
+    Raises:
+        InputError: where they are of too few seeds, or a value is no number.
     """
     seeds = sorted(metrics["seed"].unique())
-    if len(seeds) < LEAST_SEEDS:
+    if len(seeds) < MIN_SEEDS:
         raise InputError(
-            f"baseline: the run has {len(seeds)} seeds; expected at least {LEAST_SEEDS}, from "
+            f"baseline: the run has {len(seeds)} seeds; expected at least {MIN_SEEDS}, from "
             f"which to tell the spread"
         )
-    kept = {None, *(f"seed={seed}" for seed in seeds[:PAIRED_SEEDS])}
+    of_seed = {None, *(f"seed={seed}" for seed in seeds[:PAIRED_SEEDS])}
     entries = {}
     for key, (rule, values) in sorted(measure(metrics).items()):
-        if seed_of(key) not in kept:
+        if seed_of(key) not in of_seed:
             continue
         if not np.isfinite(values).all():
             raise InputError(f"baseline: {key} is {values.tolist()}; expected finite numbers")
@@ -313,7 +350,7 @@ def make_baseline(metrics: pd.DataFrame, environment: dict[str, Any]) -> Baselin
             "spread": spread,
             "tolerance": max(rule.relative * abs(value), rule.absolute, 3 * spread),
         }
-        entries[key] = Entry(
+        entries[key] = BaselineEntry(
             **{name: float(f"{number:.6g}") for name, number in numbers.items()},
             better=rule.better,
             gate=rule.gate,
@@ -323,17 +360,14 @@ def make_baseline(metrics: pd.DataFrame, environment: dict[str, Any]) -> Baselin
 
 def conclusion(rows: list[Row]) -> str:
     """One line: what it comes to, and what to do."""
-    breaches, better = sum(row.breach for row in rows), sum(row.verdict == "better" for row in rows)
-    said = (
-        f"{breaches} of {len(rows)} entries breach the baseline"
-        if breaches
-        else f"as accurate as the baseline in {len(rows)} entries"
-    )
-    return said + (
-        f"; {better} are better beyond tolerance: make a new baseline with --update"
-        if better
-        else ""
-    )
+    breaches = sum(row.breach for row in rows)
+    better = sum(row.verdict == "better" for row in rows)
+    line = f"as accurate as the baseline in {len(rows)} entries"
+    if breaches:
+        line = f"{breaches} of {len(rows)} entries breach the baseline"
+    if better:
+        line += f"; {better} are better beyond tolerance: make a new baseline with --update"
+    return line
 
 
 def shown(rows: list[Row]) -> list[Row]:
@@ -354,17 +388,12 @@ def as_json(rows: list[Row]) -> str:
         {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
         for row in listed
     ]
-    return (
-        json.dumps(
-            {
-                "passed": not any(row.breach for row in rows),
-                "conclusion": conclusion(rows),
-                "rows": finite,
-            },
-            indent=1,
-        )
-        + "\n"
-    )
+    whole = {
+        "passed": not any(row.breach for row in rows),
+        "conclusion": conclusion(rows),
+        "rows": finite,
+    }
+    return json.dumps(whole, indent=1) + "\n"
 
 
 def write(
@@ -373,8 +402,21 @@ def write(
     markdown_path: Path | None = None,
     json_path: Path | None = None,
 ) -> bool:
-    """Compare, print the table, write it where asked; whether nothing breaches."""
-    rows = compare(score.read(metrics_path), load(baseline_path))
+    """Compare a run with a baseline and print the table.
+
+    Args:
+        metrics_path: the run's scores.
+        baseline_path: the baseline.
+        markdown_path: where the table goes for a summary page, if anywhere.
+        json_path: where every entry goes for programs, if anywhere.
+
+    Returns:
+        Whether nothing breaches.
+
+    Raises:
+        InputError: where a file is missing, unfit or cannot be written.
+    """
+    rows = compare(score.read(metrics_path), read_baseline(baseline_path))
     table = Table(*HEAD, box=None)
     for row in shown(rows):
         table.add_row(*row.cells, style="red" if row.breach else None)
@@ -387,10 +429,18 @@ def write(
 
 
 def update(metrics_path: Path, baseline_path: Path) -> None:
-    """Write a new baseline from a run of several seeds and say how often it will cry wolf; where it
-    was made is read from the provenance beside its scores.
+    """Write a new baseline from a run of several seeds and say how often it will cry wolf.
+
+    Args:
+        metrics_path: the run's scores, with the run's provenance beside them, which says where they
+            were made.
+        baseline_path: where the baseline goes.
+
+    Raises:
+        InputError: where a file is missing or unfit, the run has too few seeds, or the baseline
+            cannot be written.
     """
-    provenance = metrics_path.parent / "provenance.json"
+    provenance = metrics_path.with_name(layout.PROVENANCE)
     try:
         made = json.loads(provenance.read_text())
         environment = {name: made[name] for name in ENVIRONMENT}
@@ -400,6 +450,6 @@ def update(metrics_path: Path, baseline_path: Path) -> None:
             f"becomes the baseline"
         ) from None
     baseline = make_baseline(score.read(metrics_path), environment)
-    atomic.write_text(baseline_path, dump(baseline))
-    told = f"{len(baseline.entries)} entries from {baseline.seeds} seeds"
-    print(f"{told}; false breaches to expect in a run of three: {false_breaches(baseline):.2g}")
+    write_baseline(baseline_path, baseline)
+    size = f"{len(baseline.entries)} entries from {baseline.seeds} seeds"
+    print(f"{size}; false breaches to expect in a run of three: {false_breaches(baseline):.2g}")

@@ -1,6 +1,4 @@
-"""Files that are whole or not there: written under a temporary name beside the final one, flushed,
-and renamed.
-"""
+"""Files that are whole or not there: written under a temporary name, flushed, and renamed."""
 
 from __future__ import annotations
 
@@ -20,8 +18,13 @@ _REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES,
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """InputError where the system takes no more of what is written inside the block: disk full,
-    quota, read-only.
+    """Turn the system's refusals of what is written inside the block into errors for people.
+
+    Args:
+        path: names the file in the message.
+
+    Raises:
+        InputError: where the system takes no more: disk full, quota, read-only.
     """
     try:
         yield
@@ -37,7 +40,13 @@ def writing(path: Path) -> Iterator[None]:
 @contextmanager
 def atomic(path: Path | str) -> Iterator[Path]:
     """A temporary path beside `path` that takes its name when the block ends well and goes when it
-    does not; see `writing`.
+    does not.
+
+    Args:
+        path: the final one; its folder is made where it is missing.
+
+    Raises:
+        InputError: where the system takes no more of it; see `writing`.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -60,10 +69,12 @@ def publish(temporary: Path, path: Path) -> None:
 
 def reserve(path: Path) -> None:
     """Have the system set aside room for all of a sparse file: later writes inside it cannot meet a
-    full disk.
+    full disk, where HDF5 may crash or leave zeros.
 
-    HDF5 may crash where one does, or leave zeros. OSError where there is no room. Linux alone;
-    other systems go without.
+    Linux alone; other systems go without.
+
+    Raises:
+        OSError: where there is no room.
     """
     if sys.platform == "linux":
         with open(path, "r+b") as handle:
@@ -74,12 +85,16 @@ def _refusal(error: BaseException) -> str | None:
     """The system's reason for taking no more, None for any other error. HDF5 gives the number in
     its text alone.
     """
-    told = re.search(r"errno = (\d+)", str(error))
-    code = int(told[1]) if told else getattr(error, "errno", None)
+    in_text = re.search(r"errno = (\d+)", str(error))
+    code = int(in_text[1]) if in_text else getattr(error, "errno", None)
     return os.strerror(code) if code in _REFUSALS else None
 
 
 def write_text(path: Path | str, text: str) -> None:
-    """Write a text file whole or not at all."""
+    """Write a text file whole or not at all.
+
+    Raises:
+        InputError: where the system takes no more of it.
+    """
     with atomic(path) as temporary:
         temporary.write_text(text)

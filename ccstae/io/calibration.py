@@ -29,6 +29,7 @@ class Calibration:
 
     energy_keV: float
     semiangle_mrad: float
+    """Convergence semiangle of the probe."""
     pixel_size_inv_A: float
     step_A: float
     centre_px: tuple[float, float]
@@ -41,6 +42,7 @@ class Calibration:
 
 
 def write_calibration(file: h5py.File, calibration: Calibration, probe: NDArray[Any]) -> None:
+    """Write the calibration and the vacuum probe (Qy, Qx) into an open scene or counts file."""
     for name in CALIBRATION:
         file.attrs[name] = getattr(calibration, name)
     file["lattice_inv_A"] = np.asarray(calibration.lattice_inv_A, np.float64)
@@ -48,15 +50,20 @@ def write_calibration(file: h5py.File, calibration: Calibration, probe: NDArray[
 
 
 def read_calibration(file: h5py.File) -> Calibration:
-    """The calibration of a scene or counts file; InputError for what no instrument has."""
-    found: dict[str, NDArray[np.float64]] = {}
+    """The calibration of an open scene or counts file.
+
+    Raises:
+        InputError: where an attribute or the lattice is missing, or is what no instrument has.
+    """
+    numbers: dict[str, NDArray[np.float64]] = {}
     for name in CALIBRATION:
         if name not in file.attrs:
             raise InputError(
                 f"{file.filename}: no attribute {name}; expected the calibration "
                 f"({', '.join(CALIBRATION)})"
             )
-        value, size = np.asarray(attribute(file, name)), 2 if name == "centre_px" else 1
+        value = np.asarray(attribute(file, name))
+        size = 2 if name == "centre_px" else 1
         if (
             value.dtype.kind not in "iuf"
             or value.size != size
@@ -67,8 +74,8 @@ def read_calibration(file: h5py.File) -> Calibration:
             raise InputError(
                 f"{file.filename}: attribute {name} is {short(value.tolist())}; expected {expected}"
             )
-        found[name] = value.astype(float).ravel()
-    symmetry = float(found["rotational_symmetry"][0])
+        numbers[name] = value.astype(float).ravel()
+    symmetry = float(numbers["rotational_symmetry"][0])
     if symmetry not in (2, 4, 6):
         raise InputError(
             f"{file.filename}: attribute rotational_symmetry is {symmetry:g}; expected 2, 4 or 6"
@@ -80,19 +87,28 @@ def read_calibration(file: h5py.File) -> Calibration:
             f"columns, that span a lattice"
         )
     return Calibration(
-        energy_keV=float(found["energy_keV"][0]),
-        semiangle_mrad=float(found["semiangle_mrad"][0]),
-        pixel_size_inv_A=float(found["pixel_size_inv_A"][0]),
-        step_A=float(found["step_A"][0]),
-        centre_px=(float(found["centre_px"][0]), float(found["centre_px"][1])),
+        energy_keV=float(numbers["energy_keV"][0]),
+        semiangle_mrad=float(numbers["semiangle_mrad"][0]),
+        pixel_size_inv_A=float(numbers["pixel_size_inv_A"][0]),
+        step_A=float(numbers["step_A"][0]),
+        centre_px=(float(numbers["centre_px"][0]), float(numbers["centre_px"][1])),
         lattice_inv_A=lattice,
         rotational_symmetry=int(symmetry),
     )
 
 
 def read_probe(file: h5py.File, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """The vacuum probe on a detector of `shape`; InputError where it is no distribution of
-    electrons.
+    """The vacuum probe of an open scene or counts file.
+
+    Args:
+        file: opened for reading.
+        shape: (Qy, Qx) of the detector, which the probe must have.
+
+    Returns:
+        The probe, shape (Qy, Qx), as it is stored.
+
+    Raises:
+        InputError: where it is missing or no distribution of electrons.
     """
     probe = values(file, "probe", 2, "f", shape).astype(np.float32)
     if (probe < 0).any() or not probe.sum() > 0:
@@ -104,15 +120,18 @@ def read_probe(file: h5py.File, shape: tuple[int, ...]) -> NDArray[np.float32]:
 
 
 def check_detector(file: h5py.File, calibration: Calibration, shape: tuple[int, ...]) -> None:
-    """InputError where direct beam and first diffracted ring cannot lie on a detector of
-    `shape`."""
+    """Check that direct beam and first diffracted ring can lie on a detector of `shape` (Qy, Qx).
+
+    Raises:
+        InputError: where they cannot, or where disks would overlap.
+    """
     x, y = calibration.centre_px
     if not (0 <= x <= shape[1] - 1 and 0 <= y <= shape[0] - 1):
         raise InputError(
             f"{file.filename}: attribute centre_px is {(x, y)}; expected a pixel of the {shape} "
             f"detector, x first"
         )
-    radius = calibration.semiangle_mrad * 1e-3 / geometry.wavelength_A(calibration.energy_keV)
+    radius = geometry.disk_radius_inv_A(calibration.semiangle_mrad, calibration.energy_keV)
     nearest = float(np.linalg.norm(calibration.lattice_inv_A, axis=0).min())
     half = min(shape) / 2 * calibration.pixel_size_inv_A
     if 2 * radius >= nearest or nearest > 2 * half:

@@ -34,12 +34,17 @@ class Counts:
 
 
 def read_counts(path: Path | str) -> Counts:
-    """Read and check a counts file."""
+    """Read and check a counts file.
+
+    Raises:
+        InputError: where it is missing, damaged or lacks something, holds what no detector counts,
+            or its calibration does not fit its detector.
+    """
     with hdf5.opened(path) as file:
-        found = hdf5.dataset(file, "counts", 4, "u")
-        calibration, probe = read_calibration(file), read_probe(file, found.shape[2:])
+        stored = hdf5.dataset(file, "counts", 4, "u")
+        calibration, probe = read_calibration(file), read_probe(file, stored.shape[2:])
         check_detector(file, calibration, probe.shape)
-        counts = found[...]
+        counts = stored[...]
         if counts.max() > MAX_COUNT:
             raise InputError(
                 f"{path}: /counts holds {counts.max()}; expected at most {MAX_COUNT} in a pixel"

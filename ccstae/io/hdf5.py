@@ -27,8 +27,10 @@ MAX_ATTRIBUTE_BYTES = 2**16
 
 @contextmanager
 def opened(path: Path | str) -> Iterator[h5py.File]:
-    """An HDF5 file for reading; InputError where it is missing, truncated or no HDF5 at all, or
-    hides data in an attribute.
+    """An HDF5 file for reading, closed when the block ends.
+
+    Raises:
+        InputError: where it is missing, truncated or no HDF5 at all, or hides data in an attribute.
     """
     path = Path(path)
     if not path.is_file():
@@ -87,8 +89,18 @@ def holds(file: h5py.File, name: str) -> bool:
 def dataset(
     file: h5py.File, name: str, rank: int, kinds: str, shape: tuple[int | str, ...] | None = None
 ) -> h5py.Dataset:
-    """A dataset of the file itself (no link that leaves it), of the given rank, dtype kinds and,
-    where given, shape. A side of the shape that may have any length is a name, for messages.
+    """A dataset of the file itself, not yet read.
+
+    Args:
+        file: opened for reading.
+        name: its path in the file.
+        rank: the number of its axes.
+        kinds: letters of the dtype kinds that it may have, such as "f" or "iu".
+        shape: what it must have, where that is known. A side that may have any length is a
+            name, for messages.
+
+    Raises:
+        InputError: where it is missing, a link, stored elsewhere or not in full, or does not fit.
     """
     sides = None if shape is None else f"({', '.join(map(str, shape))})"
     form = f"rank {rank}" if sides is None else f"rank {rank}, shape {sides}"
@@ -96,44 +108,51 @@ def dataset(
     parts = name.split("/")
     for end in range(1, len(parts) + 1):
         holds(file, "/".join(parts[:end]))
-    found = file.get(name)
-    if not isinstance(found, h5py.Dataset):
+    stored = file.get(name)
+    if not isinstance(stored, h5py.Dataset):
         raise InputError(f"{file.filename}: no dataset /{name}; expected one of {form}")
-    if found.external or found.is_virtual:
+    if stored.external or stored.is_virtual:
         raise InputError(f"{where} keeps its data in another file; expected it in this one")
-    if found.ndim != rank or found.dtype.kind not in kinds:
+    if stored.ndim != rank or stored.dtype.kind not in kinds:
         raise InputError(
-            f"{where} is {found.dtype} of shape {found.shape}; expected {form}, dtype kind "
+            f"{where} is {stored.dtype} of shape {stored.shape}; expected {form}, dtype kind "
             f"{kinds!r}"
         )
     if shape is not None and any(
         isinstance(expected, int) and side != expected
-        for side, expected in zip(found.shape, shape, strict=True)
+        for side, expected in zip(stored.shape, shape, strict=True)
     ):
-        raise InputError(f"{where} has shape {found.shape}; expected {sides}")
-    stored = found.id.get_storage_size()
-    if found.size == 0 or found.nbytes > MAX_EXPANSION * stored + 2**20:
+        raise InputError(f"{where} has shape {stored.shape}; expected {sides}")
+    size = stored.id.get_storage_size()
+    if stored.size == 0 or stored.nbytes > MAX_EXPANSION * size + 2**20:
         raise InputError(
-            f"{where} of shape {found.shape} stores {stored} bytes; expected data, written in full"
+            f"{where} of shape {stored.shape} stores {size} bytes; expected data, written in full"
         )
-    return found
+    return stored
 
 
 def values(
     file: h5py.File, name: str, rank: int, kinds: str, shape: tuple[int, ...] | None = None
 ) -> NDArray[Any]:
-    """All of a dataset, as `dataset` checks it; InputError where a number is not finite."""
-    found = dataset(file, name, rank, kinds, shape)[...]
-    if not np.isfinite(found).all():
+    """All of a dataset; arguments as in `dataset`.
+
+    Raises:
+        InputError: where `dataset` refuses it, or a number is not finite.
+    """
+    array = dataset(file, name, rank, kinds, shape)[...]
+    if not np.isfinite(array).all():
         raise InputError(
             f"{file.filename}: /{name} holds NaN or infinities; expected finite numbers"
         )
-    return found
+    return array
 
 
 def attribute(owner: h5py.File | h5py.Dataset, name: str) -> Any:
-    """An attribute of a file or a dataset, no longer than products have it; KeyError where there is
-    none.
+    """An attribute of a file or a dataset.
+
+    Raises:
+        KeyError: where there is none.
+        InputError: where it is longer than products have it.
     """
     _check_size(owner, name)
     value = owner.attrs[name]
@@ -150,5 +169,6 @@ def _check_size(owner: h5py.File | h5py.Dataset, name: str) -> None:
 
 
 def short(value: object) -> str:
+    """A value as a message shows it."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

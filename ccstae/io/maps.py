@@ -32,7 +32,15 @@ class Map:
 
 
 def write_map(path: Path | str, answer: Map) -> None:
-    """Write a method's answer."""
+    """Write a map file, whole or not at all.
+
+    Args:
+        path: where it goes.
+        answer: of a method; dicts and lists among its attributes are written as JSON.
+
+    Raises:
+        InputError: where the system takes no more of it.
+    """
     with created(path) as file:
         file["F"] = np.asarray(answer.F, np.float64)
         for name in ("covariance", "label", "centre_px", "dictionary", "own_strain"):
@@ -86,8 +94,11 @@ def read_map(path: Path | str, shape: tuple[int, ...] | None = None, complete: b
 
 
 def check_deformation(F: NDArray[np.float64], what: str) -> None:
-    """Hold an answer (Ry, Rx, 2, 2) against what a deformation can be; NaN says that the method
-    gives up.
+    """Hold an answer against what a deformation can be.
+
+    Args:
+        F: shape (..., 2, 2); NaN says that the method gives up.
+        what: names it in the message.
 
     Raises:
         InputError: for infinities, numbers beyond `MAX_DEFORMATION`, a determinant of 0 or below

@@ -17,12 +17,11 @@ from ccstae.io.maps import check_deformation
 
 
 @dataclass(frozen=True)
-class Dislocations:
+class DislocationLines:
     """The dislocation lines of a scene, and what is needed to find them on its scan."""
 
-    position: NDArray[
-        np.float64
-    ]  # (n, 2), column and row of the scan, in steps from its first position
+    # (n, 2), column and row of the scan, in steps from its first position
+    position: NDArray[np.float64]
     burgers_A: NDArray[np.float64]  # (n, 2), integral of F^-1 dx round the line, from x towards y
     lattice_A: NDArray[np.float64]  # (2, 2), vectors of the reference lattice, columns
     step_A: float
@@ -39,22 +38,31 @@ class Truth:
     regions: tuple[str, ...]
     reference: NDArray[np.bool_]  # (Ry, Rx), where every method is re-referenced
     symmetry: int
-    limit: dict[
-        str, NDArray[np.float64]
-    ]  # level -> (Ry, Rx, 4), standard deviations of exx, eyy, exy, theta
-    dislocations: Dislocations | None = None  # None where circuits need not close
+    # Cramer-Rao bound by the name of the noise level, /limit/<level> in the file: (Ry, Rx, 4),
+    # standard deviations of exx, eyy, exy, theta
+    bound: dict[str, NDArray[np.float64]]
+    dislocations: DislocationLines | None = None  # None where circuits need not close
 
 
 def write_truth(path: Path | str, truth: Truth, extra: dict[str, Any] | None = None) -> None:
-    """Write the truth file; `extra` are further datasets (nuisance parameters)."""
+    """Write a truth file, whole or not at all.
+
+    Args:
+        path: where it goes.
+        truth: of the scene.
+        extra: further datasets by name, such as the nuisance parameters.
+
+    Raises:
+        InputError: where the system takes no more of it.
+    """
     with created(path) as file:
         for name in ("F", "F_probe", "label", "region", "reference"):
             file[name] = getattr(truth, name)
         file["region"].attrs["regions"] = json.dumps(list(truth.regions))
         file.attrs["rotational_symmetry"] = truth.symmetry
         group = file.create_group("limit")
-        for level, values in truth.limit.items():
-            group[level] = values
+        for level, bound in truth.bound.items():
+            group[level] = bound
         if truth.dislocations is not None:
             write_dislocations(file, truth.dislocations)
         for name, value in (extra or {}).items():
@@ -62,15 +70,17 @@ def write_truth(path: Path | str, truth: Truth, extra: dict[str, Any] | None = N
 
 
 def read_truth(path: Path | str) -> Truth:
-    """Read and check a truth file."""
+    """Read and check a truth file.
+
+    Raises:
+        InputError: where it is missing or damaged, lacks something, or does not fit together.
+    """
     with opened(path) as file:
         label, region = values(file, "label", 2, "i"), values(file, "region", 2, "iu")
         names = read_regions(file)
         scan = label.shape
-        F, F_probe = (
-            values(file, name, 4, "f", (*scan, 2, 2)).astype(np.float64)
-            for name in ("F", "F_probe")
-        )
+        F = values(file, "F", 4, "f", (*scan, 2, 2)).astype(np.float64)
+        F_probe = values(file, "F_probe", 4, "f", (*scan, 2, 2)).astype(np.float64)
         check_deformation(F_probe, f"{path}: /F_probe")
         if (
             region.shape != scan
@@ -97,42 +107,53 @@ def read_truth(path: Path | str) -> Truth:
             reference=values(file, "reference", 2, "b", scan),
             symmetry=int(symmetry),
             # No electrons where there is no specimen: the bound is infinite there.
-            limit={
+            bound={
                 level: dataset(file, f"limit/{level}", 3, "f", (*scan, 4))[...] for level in levels
             },
             dislocations=read_dislocations(file),
         )
 
 
-def write_dislocations(file: h5py.File, lines: Dislocations) -> None:
+def write_dislocations(file: h5py.File, lines: DislocationLines) -> None:
+    """Write the lines of a scene into its open file of what is exact, or of its truth."""
     for name in ("position", "burgers_A", "lattice_A", "step_A"):
         value = np.asarray(getattr(lines, name), np.float64)
         if value.size:  # a scene without lines has no positions
             file[f"dislocations/{name}"] = value
 
 
-def read_dislocations(file: h5py.File) -> Dislocations | None:
-    """The dislocation lines of a truth or optics file, None where it tells nothing of them."""
+def read_dislocations(file: h5py.File) -> DislocationLines | None:
+    """The dislocation lines of a scene, from its open file of what is exact, or of its truth.
+
+    Returns:
+        The lines, none among them where the scene has none; None where circuits need not close and
+        the file tells nothing of them.
+
+    Raises:
+        InputError: where a dataset is missing or unfit.
+    """
     if not holds(file, "dislocations"):
         return None
     position = burgers = np.zeros((0, 2))
     if holds(file, "dislocations/position"):
         position = values(file, "dislocations/position", 2, "f")
         burgers = values(file, "dislocations/burgers_A", 2, "f", position.shape)
-    lattice, step_A = (
-        values(file, "dislocations/lattice_A", 2, "f", (2, 2)),
-        float(values(file, "dislocations/step_A", 0, "f")),
-    )
+    lattice = values(file, "dislocations/lattice_A", 2, "f", (2, 2))
+    step_A = float(values(file, "dislocations/step_A", 0, "f"))
     if not (step_A > 0 and np.linalg.cond(lattice) < 100):
         raise InputError(
             f"{file.filename}: /dislocations: expected lattice_A that spans a lattice and a step_A "
             f"above 0"
         )
-    return Dislocations(position, burgers, lattice, step_A)
+    return DislocationLines(position, burgers, lattice, step_A)
 
 
 def read_regions(file: h5py.File) -> tuple[str, ...]:
-    """The names of a file's regions, from the attribute of /region."""
+    """The names of a file's regions, in the order of their indices, from the attribute of /region.
+
+    Raises:
+        InputError: where the attribute is missing or no JSON list of names.
+    """
     region = dataset(file, "region", 2, "iu")
     text = attribute(region, "regions") if "regions" in region.attrs else ""
     try:

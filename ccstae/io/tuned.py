@@ -1,4 +1,4 @@
-"""What a search of settings found: one file a method and noise level."""
+"""What a search of settings chose: one file a method and noise level."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ from ccstae.io.atomic import write_text
 
 
 class Tuned(Settings):
-    """The settings that a search chose for a method at a noise level, and what it saw on the tuning
-    scenes.
-    """
+    """The settings that a search chose for a method at a noise level, and their error in it."""
 
     method: str
     level: str
@@ -36,12 +34,21 @@ class Tuned(Settings):
     """How many settings were run."""
 
 
-def write(file: Path, chosen: Tuned) -> None:
+def write_tuned(file: Path, chosen: Tuned) -> None:
+    """Write what a search chose as YAML, whole or not at all.
+
+    Raises:
+        InputError: where the system takes no more of it.
+    """
     write_text(file, yaml.safe_dump(chosen.model_dump(mode="json"), sort_keys=False))
 
 
-def read(file: Path) -> Tuned:
-    """InputError where the file is missing or holds something else."""
+def read_tuned(file: Path) -> Tuned:
+    """Read and check what a search chose.
+
+    Raises:
+        InputError: where the file is missing or holds something else.
+    """
     try:
         return Tuned.model_validate(read_yaml(Path(file).read_text(), str(file)))
     except OSError as error:
@@ -54,11 +61,18 @@ def read(file: Path) -> Tuned:
         ) from None
 
 
-def apply(config: Config, method: str, file: Path) -> Config:
-    """The config with the settings chosen for a method; InputError where they are another method's
-    or do not fit.
+def apply_tuned(config: Config, method: str, file: Path) -> Config:
+    """The config with the settings chosen for a method.
+
+    Args:
+        config: of the run.
+        method: which of its methods.
+        file: what a search chose for it.
+
+    Raises:
+        InputError: where the file is missing or unfit, or the settings are another method's.
     """
-    chosen = read(file)
+    chosen = read_tuned(file)
     if chosen.method != method:
         raise InputError(f"{file}: method is {chosen.method!r}; expected {method!r}")
     run = config.with_settings(method, chosen.settings)

@@ -26,30 +26,34 @@ FORMAT = 1
 _KEY = "ccstae"
 
 
-def write(
+def write_weights(
     path: Path | str, method: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any]
 ) -> None:
-    """Write a method's tensors, whole or not at all; `about` is what JSON can hold, settings and
-    calibration among it.
+    """Write a method's trained tensors, whole or not at all.
+
+    Args:
+        path: where they go.
+        method: whose they are.
+        tensors: by name.
+        about: what JSON can hold, settings and calibration among it.
+
+    Raises:
+        InputError: where the system takes no more of it.
     """
-    told = json.dumps(
-        {"format": FORMAT, "version": ccstae.__version__, "method": method, **about}, sort_keys=True
-    )
+    header = {"format": FORMAT, "version": ccstae.__version__, "method": method, **about}
+    on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic.atomic(path) as temporary:
-        temporary.write_bytes(
-            save(
-                {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
-                {_KEY: told},
-            )
-        )
+        temporary.write_bytes(save(on_cpu, {_KEY: json.dumps(header, sort_keys=True)}))
 
 
-def read(path: Path | str, method: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and what is told about them.
+def read_weights(path: Path | str, method: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a method's trained tensors and what is told about them.
 
-    InputError where the file is missing, damaged, of another format version, of another method, or
-    not ours. Weights of the same format by another version of the package are read, and that is
-    said.
+    Weights of the same format by another version of the package are read, and that is said.
+
+    Raises:
+        InputError: where the file is missing, damaged, of another format version, of another
+            method, or not ours.
     """
     if not Path(path).is_file():
         raise InputError(
@@ -104,35 +108,54 @@ def tensor(
     low: float = -math.inf,
     high: float = math.inf,
 ) -> Tensor:
-    """One tensor of the file, finite and from `low` to `high`; a None in `shape` is any length from
-    1. InputError for any other.
+    """One tensor of the file.
+
+    Args:
+        path: of the file, for messages.
+        tensors: those in it, by name.
+        name: which of them.
+        shape: what it must have; None is any length from 1.
+        dtype: what it must have.
+        low, high: between which its numbers must lie, all of them finite.
+
+    Raises:
+        InputError: where it is missing or any other.
     """
-    found = tensors.get(name)
+    stored = tensors.get(name)
     sides = ", ".join("any" if n is None else str(n) for n in shape)
     words = f"finite {dtype} of shape ({sides}), from {low:g} to {high:g}"
-    if found is None:
+    if stored is None:
         raise InputError(f"{path}: no tensor {name}; expected {words}")
-    fits = found.ndim == len(shape) and all(
-        n in (None, m) and m > 0 for n, m in zip(shape, found.shape, strict=False)
+    fits = stored.ndim == len(shape) and all(
+        n in (None, m) and m > 0 for n, m in zip(shape, stored.shape, strict=False)
     )
     if (
         not fits
-        or found.dtype != dtype
-        or not bool((found.isfinite() & (found >= low) & (found <= high)).all())
+        or stored.dtype != dtype
+        or not bool((stored.isfinite() & (stored >= low) & (stored <= high)).all())
     ):
         raise InputError(
-            f"{path}: tensor {name} of shape {tuple(found.shape)}, {found.dtype}, does not fit; "
+            f"{path}: tensor {name} of shape {tuple(stored.shape)}, {stored.dtype}, does not fit; "
             f"expected {words}"
         )
-    return found
+    return stored
 
 
 def number(path: Path | str, about: Mapping[str, Any], name: str, low: float = 0.0) -> float:
-    """A finite number, `low` or more, that is told about the weights; InputError for
-    anything else."""
-    found = about.get(name)
-    if isinstance(found, bool) or not isinstance(found, int | float) or not low <= found < math.inf:
+    """A finite number that is told about the weights.
+
+    Args:
+        path: of the file, for messages.
+        about: what is told.
+        name: which of it.
+        low: the least that it may be.
+
+    Raises:
+        InputError: for anything else.
+    """
+    value = about.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value < math.inf:
         raise InputError(
-            f"{path}: {name} is {short(found)}; expected a finite number from {low:g} up"
+            f"{path}: {name} is {short(value)}; expected a finite number from {low:g} up"
         )
-    return float(found)
+    return float(value)

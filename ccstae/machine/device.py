@@ -1,6 +1,4 @@
-"""Which device simulation and methods run on, how much at a time, and what happens where its memory
-ends.
-"""
+"""Which device work runs on, how much at a time, and what happens where its memory ends."""
 
 from __future__ import annotations
 
@@ -26,7 +24,8 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 def resolve(device: Device) -> Literal["cpu", "cuda"]:
     """Torch's name of the device a setting asks for; `auto` is the GPU where torch sees one.
 
-    InputError where a GPU is asked for by name and torch sees none.
+    Raises:
+        InputError: where a GPU is asked for by name and torch sees none.
     """
     if device == "cpu":
         return "cpu"
@@ -102,8 +101,12 @@ def smaller_batches(division: int) -> Iterator[None]:
 def within_memory(what: str, task: Callable[[str], Result], device: str) -> tuple[Result, str]:
     """What task(device) gives, and the device that gave it.
 
-    A GPU that runs out of memory gets smaller batches, then the CPU takes over: said aloud, as of
-    `what`.
+    A GPU that runs out of memory gets smaller batches, then the CPU takes over; a message says so.
+
+    Args:
+        what: names the work in the message.
+        task: does it on a torch device, in batches of the size that `batch` allows.
+        device: to begin with, "cpu" or "cuda".
     """
     if device == "cuda":
         import torch

@@ -55,19 +55,22 @@ def progress(
 ) -> Iterator[Item]:
     """Pass `iterable` on, showing on stderr how far it is.
 
-    `total` is the number of items (found with `len` where left out). A log gets one line every
-    `interval_s` seconds and one at the end, so that its size does not depend on the number of
-    items.
+    A log gets one line every `interval_s` seconds and one at the end, so that its size does not
+    depend on the number of items.
+
+    Args:
+        iterable: the items.
+        total: how many there are; their `len` where left out, unknown where they have none.
+        label: stands before the numbers.
+        interval_s: from line to line of a log, in seconds.
     """
     if total is None and isinstance(iterable, Sized):
         total = len(iterable)
-    stderr, log = (
-        (sys.stderr.stderr, sys.stderr.log) if isinstance(sys.stderr, Copy) else (sys.stderr, None)
-    )
-    console = Console(file=stderr)
+    copied = sys.stderr if isinstance(sys.stderr, Copy) else None
+    console = Console(file=copied.stderr if copied else sys.stderr)
     if console.is_terminal:
-        if log is not None:
-            iterable = _lines(iterable, total, label, interval_s, log)
+        if copied is not None:
+            iterable = _lines(iterable, total, label, interval_s, copied.log)
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -97,13 +100,7 @@ def _lines(
 
 
 def _say(stream: TextIO, label: str, done: int, total: int | None, seconds: float) -> None:
-    left = (
-        ""
-        if not total or done == total
-        else f", about {seconds * (total - done) / done:.0f} s left"
-    )
-    print(
-        f"{label}: {done}{f'/{total}' if total else ''}, {seconds:.1f} s{left}",
-        file=stream,
-        flush=True,
-    )
+    line = f"{label}: {done}{f'/{total}' if total else ''}, {seconds:.1f} s"
+    if total and done != total:
+        line += f", about {seconds * (total - done) / done:.0f} s left"
+    print(line, file=stream, flush=True)

@@ -26,17 +26,22 @@ _CONFIG, _COUNTED = "ccstae.config.", "ccstae.config.plain_yaml"
 
 
 def made_from(*modules: str) -> list[str]:
-    """Paths of modules of this package and of everything of it that they import, from here, in a
-    fixed order.
+    """Source files of modules of this package and of everything of it that they import.
+
+    Args:
+        modules: their names, such as `ccstae.simulation.simulate`.
+
+    Returns:
+        Paths from the working folder, sorted; of plumbing none.
     """
-    found: set[str] = set()
+    visited: set[str] = set()
     ahead = list(modules)
     while ahead:
         module = ahead.pop()
-        if module not in found and not _is_plumbing(module):
-            found.add(module)
+        if module not in visited and not _is_plumbing(module):
+            visited.add(module)
             ahead += imports(module)
-    return sorted(os.path.relpath(path(module)) for module in found)
+    return sorted(os.path.relpath(path(module)) for module in visited)
 
 
 def _is_plumbing(module: str) -> bool:
@@ -49,13 +54,8 @@ def imports(module: str) -> tuple[str, ...]:
     """The modules of this package that a module imports, wherever in its text, with the packages
     they lie in.
     """
-    return tuple(
-        sorted(
-            name
-            for name in module_names(path(module))
-            if name.split(".")[0] == "ccstae" and path(name).is_file()
-        )
-    )
+    names = [name for name in module_names(path(module)) if name.split(".")[0] == "ccstae"]
+    return tuple(sorted(name for name in names if path(name).is_file()))
 
 
 def module_names(source: Path) -> set[str]:
@@ -66,14 +66,20 @@ def module_names(source: Path) -> set[str]:
         tree = ast.parse(source.read_text())
     except (SyntaxError, ValueError):
         return set()
-    names: set[str] = set()
+    imported: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
+            imported |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             start = str(node.module)
-            names |= {start, *(f"{start}.{alias.name}" for alias in node.names)}
-    return {".".join(name.split(".")[:n]) for name in names for n in range(1, name.count(".") + 2)}
+            # What is imported from a package may itself be a module.
+            imported |= {start, *(f"{start}.{alias.name}" for alias in node.names)}
+    # Importing a.b.c also runs the packages a and a.b.
+    names: set[str] = set()
+    for name in imported:
+        parts = name.split(".")
+        names |= {".".join(parts[:n]) for n in range(1, len(parts) + 1)}
+    return names
 
 
 def path(module: str) -> Path:

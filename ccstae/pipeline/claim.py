@@ -18,10 +18,16 @@ SNAKEMAKE_LOCKS = Path(".snakemake", "locks")
 
 
 def claim(folder: Path) -> IO[str]:
-    """Claim the results folder of a run for as long as the returned file stays open; what a killed
-    run left behind goes.
+    """Claim the results folder of a run; what a killed run left behind goes.
 
-    InputError where another process holds the claim, or where nothing can be written.
+    Args:
+        folder: of the run; made where it is missing.
+
+    Returns:
+        An open file: the claim stands as long as it stays open.
+
+    Raises:
+        InputError: where another process holds the claim, or where nothing can be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

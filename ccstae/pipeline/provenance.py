@@ -32,13 +32,29 @@ PACKAGES = (
 
 
 def write(config: Config, run_dir: Path, path: Path) -> None:
-    """Write `collect` as JSON."""
+    """Write what made a run, as `collect` tells it, as JSON.
+
+    Args:
+        config: of the run.
+        run_dir: its folder, with Snakemake's benchmark files.
+        path: where it goes.
+
+    Raises:
+        InputError: where the system takes no more of it.
+    """
     atomic.write_text(path, json.dumps(collect(config, run_dir), indent=2) + "\n")
 
 
 def collect(config: Config, run_dir: Path) -> dict[str, Any]:
-    """Versions, commit, machine, seeds, and the cost of every rule with benchmark files in
-    `run_dir`.
+    """What made a run.
+
+    Args:
+        config: of the run.
+        run_dir: its folder, with Snakemake's benchmark files.
+
+    Returns:
+        What JSON can hold: versions, commit, machine, seeds, and the cost of every rule with
+        benchmark files; times in seconds, memory in bytes.
     """
     return {
         "run": config.name,
@@ -57,9 +73,7 @@ def collect(config: Config, run_dir: Path) -> dict[str, Any]:
 
 
 def commit() -> dict[str, Any]:
-    """The commit of the package's checkout and whether it was edited; None for both outside of a
-    checkout.
-    """
+    """The commit of the package's checkout and whether it was edited; both None outside of one."""
     here = Path(__file__).parent
 
     def git(*words: str) -> str:

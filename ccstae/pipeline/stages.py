@@ -56,15 +56,25 @@ def narrow(
     `simulate` and `truth` are for one scene (the truth for every level), `noise` for one scene,
     level and seed, `map` for one method as well; `tune` is for one level and method on the tuning
     scenes. The stages after them see the whole config.
+
+    Args:
+        config: of the run.
+        stage: one of those that the workflow runs.
+        scene: which of the scenes, where the job is for one.
+        level: name of the noise level, where the job is for one.
+        seed: of the noise, where the job is for one.
+        method: which of the methods, where the job is for one.
+
+    Raises:
+        InputError: for a noise level that the config lacks.
+        KeyError: for a scene or method that it lacks.
     """
     entries: dict[str, object] = {"keep_counts": False}
     if scene is not None or stage == "tune":
         # Whether a scene is for tuning is nothing to the jobs that make it.
-        scenes = (
-            config.tuning
-            if scene is None
-            else {scene: config.scenes[scene].model_copy(update={"tune": False})}
-        )
+        scenes = config.tuning
+        if scene is not None:
+            scenes = {scene: config.scenes[scene].model_copy(update={"tune": False})}
         # Where a material's numbers come from is for people.
         used = {name for settings in scenes.values() for name in settings.materials}
         materials = {
@@ -76,10 +86,9 @@ def narrow(
     if stage == "truth":
         entries["noise"] = config.noise
     if level is not None:
-        found = config.level(level)
-        entries["noise"] = {
-            "level": Noise(background=(found.background,), electrons=(found.electrons,))
-        }
+        one = config.level(level)
+        noise = Noise(background=(one.background,), electrons=(one.electrons,))
+        entries["noise"] = {"level": noise}
     if seed is not None:
         entries["seeds"] = Seeds(test=(seed,), tune=())
     if method is not None:
@@ -106,23 +115,28 @@ def sources(config: Config, stage: str, method: str | None = None) -> list[str]:
     For `simulate` the structure files of the materials too; for `map` and `tune` the files behind
     `method`; for a method from outside, the files that its command names and the modules beside
     them that they import.
+
+    Args:
+        config: of the job.
+        stage: one of those that the workflow runs.
+        method: which of the methods, for `map` and `tune`.
+
+    Returns:
+        Paths, those of the package from the working folder.
     """
     if method is None:
-        templates = (_PACKAGE / "reporting" / "templates").iterdir() if stage == "report" else ()
-        structures = (
-            {str(m.structure) for m in config.materials.values() if m.structure is not None}
-            if stage == "simulate"
-            else ()
-        )
-        return (
-            made_from(_STARTS_IN[stage])
-            + sorted(map(os.path.relpath, templates))
-            + sorted(structures)
-        )
+        files = made_from(_STARTS_IN[stage])
+        if stage == "report":
+            templates = (_PACKAGE / "reporting" / "templates").iterdir()
+            files += sorted(os.path.relpath(template) for template in templates)
+        if stage == "simulate":
+            materials = config.materials.values()
+            files += sorted({str(m.structure) for m in materials if m.structure is not None})
+        return files
     entry = config.methods[method]
-    runs = _STARTS_IN[stage]
+    starts_in = _STARTS_IN[stage]
     if entry.command is None:
-        return made_from(runs, modules()[entry.method or method])
+        return made_from(starts_in, modules()[entry.method or method])
     named = [Path(word) for word in entry.command.split() if Path(word).is_file()]
     beside = {
         path.with_name(f"{name}.py")
@@ -130,6 +144,5 @@ def sources(config: Config, stage: str, method: str | None = None) -> list[str]:
         if path.suffix == ".py"
         for name in module_names(path)
     }
-    return made_from(runs) + [
-        str(path) for path in named + sorted(path for path in beside if path.is_file())
-    ]
+    files = named + sorted(path for path in beside if path.is_file())
+    return made_from(starts_in) + [str(path) for path in files]

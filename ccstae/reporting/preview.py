@@ -135,7 +135,10 @@ def _facts(config: Config, scene: Scene) -> list[str]:
     window = optics.window(microscope, config.simulation)
     points, weights = optics.probe_shells(microscope, window)
     probe_radius_A = np.sqrt((weights * (points**2).sum(-1)).sum())
-    disk_radius_px = optics.aperture_radius_inv_A(microscope) / microscope.pixel_size_inv_A
+    disk_radius_px = (
+        geometry.disk_radius_inv_A(microscope.semiangle_mrad, microscope.energy_keV)
+        / microscope.pixel_size_inv_A
+    )
     ring_px = np.linalg.norm(scene.nominal, axis=0).min() / microscope.pixel_size_inv_A
     width_nm, height_nm = np.ptp(scene.positions, axis=(0, 1)) / 10
     rows, columns = scene.scan.shape

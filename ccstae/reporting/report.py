@@ -158,7 +158,7 @@ def pictures(config: Config, folder: Path) -> dict[str, list[Picture]]:
 def _searched(config: Config, run_dir: Path, method: str) -> SearchedSettings:
     """The settings chosen for a method, level by level. InputError where a file is missing."""
     levels = {
-        display.level(level.background, level.electrons): tuned.read(
+        display.level(level.background, level.electrons): tuned.read_tuned(
             layout.tuned_path(run_dir, method, level.name)
         )
         for level in config.levels

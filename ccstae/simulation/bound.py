@@ -38,8 +38,7 @@ def shift_images(gradient: NDArray[np.float32], F: Array, calibration: Calibrati
 
 
 def nearest_node(F: Array, calibration: Calibration, shape: tuple[int, int]) -> torch.Tensor:
-    """Reciprocal lattice vector g = F^-T g0 (1/Angstrom) nearest to each pixel, (n, 2, Qy * Qx)
-    float64.
+    """Reciprocal lattice vector g = F^-T g0 in 1/Angstrom nearest to each pixel, (n, 2, Qy * Qx).
 
     It is one of the four corners of the cell that the pixel lies in, as the nominal vectors are the
     lattice's shortest.
@@ -67,8 +66,18 @@ def bound(
     level: Level,
     calibration: Calibration,
 ) -> Array:
-    """Standard deviations of (exx, eyy, exy, theta), (n, 4): the Cramer-Rao bound of each pattern.
-    Zero at the noise-free level.
+    """The Cramer-Rao bound of each pattern at a noise level.
+
+    Args:
+        patterns: clean patterns, shape (n, Qy, Qx).
+        images: their changes with the six shift amplitudes, from `shift_images`.
+        F: their deformations, shape (n, 2, 2).
+        level: of the noise.
+        calibration: of instrument and specimen.
+
+    Returns:
+        Standard deviations of (exx, eyy, exy, theta), shape (n, 4), theta in radians; zero at the
+        noise-free level.
     """
     if np.isinf(level.electrons):
         return np.zeros((len(patterns), 4))

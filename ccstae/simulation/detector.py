@@ -10,7 +10,7 @@ from ccstae.config.microscope import Microscope
 from ccstae.simulation import nuisance, optics
 
 _BLOCK = 16  # pixels that share one small dense product
-_NONE = 1e-10  # what a pixel holds less of than this, it does not hold
+_MIN_RESPONSE = 1e-10  # a pixel does not see a sample of which it holds less
 
 
 class Detector:
@@ -37,28 +37,22 @@ class Detector:
                 part.to(device) for part in nuisance.distorted_response(microscope, win)
             )
             return
-        both = np.stack(
-            [
-                np.fft.fftshift(part, 1)
-                for part in optics.pixel_response(microscope, win)[: self.parts]
-            ],
-            1,
-        )  # (pixel, value or slope, n)
-        both = (
-            np.pad(both, ((0, -self.pixels % _BLOCK), (0, 0), (0, 0)))
-            .reshape(-1, _BLOCK, self.parts, win.samples)
-            .swapaxes(1, 2)
-        )
-        self.first, self.last = _span(both)
-        self.bands: list[
-            tuple[slice, torch.Tensor]
-        ] = []  # of each block the samples that it sees, and (parts * _BLOCK, seen)
-        for block in both:
-            a, b = _span(block)
-            matrix = torch.from_numpy(block[..., a:b].reshape(-1, b - a).astype(np.float32)).to(
-                device
-            )
-            self.bands.append((slice(a - self.first, b - self.first), matrix))
+        value_and_slope = optics.pixel_response(microscope, win)
+        parts = [np.fft.fftshift(part, 1) for part in value_and_slope[: self.parts]]
+        response = np.stack(parts, 1)  # (pixel, value or slope, sample)
+        # Pixels that see nothing fill the last block.
+        response = np.pad(response, ((0, -self.pixels % _BLOCK), (0, 0), (0, 0)))
+        # (block, value or slope, pixel of the block, sample)
+        blocks = response.reshape(-1, _BLOCK, self.parts, win.samples).swapaxes(1, 2)
+        self.first, self.last = _span(blocks)
+        # Of each block the samples that it sees, counted from `first`, and its response to them,
+        # (parts * _BLOCK, samples).
+        self.bands: list[tuple[slice, torch.Tensor]] = []
+        for block in blocks:
+            start, stop = _span(block)
+            matrix = block[..., start:stop].reshape(-1, stop - start).astype(np.float32)
+            band = slice(start - self.first, stop - self.first)
+            self.bands.append((band, torch.from_numpy(matrix).to(device)))
 
     def __call__(self, amplitude: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Patterns (B, Qy, Qx) and gradients (B, 2, Qy, Qx), a shift along x and y (1/px), of
@@ -69,17 +63,12 @@ class Detector:
         """
         count = len(amplitude)
         if self.distorted is not None:
-            samples = (
-                torch.fft.ifftshift(amplitude, (1, 2))
-                .abs()
-                .square()
-                .reshape(count, -1)
-                .T.contiguous()
-            )
-            pattern, x, y = (
+            intensity = torch.fft.ifftshift(amplitude, (1, 2)).abs().square()
+            samples = intensity.reshape(count, -1).T.contiguous()
+            images = [
                 (part @ samples).T.reshape(-1, self.pixels, self.pixels) for part in self.distorted
-            )
-            return pattern, torch.stack([x, y], 1)[:, : 2 * self.parts - 2]
+            ]
+            return images[0], torch.stack(images[1:], 1)[:, : 2 * self.parts - 2]
         # |amplitude|^2 (y, B, x) of the samples that reach the detector.
         reach = slice(self.first, self.last)
         real, imaginary = torch.view_as_real(amplitude[:, reach, reach].transpose(0, 1)).unbind(-1)
@@ -87,29 +76,32 @@ class Detector:
             imaginary, imaginary
         )
         blocks, parts = len(self.bands), self.parts
-        # Both products have whole matrices on either side: batched ones take twice as long.
+        # Along y, then along x. Both products have whole matrices on either side: batched ones
+        # take twice as long.
         rows = intensity.new_empty(blocks, parts * _BLOCK, intensity[0].numel())
-        for out, (seen, matrix) in zip(rows, self.bands, strict=True):
-            torch.mm(matrix, intensity[seen].flatten(1), out=out)
+        for out, (band, matrix) in zip(rows, self.bands, strict=True):
+            torch.mm(matrix, intensity[band].flatten(1), out=out)
         rows = rows.view(-1, intensity.shape[-1])
         both = intensity.new_empty(blocks, len(rows), parts * _BLOCK)
-        for out, (seen, matrix) in zip(both, self.bands, strict=True):
-            torch.mm(rows[:, seen], matrix.T, out=out)
-        # From (block x, block y, value or slope in y, y, B, value or slope in x, x).
-        both = both.view(blocks, blocks, parts, _BLOCK, count, parts, _BLOCK).permute(
-            2, 5, 4, 1, 3, 0, 6
-        )
-        kept = ((0, 0), (0, 1), (1, 0))[: 2 * parts - 1]
-        out = both.new_empty(count, len(kept), blocks, _BLOCK, blocks, _BLOCK)
-        for n, (y, x) in enumerate(kept):
-            out[:, n] = both[y, x]
-        out = out.view(count, len(kept), blocks * _BLOCK, blocks * _BLOCK)[
-            :, :, : self.pixels, : self.pixels
-        ]
-        return out[:, 0], out[:, 1:]
+        for out, (band, matrix) in zip(both, self.bands, strict=True):
+            torch.mm(rows[:, band], matrix.T, out=out)
+        # From (block x, block y, part in y, y, B, part in x, x), where a part is value or slope, to
+        # (part in y, part in x, B, block y, y, block x, x).
+        both = both.view(blocks, blocks, parts, _BLOCK, count, parts, _BLOCK)
+        both = both.permute(2, 5, 4, 1, 3, 0, 6)
+        # The pattern is value times value, its change along an axis the slope there times the value
+        # along the other.
+        wanted = ((0, 0), (0, 1), (1, 0))[: 2 * parts - 1]  # (part in y, part in x)
+        images = both.new_empty(count, len(wanted), blocks, _BLOCK, blocks, _BLOCK)
+        for n, (y, x) in enumerate(wanted):
+            images[:, n] = both[y, x]
+        images = images.view(count, len(wanted), blocks * _BLOCK, blocks * _BLOCK)
+        images = images[:, :, : self.pixels, : self.pixels]
+        return images[:, 0], images[:, 1:]
 
 
-def _span(sees: NDArray[np.float64]) -> tuple[int, int]:
+def _span(response: NDArray[np.float64]) -> tuple[int, int]:
     """First sample (last axis) that any pixel sees, and the one after the last."""
-    seen = np.flatnonzero((np.abs(sees) > _NONE).reshape(-1, sees.shape[-1]).any(0))
-    return int(seen[0]), int(seen[-1]) + 1
+    sees = (np.abs(response) > _MIN_RESPONSE).reshape(-1, response.shape[-1])
+    samples = np.flatnonzero(sees.any(0))
+    return int(samples[0]), int(samples[-1]) + 1

@@ -20,7 +20,8 @@ from ccstae import geometry
 from ccstae.config.microscope import Microscope
 from ccstae.simulation import optics
 
-KEPT = 2 / 3
+KEPT_BAND = 2 / 3
+"""Share of the grid's frequencies that waves and transmission functions keep."""
 
 
 def propagator(microscope: Microscope, win: optics.Window, distance_A: float) -> torch.Tensor:
@@ -28,7 +29,7 @@ def propagator(microscope: Microscope, win: optics.Window, distance_A: float) ->
     waves are cut.
     """
     q = np.fft.fftshift(win.frequencies)
-    kept = np.abs(q) < KEPT * q.max()
+    in_band = np.abs(q) < KEPT_BAND * q.max()
     phase = (
         -np.pi
         * geometry.wavelength_A(microscope.energy_keV)
@@ -36,7 +37,7 @@ def propagator(microscope: Microscope, win: optics.Window, distance_A: float) ->
         * (q[:, None] ** 2 + q**2)
     )
     return torch.from_numpy(
-        np.where(kept[:, None] & kept, np.exp(1j * phase), 0.0).astype(np.complex64)
+        np.where(in_band[:, None] & in_band, np.exp(1j * phase), 0.0).astype(np.complex64)
     )
 
 
@@ -44,10 +45,8 @@ def band_limited(transmission: torch.Tensor) -> torch.Tensor:
     """A transmission function (ny, nx) without the frequencies that are cut."""
     spectrum = torch.fft.fft2(transmission)
     for axis, n in enumerate(transmission.shape):
-        cut = torch.from_numpy(np.flatnonzero(np.abs(np.fft.fftfreq(n)) >= KEPT / 2)).to(
-            transmission.device
-        )
-        spectrum.index_fill_(axis, cut, 0)
+        cut = np.flatnonzero(np.abs(np.fft.fftfreq(n)) >= KEPT_BAND / 2)
+        spectrum.index_fill_(axis, torch.from_numpy(cut).to(transmission.device), 0)
     return torch.fft.ifft2(spectrum)
 
 
@@ -61,11 +60,11 @@ def exit_wave(
     from sample to sample, and so does the wave's: that puts the direct beam in the middle of the
     transform.
     """
-    for one, own in zip(probe, slices, strict=True):
-        one *= torch.view_as_real(own[0])
-    wave = torch.view_as_complex(probe)
+    for wave, layers in zip(probe, slices, strict=True):
+        wave *= torch.view_as_real(layers[0])
+    waves = torch.view_as_complex(probe)
     for layer in range(1, len(slices[0])):
-        wave = torch.fft.ifft2(torch.fft.fft2(wave) * propagator)
-        for one, own in zip(wave, slices, strict=True):
-            one *= own[layer]
-    return wave
+        waves = torch.fft.ifft2(torch.fft.fft2(waves) * propagator)
+        for wave, layers in zip(waves, slices, strict=True):
+            wave *= layers[layer]
+    return waves

@@ -35,14 +35,21 @@ def background(shape: tuple[int, int]) -> NDArray[np.float64]:
 
     Source: the public code of the CC-ST-AE authors (Auto4DSTEM).
     """
-    qy, qx = (np.fft.fftshift(np.fft.fftfreq(n)) for n in shape)
+    qy = np.fft.fftshift(np.fft.fftfreq(shape[0]))
+    qx = np.fft.fftshift(np.fft.fftfreq(shape[1]))
     profile = 1 / (1 + (qy[:, None] ** 2 + qx[None, :] ** 2) / _HALF_WIDTH**2)
     return np.asarray(profile / profile.sum())
 
 
 def expectation(pattern: NDArray[np.floating], level: Level) -> NDArray[np.float64]:
-    """Expected counts of clean patterns (..., Qy, Qx); at the noise-free level, the expectation for
-    CLEAN_ELECTRONS.
+    """Expected counts N ((1 - w) I + w B) of clean patterns, of any sum, at a noise level.
+
+    Args:
+        pattern: clean patterns, shape (..., Qy, Qx).
+        level: gives w and N; the noise-free level counts as CLEAN_ELECTRONS.
+
+    Returns:
+        Expected counts, shape (..., Qy, Qx), of sum N.
     """
     electrons = min(level.electrons, CLEAN_ELECTRONS)
     clean = np.asarray(pattern, np.float64)
@@ -73,8 +80,20 @@ def pattern_counts(
 def write(
     config: Config, scene: str, level_name: str, seed: int, scene_path: Path, counts_path: Path
 ) -> None:
-    """Write the counts of a whole scene at one level and seed, with the calibration and no
-    truth."""
+    """Write the counts of a whole scene at one level and seed, with the calibration and no truth.
+
+    Args:
+        config: of the run; its noise levels are used.
+        scene: which of its scenes; part of what the noise is drawn from.
+        level_name: one of its noise levels, such as `clean` or `w0.25_n100000`.
+        seed: of the noise.
+        scene_path: the clean patterns.
+        counts_path: where the counts go.
+
+    Raises:
+        InputError: where the level is unknown, the scene file is missing or unfit, or the system
+            takes no more.
+    """
     level = config.level(level_name)
     with opened(scene_path) as file:
         patterns = dataset(file, "patterns", 4, "f")

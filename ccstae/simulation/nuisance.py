@@ -1,7 +1,6 @@
-"""What a real instrument adds to the patterns: drift of the beam, distortion, source size, bad
-pixels.
+"""What a real instrument adds: drift of the beam, distortion, source size, bad pixels.
 
-All are exact in the patterns and in their gradients, so that the limit holds with them on: a
+All are exact in the patterns and in their gradients, so that the bound holds with them on: a
 gradient is the change with a shift on an undistorted detector, in which the lattice is known.
 """
 
@@ -21,8 +20,8 @@ from ccstae.specimen.scene import Scene
 
 Array = NDArray[np.float64]
 
-# standard deviations of the point spread that are kept: a pixel then lacks 3e-7 of what is near it
-_TAIL = 5.0
+# Cut of the point spread, in its standard deviations: a pixel then lacks 3e-7 of what is near it.
+_MAX_TAIL = 5.0
 
 
 def drift_px(microscope: Microscope, scan: Scan, positions: Array) -> Array:
@@ -48,12 +47,14 @@ def source(microscope: Microscope) -> tuple[Array, Array]:
 
 def bad_pixels(microscope: Microscope) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Masks (Qy, Qx) of dead and hot pixels, never both, the same for every pattern."""
-    n, own = microscope.detector_px, microscope.nuisances
-    order = np.random.default_rng(own.seed).permutation(n * n)
+    nuisances = microscope.nuisances
+    n = microscope.detector_px
+    order = np.random.default_rng(nuisances.seed).permutation(n * n)
     rank = np.empty(n * n, int)
     rank[order] = np.arange(n * n)
-    dead, hot = round(own.dead_px * n * n), round(own.hot_px * n * n)
-    return (rank < dead).reshape(n, n), ((rank >= dead) & (rank < dead + hot)).reshape(n, n)
+    rank = rank.reshape(n, n)
+    dead, hot = round(nuisances.dead_px * n * n), round(nuisances.hot_px * n * n)
+    return rank < dead, (rank >= dead) & (rank < dead + hot)
 
 
 def spoil(
@@ -73,18 +74,16 @@ def distorted_response(
     sparse (detector_px^2, samples^2).
 
     A sample at u pixels from the direct beam lands at A u and counts in the pixel at j with R((A u
-    - j)_x) R((A u - j)_y). The slopes are those with a shift of the sample along x and y before the
-    distortion.
+    - j)_x) R((A u - j)_y). The slopes are those with a shift of the sample before the distortion.
     """
     n, half = microscope.detector_px, microscope.detector_px // 2
     A = np.array(microscope.nuisances.distortion)
     u = win.frequencies / microscope.pixel_size_inv_A
     at = np.stack(np.meshgrid(u, u), -1).reshape(-1, 2) @ A.T
-    reach = int(np.ceil(0.5 + _TAIL * microscope.point_spread_px))
+    reach = int(np.ceil(0.5 + _MAX_TAIL * microscope.point_spread_px))
     on = np.flatnonzero((np.abs(at) < half + reach).all(-1))
-    pixel = (
-        np.rint(at[on]).astype(int)[:, None, :] + np.arange(-reach, reach + 1)[:, None]
-    )  # (m, w, 2)
+    # The pixels near each of the m samples that land on the detector, (m, w, 2).
+    pixel = np.rint(at[on]).astype(int)[:, None, :] + np.arange(-reach, reach + 1)[:, None]
     value, slope = optics.response(microscope, at[on][:, None, :] - pixel)
     (vx, vy), (sx, sy) = np.moveaxis(value, 2, 0), np.moveaxis(slope, 2, 0)
     column, row = pixel[:, None, :, 0] + half, pixel[:, :, None, 1] + half
@@ -95,45 +94,45 @@ def distorted_response(
     def sparse(left: Array, right: Array) -> Array:
         return (left[:, :, None] * right[:, None, :])[inside]
 
+    # Slopes with a shift of where the sample lands, then with one before the distortion.
     landed = np.stack([sparse(vy, sx), sparse(sy, vx)])
-    along = A.T @ landed
-    response, x, y = (_csr(index, v, (n * n, len(at))) for v in (sparse(vy, vx), *along))
-    return response, x, y
+    along_x, along_y = A.T @ landed
+    shape = (n * n, len(at))
+    return (
+        _csr(index, sparse(vy, vx), shape),
+        _csr(index, along_x, shape),
+        _csr(index, along_y, shape),
+    )
 
 
 def _csr(index: torch.Tensor, values: Array, shape: tuple[int, int]) -> torch.Tensor:
-    with (
-        warnings.catch_warnings()
-    ):  # torch says at its first sparse matrix that they are new, and unchecked
+    # Torch says at its first sparse matrix that they are new, and unchecked.
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        return (
-            torch.sparse_coo_tensor(index, torch.from_numpy(values).float(), shape)
-            .coalesce()
-            .to_sparse_csr()
-        )
+        matrix = torch.sparse_coo_tensor(index, torch.from_numpy(values).float(), shape)
+        return matrix.coalesce().to_sparse_csr()
 
 
 def stored(microscope: Microscope, scene: Scene, positions: Array) -> dict[str, Any]:
     """What the truth file says of the nuisances that are on."""
-    own = microscope.nuisances
+    nuisances = microscope.nuisances
     out: dict[str, Any] = {}
-    if own.drifts:
+    if nuisances.drifts:
         out["centre_px"] = microscope.detector_px // 2 + drift_px(microscope, scene.scan, positions)
-    if own.distorts:
-        out["distortion"] = np.array(own.distortion)
-    if own.source_size_A > 0:
-        out["source_size_A"] = own.source_size_A
+    if nuisances.distorts:
+        out["distortion"] = np.array(nuisances.distortion)
+    if nuisances.source_size_A > 0:
+        out["source_size_A"] = nuisances.source_size_A
     dead, hot = bad_pixels(microscope)
-    if own.dead_px > 0:
+    if nuisances.dead_px > 0:
         out["dead"] = dead
-    if own.hot_px > 0:
-        out["hot"], out["hot_level"] = hot, own.hot_level
+    if nuisances.hot_px > 0:
+        out["hot"] = hot
+        out["hot_level"] = nuisances.hot_level
     if scene.layers > 1:
-        out["layers"], out["stacking"], out["layer_distance_A"] = (
-            scene.layers,
-            scene.stacking,
-            scene.layer_distance_A,
-        )
+        out["layers"] = scene.layers
+        out["stacking"] = scene.stacking
+        out["layer_distance_A"] = scene.layer_distance_A
     if not scene.tilt.none:
         out["tilt_mrad"] = np.array(scene.settings.tilt_mrad)
     return out

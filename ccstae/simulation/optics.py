@@ -15,9 +15,10 @@ from ccstae.config.microscope import Microscope, Simulation
 Array = NDArray[np.float64]
 
 _GUARD_PX = 3.0  # the point spread brings in what falls this far outside the detector
-# coarsest sampling of several layers: what one scatters beyond the detector, the next may bring
-# back
-SLICED_A = 0.07
+# Of several layers: what one scatters beyond the detector, the next may bring back.
+MAX_SLICED_SAMPLING_A = 0.07
+_MIN_APERTURE = 1e-12  # of its maximum: less counts as outside the aperture
+_MIN_TERM = 1e-9  # of the largest singular value: smaller terms of the probe are left out
 
 
 @dataclass(frozen=True)
@@ -47,21 +48,15 @@ def window(microscope: Microscope, simulation: Simulation, layers: int = 1) -> W
     """The window for these settings and a specimen of so many layers."""
     width = simulation.window_per_px / microscope.pixel_size_inv_A
     # A distorted or drifted pattern brings in more.
-    own = microscope.nuisances
-    stretch = float(np.abs(np.linalg.inv(np.array(own.distortion))).sum(1).max())
-    drift = float(np.abs(np.array(own.descan_px)).sum(0).max()) / 2
+    nuisances = microscope.nuisances
+    stretch = float(np.abs(np.linalg.inv(np.array(nuisances.distortion))).sum(1).max())
+    drift = float(np.abs(np.array(nuisances.descan_px)).sum(0).max()) / 2
     half = (microscope.detector_px / 2 + _GUARD_PX) * stretch + drift
-    reach = half * microscope.pixel_size_inv_A + aperture_radius_inv_A(microscope) * 1.5
-    finest = 2 * reach if layers == 1 else max(2 * reach, 1 / SLICED_A)
-    samples = next_fast_len(int(np.ceil(finest * width)))
-    while samples % 2:
-        samples = next_fast_len(samples + 1)
+    radius = geometry.disk_radius_inv_A(microscope.semiangle_mrad, microscope.energy_keV)
+    reach = half * microscope.pixel_size_inv_A + radius * 1.5
+    samples_per_A = 2 * reach if layers == 1 else max(2 * reach, 1 / MAX_SLICED_SAMPLING_A)
+    samples = 2 * next_fast_len(int(np.ceil(samples_per_A * width / 2)))  # even and fast
     return Window(width, samples, simulation.window_per_px)
-
-
-def aperture_radius_inv_A(microscope: Microscope) -> float:
-    """Radius of the aperture and so of every disk, alpha / lambda."""
-    return microscope.semiangle_mrad * 1e-3 / geometry.wavelength_A(microscope.energy_keV)
 
 
 def aperture(microscope: Microscope, q: Array) -> Array:
@@ -71,12 +66,12 @@ def aperture(microscope: Microscope, q: Array) -> Array:
     and no window holds it.
     """
     edge = microscope.aperture_edge_mrad * 1e-3 / geometry.wavelength_A(microscope.energy_keV)
-    return np.asarray(0.5 * erfc((q - aperture_radius_inv_A(microscope)) / (np.sqrt(2) * edge)))
+    radius = geometry.disk_radius_inv_A(microscope.semiangle_mrad, microscope.energy_keV)
+    return np.asarray(0.5 * erfc((q - radius) / (np.sqrt(2) * edge)))
 
 
 def probe_fourier(microscope: Microscope, win: Window) -> Array:
-    """Aperture on the window's reciprocal grid (n, n), rows y, normalised to unit total
-    intensity."""
+    """Aperture on the window's reciprocal grid (n, n), rows y, of unit total intensity."""
     q = win.frequencies
     amplitude = aperture(microscope, np.hypot(q[:, None], q[None, :]))
     return np.asarray(amplitude / np.sqrt((amplitude**2).sum()))
@@ -95,16 +90,21 @@ def probe_terms(
     sign, which puts q = 0 in the middle of a wave's Fourier transform.
     """
     probe = probe_fourier(microscope, win)
-    q = np.arange(np.flatnonzero(probe[0, : win.samples // 2] > 1e-12 * probe.max())[-1] + 1)
-    twice = np.sqrt(np.where(q > 0, 2.0, 1.0))  # q and -q; a vector's length counts both
-    y, size, x = np.linalg.svd(probe[: len(q), : len(q)] * twice[:, None] * twice)
-    terms = size > 1e-9 * size[0]
-    factors = np.stack([(y * size).T[terms], x[terms]]) * twice / win.samples
+    # The quarter q_y, q_x >= 0 that the aperture covers tells all of it: it is even in both.
+    along_x = probe[0, : win.samples // 2]
+    covered = np.flatnonzero(along_x > _MIN_APERTURE * probe.max())[-1] + 1
+    q = np.arange(covered)
+    # q > 0 stands for q and -q. Each side of the quarter carries sqrt(2) for that, so that the
+    # singular vectors of the quarter are orthonormal over all of the aperture.
+    both_signs = np.sqrt(np.where(q > 0, 2.0, 1.0))
+    y, size, x = np.linalg.svd(probe[:covered, :covered] * both_signs[:, None] * both_signs)
+    terms = size > _MIN_TERM * size[0]
+    # A second sqrt(2) makes the sum over q >= 0 the sum over both signs.
+    factors = np.stack([(y * size).T[terms], x[terms]]) * both_signs / win.samples
     phase = 2 * np.pi / win.samples * np.outer(q, np.arange(win.samples))
     signs = (-1.0) ** np.arange(win.samples)
-    return factors.astype(np.float32), (
-        np.concatenate([np.cos(phase), np.sin(phase)]) * signs
-    ).astype(np.float32)
+    waves = np.concatenate([np.cos(phase), np.sin(phase)]) * signs
+    return factors.astype(np.float32), waves.astype(np.float32)
 
 
 def pixel_response(microscope: Microscope, win: Window) -> tuple[Array, Array]:
@@ -116,10 +116,8 @@ def pixel_response(microscope: Microscope, win: Window) -> tuple[Array, Array]:
     2. The slope dR/du is what a shift of the sample changes.
     """
     u = win.frequencies / microscope.pixel_size_inv_A
-    return response(
-        microscope,
-        u[None, :] - (np.arange(microscope.detector_px) - microscope.detector_px // 2)[:, None],
-    )
+    pixel = np.arange(microscope.detector_px) - microscope.detector_px // 2
+    return response(microscope, u[None, :] - pixel[:, None])
 
 
 def response(microscope: Microscope, v: Array) -> tuple[Array, Array]:
@@ -154,10 +152,8 @@ def probe_shells(
     shell = np.minimum((np.cumsum(intensity) * shells).astype(int), shells - 1)
     weight = np.bincount(shell, intensity, shells)
     radius = np.sqrt(np.bincount(shell, intensity * r2, shells) / weight)
-    turn = (
-        2
-        * np.pi
-        * (np.arange(angles)[None, :] / angles + (np.arange(shells)[:, None] % 2) / (2 * angles))
-    )
+    # Every other shell is turned by half the step between its angles.
+    half_step = (np.arange(shells)[:, None] % 2) / (2 * angles)
+    turn = 2 * np.pi * (np.arange(angles)[None, :] / angles + half_step)
     points = radius[:, None, None] * np.stack([np.cos(turn), np.sin(turn)], -1)
     return points.reshape(-1, 2), np.repeat(weight / angles, angles)

@@ -29,7 +29,7 @@ from ase.data import chemical_symbols
 from numpy.typing import NDArray
 from scipy.fft import next_fast_len
 
-from ccstae.machine.device import side_by_side
+from ccstae.machine.device import ceil_div, side_by_side
 
 Array = NDArray[np.float64]
 
@@ -37,7 +37,8 @@ REACH_A = 8.0  # farther from an atom its potential is not felt
 # Highest frequency of V, per sample: what V^2 holds beyond the grid's reach then falls back onto
 # frequencies that are cropped.
 _BAND = 0.41
-_BLOCK = 5120  # most samples of the fine grid along a side of a block; bounds memory, not results
+# Samples of the fine grid along a side of a block; bounds memory, not results.
+_MAX_BLOCK = 5120
 _LINES = 64  # about so many lines of the fine grid at a time: they stay in a processor's cache
 _OVER = 2  # samples of the coarse grid to a sample that is wanted
 _GROUP = 8  # samples of the coarse grid that share one dense product
@@ -45,9 +46,7 @@ _GROUP = 8  # samples of the coarse grid that share one dense product
 
 @dataclass(frozen=True)
 class Kernel:
-    """exp(beta (sqrt(1 - z^2) - 1)), z = 2 x / width, of x in samples, for spectra up to `band` per
-    sample.
-    """
+    """exp(beta (sqrt(1 - z^2) - 1)), z = 2 x / width, of x in samples; for spectra up to `band`."""
 
     width: int
     band: float
@@ -93,7 +92,8 @@ def transmission(
     step_A = sampling_A / refine
     margin = int(np.ceil(REACH_A / sampling_A))
     over = min(refine, _OVER)
-    rows, columns = (_blocks(n, _BLOCK // refine, margin, over) for n in shape)
+    rows = _blocks(shape[0], _MAX_BLOCK // refine, margin, over)
+    columns = _blocks(shape[1], _MAX_BLOCK // refine, margin, over)
     fine = rows[0].size * refine, columns[0].size * refine
     scale = energy2sigma(energy_keV * 1e3) / step_A**2
     symbols = {int(n): chemical_symbols[n] for n in np.unique(numbers)}
@@ -107,10 +107,11 @@ def transmission(
     def build(blocks: list[tuple[_Block, _Block]]) -> None:
         builder = _Builder(fine, refine, factors, device)
         for row, column in blocks:
-            own = (positions / step_A - np.array([column.first, row.first]) * refine) % extent
-            near = (own < fine[::-1]).all(1)
-            block = builder(own[near], numbers[near])
-            coarse[:, row.kept, column.kept] = block[:, row.own, column.own]
+            first = np.array([column.first, row.first]) * refine
+            from_first = (positions / step_A - first) % extent  # in samples of the fine grid
+            near = (from_first < fine[::-1]).all(1)
+            block = builder(from_first[near], numbers[near])
+            coarse[:, row.in_whole, column.in_whole] = block[:, row.in_block, column.in_block]
 
     blocks = list(product(rows, columns))
     together = min(len(blocks), torch.get_num_threads())
@@ -133,13 +134,13 @@ class _Block:
         return self.start - self.margin
 
     @property
-    def kept(self) -> slice:
-        """On the coarse grid of the whole."""
+    def in_whole(self) -> slice:
+        """Its samples on the coarse grid of the whole."""
         return slice(self.over * self.start, self.over * (self.start + self.count))
 
     @property
-    def own(self) -> slice:
-        """On the coarse grid of the block."""
+    def in_block(self) -> slice:
+        """Its samples on the coarse grid of what is built."""
         return slice(self.over * self.margin, self.over * (self.margin + self.count))
 
 
@@ -149,7 +150,7 @@ def _blocks(n: int, most: int, margin: int, over: int) -> list[_Block]:
     """
     if n <= most:
         return [_Block(0, n, n, 0, over)]
-    count = -(-n // (most - 2 * margin))
+    count = ceil_div(n, most - 2 * margin)
     edges = [n * i // count for i in range(count + 1)]
     size = fast_length(int(np.diff(edges).max()) + 2 * margin)
     return [_Block(a, b - a, size, margin, over) for a, b in pairwise(edges)]
@@ -159,10 +160,11 @@ def fast_length(n: int) -> int:
     """The next length whose transforms and products are fast: a multiple of 8 with no prime factor
     above 5.
     """
-    return 8 * int(next_fast_len(-(-int(n) // 8), real=True))
+    return 8 * int(next_fast_len(ceil_div(int(n), 8), real=True))
 
 
 def _parts(n: int, lines: int) -> Iterator[slice]:
+    """The first n of something, so many lines at a time."""
     return (slice(start, min(start + lines, n)) for start in range(0, n, lines))
 
 
@@ -173,16 +175,18 @@ class _Builder:
         self, shape: tuple[int, int], refine: int, factors: dict[int, torch.Tensor], device: str
     ):
         self.shape, self.refine, self.factors, self.device = shape, refine, factors, device
-        self.kx, self.ky = (int((np.fft.rfftfreq(n) < _BAND).sum()) for n in shape[::-1])
+        # How many frequencies from 0 up are in the band.
+        self.ky = int((np.fft.rfftfreq(shape[0]) < _BAND).sum())
+        self.kx = int((np.fft.rfftfreq(shape[1]) < _BAND).sum())
         # Rows a little longer than needed: lines of a power of two would fall on one another in a
         # processor's cache.
         self.spectra = torch.empty(
             len(factors), self.kx, shape[0] + 8, dtype=torch.complex64, device=device
         )[:, :, : shape[0]]
         self.coarse = tuple(_OVER * n // refine for n in shape)
-        groups = (gcd(n, _GROUP) for n in self.coarse)
         self.to_y, self.to_x = (
-            _to_coarse(group, group * refine // _OVER, _OVER / refine, device) for group in groups
+            _to_coarse(group, group * refine // _OVER, _OVER / refine, device)
+            for group in (gcd(n, _GROUP) for n in self.coarse)
         )
 
     def __call__(self, at: Array, numbers: NDArray[np.int64]) -> torch.Tensor:
@@ -192,13 +196,16 @@ class _Builder:
         waves = self._waves(self._spectrum(at, numbers))
         if self.refine <= _OVER:  # the fine grid is the coarse one
             return torch.cat([wave.clone() for _, wave in waves], 1)
-        fine, group, width = self.to_y.shape[1], len(self.to_y) - _COARSE.width, _COARSE.width
+        width = _COARSE.width
+        reached, fine = self.to_y.shape  # coarse lines that a group of fine ones reaches
+        group = reached - width  # coarse lines from one group to the next
         out = torch.zeros(2, self.coarse[0] + width, self.coarse[1], device=self.device)
         for rows, wave in waves:
             lines = self._along_x(wave)
             for start in range(0, lines.shape[1], fine):
                 to = (rows.start + start) // fine * group
-                out[:, to : to + len(self.to_y)] += self.to_y @ lines[:, start : start + fine]
+                out[:, to : to + reached] += self.to_y @ lines[:, start : start + fine]
+        # Periodic: what reaches beyond the end belongs to the beginning.
         out[:, :width] += out[:, self.coarse[0] :]
         return out[:, : self.coarse[0]].roll(-(width // 2), 1)
 
@@ -220,33 +227,36 @@ class _Builder:
 
     def _along_x(self, wave: torch.Tensor) -> torch.Tensor:
         """(2, rows, nx) taken to the coarse grid along x."""
-        group = len(self.to_x) - _COARSE.width
-        parts = wave.reshape(-1, self.to_x.shape[1]) @ self.to_x.T
-        parts = parts.view(2, wave.shape[1], -1, len(self.to_x))
+        reached, fine = self.to_x.shape
+        group = reached - _COARSE.width
+        parts = wave.reshape(-1, fine) @ self.to_x.T
+        parts = parts.view(2, wave.shape[1], -1, reached)  # (2, rows, group, coarse sample)
         out = torch.zeros(*parts.shape[:3], group, device=wave.device)
+        # What a group reaches past its own coarse samples belongs to the n-th group after it.
         for n, piece in enumerate(parts.split(group, -1)):
             out[..., : piece.shape[-1]] += piece.roll(n, 2)
         return out.flatten(2).roll(-(_COARSE.width // 2), -1)
 
     def _spectrum(self, at: Array, numbers: NDArray[np.int64]) -> torch.Tensor:
         """sigma V at kx in [0, `_BAND`), transformed back along y: (kx, ny) complex64."""
-        spectra = []
-        for own, (number, factor) in zip(self.spectra, self.factors.items(), strict=True):
+        spectra = []  # of the elements that are there, along x alone, and their factors
+        for along_x, (number, factor) in zip(self.spectra, self.factors.items(), strict=True):
             points = torch.from_numpy(at[numbers == number]).to(self.device)
             if len(points):
                 for rows, lines in _spread(points, self.shape):
-                    own[:, rows] = torch.fft.rfft(lines)[:, : self.kx].T
-                spectra.append((own, factor))
-        # Both signs of ky in turn; between them V is 0 at the frequencies that are cut.
+                    along_x[:, rows] = torch.fft.rfft(lines)[:, : self.kx].T
+                spectra.append((along_x, factor))
+        # Both signs of ky in turn, two real numbers a frequency; between them V is 0 at the
+        # frequencies that are cut. Of the negative sign there is one less: ky = 0 has none.
         signs = slice(0, 2 * self.ky), slice(2 * (self.shape[0] + 1 - self.ky), 2 * self.shape[0])
+        sizes = [2 * self.ky, 2 * self.ky - 2]
         for part in _parts(self.kx, _LINES):
             V = torch.zeros_like(self.spectra[0][part])
-            for own, factor in spectra:
-                spectrum = torch.view_as_real(torch.fft.fft(own[part])).flatten(1)
-                for to, value in zip(
-                    signs, factor.split([2 * self.ky, 2 * self.ky - 2], 1), strict=True
-                ):
-                    torch.view_as_real(V).flatten(1)[:, to].addcmul_(spectrum[:, to], value[part])
+            V_real = torch.view_as_real(V).flatten(1)
+            for along_x, factor in spectra:
+                spectrum = torch.view_as_real(torch.fft.fft(along_x[part])).flatten(1)
+                for sign, value in zip(signs, factor.split(sizes, 1), strict=True):
+                    V_real[:, sign].addcmul_(spectrum[:, sign], value[part])
             self.spectra[0][part] = torch.fft.ifft(V)
         return self.spectra[0]
 
@@ -260,23 +270,22 @@ def _factor(
 
     (kx, 2 (2 ky - 1)) float32, each twice, for real and imaginary parts.
     """
-    kx, ky = (k[k < _BAND].astype(float) for k in map(np.fft.rfftfreq, shape[::-1]))
+    ky, kx = (k[k < _BAND].astype(float) for k in map(np.fft.rfftfreq, shape))
     # Factors are read from a table in q^2: they are smooth, and the grid has 1e7 points and more.
     table_q2 = np.linspace(0, (_BAND / step_A) ** 2 * 2.01, 400_001)
     table: Array = LobatoParametrization().projected_scattering_factor(symbol)(table_q2)  # type: ignore[misc]
     table = table * np.exp(-2 * np.pi**2 * thermal_A**2 * table_q2) * scale
     values = torch.from_numpy(np.asarray(table)).float()
-    inverse_x, inverse_y = (torch.from_numpy(1 / _ATOMS.transform(k)).float() for k in (kx, ky))
-    kx2, ky2 = (torch.from_numpy((k / step_A) ** 2 / table_q2[1]) for k in (kx, ky))
+    inverse_x = torch.from_numpy(1 / _ATOMS.transform(kx)).float()
+    inverse_y = torch.from_numpy(1 / _ATOMS.transform(ky)).float()
+    kx2 = torch.from_numpy((kx / step_A) ** 2 / table_q2[1])  # in steps of the table
+    ky2 = torch.from_numpy((ky / step_A) ** 2 / table_q2[1])
     out = torch.empty(len(kx), 2 * len(ky) - 1, 2)
     for part in _parts(len(kx), _LINES):
         index = kx2[part, None] + ky2
         low = index.long()
-        factor = (
-            torch.lerp(values[low], values[low + 1], (index - low).float())
-            * inverse_x[part, None]
-            * inverse_y
-        )
+        factor = torch.lerp(values[low], values[low + 1], (index - low).float())
+        factor = factor * inverse_x[part, None] * inverse_y
         out[part] = torch.cat([factor, factor[:, 1:].flip(1)], 1)[..., None]
     return out.flatten(1).to(device)
 
@@ -297,17 +306,15 @@ def _cropped(coarse: torch.Tensor, shape: tuple[int, int], refine: int) -> torch
         k = np.rint(np.fft.fftfreq(n) * n).astype(np.int64)
         kernel = _COARSE.transform(k / (_OVER * n)) if refine > _OVER else np.ones(n)
         inverse = (1 / (refine * kernel)).astype(np.float32)
-        keep, factor = (
-            torch.from_numpy(a).to(coarse.device) for a in (k % coarse.shape[axis], inverse)
-        )
-        spectrum = spectrum.index_select(axis, keep) * (factor[:, None] if axis == 0 else factor)
+        wanted = torch.from_numpy(k % coarse.shape[axis]).to(coarse.device)
+        factor = torch.from_numpy(inverse).to(coarse.device)
+        spectrum = spectrum.index_select(axis, wanted)
+        spectrum = spectrum * (factor[:, None] if axis == 0 else factor)
     return torch.fft.ifft2(spectrum)
 
 
 def _spread(at: torch.Tensor, shape: tuple[int, int]) -> Iterator[tuple[slice, torch.Tensor]]:
-    """Sum of kernels at (n, 2) samples (x, y) on a periodic grid (ny, nx), float32, some rows at a
-    time.
-    """
+    """Sum of kernels at (n, 2) samples (x, y) on a periodic grid (ny, nx), some rows at a time."""
     width = _ATOMS.width
     first = torch.ceil(at - width / 2)
     reach = torch.arange(width, device=at.device)
@@ -326,7 +333,6 @@ def _spread(at: torch.Tensor, shape: tuple[int, int]) -> Iterator[tuple[slice, t
         # The rows before and behind take what falls outside.
         out.zero_()
         flat = row[:, :, None] * shape[1] + column[near, None, :]
-        out.view(-1).index_add_(
-            0, flat.reshape(-1), (weight[near, 1, :, None] * weight[near, 0, None, :]).reshape(-1)
-        )
+        kernel = weight[near, 1, :, None] * weight[near, 0, None, :]
+        out.view(-1).index_add_(0, flat.reshape(-1), kernel.reshape(-1))
         yield rows, out[width : width + count]

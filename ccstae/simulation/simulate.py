@@ -28,7 +28,7 @@ from ccstae.io import atomic
 from ccstae.io.calibration import Calibration
 from ccstae.io.hdf5 import extended
 from ccstae.io.scene import create_exact, create_scene
-from ccstae.io.truth import Dislocations
+from ccstae.io.truth import DislocationLines
 from ccstae.machine import device
 from ccstae.machine.device import ceil_div
 from ccstae.machine.progress import progress
@@ -41,8 +41,8 @@ from ccstae.specimen.local import LocalScene
 from ccstae.specimen.scene import Array, Scene
 
 # Of all windows of a batch: few enough to stay in a processor's cache.
-_BATCH_SAMPLES = {"cpu": 2**19, "cuda": 2**25}
-_TILE_BYTES = 2**29
+_MAX_BATCH_SAMPLES = {"cpu": 2**19, "cuda": 2**25}
+_MAX_TILE_BYTES = 2**29
 
 
 def write(config: Config, scene_id: str, scene_path: Path, exact_path: Path) -> None:
@@ -111,7 +111,7 @@ def _create(
         places_A, burgers_A = lines
         places = (places_A - scene.positions[0, 0]) / scene.scan.step_A
         lattice_A = geometry.reciprocal(scene.nominal)
-        dislocations = Dislocations(places, burgers_A, lattice_A, scene.scan.step_A)
+        dislocations = DislocationLines(places, burgers_A, lattice_A, scene.scan.step_A)
     exact = exact_truth(config, scene, scene.positions)
     nuisances = nuisance.stored(config.microscope, scene, scene.positions)
     create_scene(scene_path, shape, calibration(config, scene), vacuum)
@@ -161,7 +161,7 @@ def tiles_of(positions: Array, tile_A: float, detector_px: int) -> Iterator[tupl
     """
     step_A = positions[0, 1, 0] - positions[0, 0, 0]
     bytes_a_position = 4 * detector_px**2 * 3  # float32; a pattern and two gradients
-    in_memory = int(np.sqrt(_TILE_BYTES / bytes_a_position))
+    in_memory = int(np.sqrt(_MAX_TILE_BYTES / bytes_a_position))
     side = max(1, min(int(tile_A // step_A), in_memory))
     for top, bottom in pairwise(tile_edges(positions.shape[0], side)):
         for left, right in pairwise(tile_edges(positions.shape[1], side)):
@@ -182,23 +182,16 @@ def renderer(
 
     Windows run on the torch `device`; the sum of disks needs no GPU.
     """
-    own = config.microscope.nuisances
-    if (
-        isinstance(scene, LocalScene)
-        and uniform.applies(config, scene)
-        and not (own.drifts or own.distorts)
-    ):
+    m = config.microscope
+    moves = m.nuisances.drifts or m.nuisances.distorts
+    if isinstance(scene, LocalScene) and uniform.applies(config, scene) and not moves:
         return uniform.UniformRenderer(config, scene)
-    windows = Renderer(
-        config, optics.window(config.microscope, config.simulation, scene.layers), device
-    )
+    windows = Renderer(config, optics.window(m, config.simulation, scene.layers), device)
     windows.tile_A /= np.sqrt(scene.layers)  # as many samples in a tile
     if isinstance(scene, LocalScene):
         windows.tile_A = 0.0  # one position a tile: its neighbours' lattices are others
-        windows.source = (
-            np.zeros((1, 2)),
-            np.ones(1),
-        )  # wherever the source is, it meets the same lattice
+        # Wherever the source is, it meets the same lattice.
+        windows.source = np.zeros((1, 2)), np.ones(1)
     return windows
 
 
@@ -210,24 +203,20 @@ class Renderer:
         self.tile_A = config.simulation.tile_A
         m = config.microscope
         self.source = nuisance.source(m)
-        self.factors, self.cosines = (
-            torch.from_numpy(part).to(device) for part in optics.probe_terms(m, win)
-        )
+        factors, cosines = optics.probe_terms(m, win)
+        self.factors = torch.from_numpy(factors).to(device)
+        self.cosines = torch.from_numpy(cosines).to(device)
         self.detect = Detector(m, win, device)
-        # Whole number of potential samples per window sample, so that cropping keeps the grids
-        # aligned.
-        self.refine = next_fast_len(
-            int(np.ceil(win.sampling_A / config.simulation.potential_sampling_A)), real=True
-        )
+        # A whole number of potential samples per window sample: cropping keeps the grids aligned.
+        finer = int(np.ceil(win.sampling_A / config.simulation.potential_sampling_A))
+        self.refine = next_fast_len(finer, real=True)
 
     def vacuum(self) -> NDArray[np.float32]:
         """The vacuum probe on the detector, (Qy, Qx), sums to 1."""
-        probe = np.fft.fftshift(optics.probe_fourier(self.config.microscope, self.win)).astype(
-            np.complex64
-        )
-        return np.asarray(
-            self.detect(torch.from_numpy(probe).to(self.device)[None])[0][0].cpu().numpy()
-        )
+        probe = np.fft.fftshift(optics.probe_fourier(self.config.microscope, self.win))
+        amplitude = torch.from_numpy(probe.astype(np.complex64)).to(self.device)
+        patterns, _ = self.detect(amplitude[None])
+        return np.asarray(patterns[0].cpu().numpy())
 
     def tile(
         self, scene: Scene, positions: Array
@@ -238,21 +227,14 @@ class Renderer:
         sampling = self.win.sampling_A
         half = self.win.samples // 2
         points, weights = self.source
-        margin = potential.REACH_A + np.abs(points).max()
-        # The tile's grid starts on a multiple of the sampling, whatever the tile: the atoms meet
-        # the same grid in every tiling.
-        origin = (
-            np.floor(positions.min((0, 1)) / sampling).astype(int)
-            - half
-            - int(np.ceil(margin / sampling))
-        )
-        end = (
-            np.ceil(positions.max((0, 1)) / sampling).astype(int)
-            + half
-            + int(np.ceil(margin / sampling))
-        )
-        shape = [potential.fast_length(n) for n in end - origin]
-        slices = self.slices(scene, origin * sampling, (shape[0], shape[1]))
+        margin = half + int(np.ceil((potential.REACH_A + np.abs(points).max()) / sampling))
+        # The tile's grid, in samples (x, y), starts on a multiple of the sampling, whatever the
+        # tile: the atoms meet the same grid in every tiling.
+        origin = np.floor(positions.min((0, 1)) / sampling).astype(int) - margin
+        end = np.ceil(positions.max((0, 1)) / sampling).astype(int) + margin
+        nx, ny = end - origin
+        shape = potential.fast_length(nx), potential.fast_length(ny)
+        slices = self.slices(scene, origin * sampling, shape)
         between = None
         if len(slices) > 1:
             between = multislice.propagator(
@@ -266,20 +248,22 @@ class Renderer:
         n = self.config.microscope.detector_px
         out = torch.zeros(len(flat), n, n)
         gradient = torch.zeros(len(flat), 2, n, n)
+        batches = [slice(start, start + size) for start in range(0, len(flat), size)]
         for point, weight in zip(points, weights.tolist(), strict=True):
-            index = np.round((flat + point) / sampling).astype(int)
-            offset = torch.from_numpy(flat + point - index * sampling)
-            corner = index - half - origin
+            # The window's middle sample is the one nearest to the beam, `offset` from it.
+            nearest = np.round((flat + point) / sampling).astype(int)
+            offset = torch.from_numpy(flat + point - nearest * sampling)
+            corner = nearest - half - origin
 
             def draw(
                 part: slice,
-                index: Array = corner,
+                corner: Array = corner,
                 offset: torch.Tensor = offset,
                 weight: float = weight,
             ) -> None:
                 cut = [
                     slices[:, y : y + self.win.samples, x : x + self.win.samples]
-                    for x, y in index[part]
+                    for x, y in corner[part]
                 ]
                 pattern, slopes = self.patterns(
                     cut, offset[part], None if drift is None else drift[part], between
@@ -287,11 +271,7 @@ class Renderer:
                 out[part].add_(pattern, alpha=weight)
                 gradient[part].add_(slopes, alpha=weight)
 
-            device.side_by_side(
-                draw,
-                [slice(start, start + size) for start in range(0, len(flat), size)],
-                self.device,
-            )
+            device.side_by_side(draw, batches, self.device)
         lead = positions.shape[:2]
         return out.numpy().reshape(*lead, n, n), gradient.numpy().reshape(*lead, 2, n, n)
 
@@ -342,28 +322,27 @@ class Renderer:
         The probe of a round aperture is real. Each value is there twice, to multiply real and
         imaginary parts.
         """
-        terms = self.factors.shape[-1]
-        q = torch.from_numpy(self.win.frequencies[:terms])
-        phase = (
-            2 * np.pi * (offset_A + self.win.samples // 2 * self.win.sampling_A)[..., None] * q
-        )  # (B, 2, q)
-        turn = torch.cat([phase.cos(), phase.sin()], -1).float().to(self.device)[:, :, None]
-        y, x = (
-            (factor.tile(2) * turn[:, axis]) @ self.cosines
-            for factor, axis in zip(self.factors, (1, 0), strict=True)
-        )
+        # Of each term its function of y and of x,
+        #   sum_q factor(q) cos(2 pi q (x - x0)) = sum_q factor(q) (cos(2 pi q x0) cos(2 pi q x)
+        #                                                         + sin(2 pi q x0) sin(2 pi q x)),
+        # where x counts from the window's first sample, and so x0 from there too.
+        q = torch.from_numpy(self.win.frequencies[: self.factors.shape[-1]])
+        x0_A = offset_A + self.win.samples // 2 * self.win.sampling_A
+        phase = 2 * np.pi * x0_A[..., None] * q  # (B, 2, q)
+        turn = torch.cat([phase.cos(), phase.sin()], -1).float().to(self.device)  # (B, 2, 2 q)
+        factor_y, factor_x = self.factors  # (terms, q)
+        y = (factor_y.tile(2) * turn[:, 1, None]) @ self.cosines  # (B, terms, n)
+        x = (factor_x.tile(2) * turn[:, 0, None]) @ self.cosines
+        # The sum over the terms is the product of two matrices.
         return (y.transpose(1, 2) @ x.repeat_interleave(2, -1)).unflatten(-1, (-1, 2))
 
 
 def batch(win: optics.Window, on: str) -> int:
     """Patterns to render at a time on a torch device."""
-    return device.batch(_BATCH_SAMPLES[on] // win.samples**2)
+    return device.batch(_MAX_BATCH_SAMPLES[on] // win.samples**2)
 
 
 def _ramp(points: torch.Tensor, rate: torch.Tensor) -> torch.Tensor:
-    """exp(2 pi i points rate), (B, n, 2) complex64, of points (n) and rates (B, 2) in double
-    precision.
-    """
-    return torch.polar(
-        torch.ones(()).double(), 2 * np.pi * points[None, :, None] * rate[:, None, :]
-    ).to(torch.complex64)
+    """exp(2 pi i points rate), (B, n, 2) complex64, of points (n) and rates (B, 2), float64."""
+    phase = 2 * np.pi * points[None, :, None] * rate[:, None, :]
+    return torch.polar(torch.ones(()).double(), phase).to(torch.complex64)

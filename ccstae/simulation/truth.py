@@ -37,7 +37,7 @@ def write(config: Config, scene_id: str, scene_path: Path, exact_path: Path, out
         label = values(exact, "label", 2, "i", scan)
         F_probe = values(exact, "F_probe", 4, "f", (*scan, 2, 2))
         # No electrons tell anything where there is no specimen.
-        limit = {level.name: np.full((*scan, 4), np.inf) for level in levels}
+        bounds = {level.name: np.full((*scan, 4), np.inf) for level in levels}
         for row in progress(range(scan[0]), label=f"truth {scene_id} (rows)"):
             on_sample = np.flatnonzero(label[row] != 0)
             if len(on_sample) == 0:
@@ -46,7 +46,7 @@ def write(config: Config, scene_id: str, scene_path: Path, exact_path: Path, out
             F = F_probe[row, on_sample]
             images = shift_images(gradient[row][on_sample], F, calibration)
             for level in levels:
-                limit[level.name][row, on_sample] = bound(clean, images, F, level, calibration)
+                bounds[level.name][row, on_sample] = bound(clean, images, F, level, calibration)
         truth = Truth(
             F=values(exact, "F", 4, "f", (*scan, 2, 2)),
             F_probe=F_probe,
@@ -55,7 +55,7 @@ def write(config: Config, scene_id: str, scene_path: Path, exact_path: Path, out
             regions=read_regions(exact),
             reference=values(exact, "reference", 2, "b", scan),
             symmetry=calibration.rotational_symmetry,
-            limit=limit,
+            bound=bounds,
             dislocations=read_dislocations(exact),
         )
         extra = {"share": values(exact, "share", 3, "f")}

@@ -21,25 +21,25 @@ from ccstae.simulation import cell, optics
 from ccstae.specimen.local import LocalScene
 from ccstae.specimen.scene import Array, Scene
 
-_BATCH = 64  # patterns per batch; bounds memory, not results
+_MAX_BATCH = 64  # patterns per batch; bounds memory, not results
 _SAMPLES = 4  # per pixel, of the integral over a pixel
 _NODES = 7  # of the interpolation between offsets of a disk; its error is 1e-6 of the disk
-_TAIL = 5.0  # standard deviations of aperture edge and point spread beyond which a disk is cut
-_ERROR = 1e-4  # of the interpolation between directions, of a disk
-# least gap of two disks in standard deviations of the aperture's edge: their amplitudes then
-# multiply to 1e-9
-_APART = 8.0
+_MAX_TAIL = 5.0  # standard deviations of aperture edge and point spread beyond which a disk is cut
+_DIRECTION_TOLERANCE = 1e-4  # of a disk, by which the interpolation between directions may be wrong
+# Gap of two disks in standard deviations of the aperture's edge: amplitudes multiply to 1e-9.
+_MIN_GAP = 8.0
 
 
 def applies(config: Config, scene: LocalScene) -> bool:
     """Whether the scene can be rendered so: all disks are well apart."""
-    radius = optics.aperture_radius_inv_A(config.microscope)
-    edge = radius * config.microscope.aperture_edge_mrad / config.microscope.semiangle_mrad
+    m = config.microscope
+    radius = geometry.disk_radius_inv_A(m.semiangle_mrad, m.energy_keV)
+    edge = radius * m.aperture_edge_mrad / m.semiangle_mrad
     G = geometry.inverse_transpose(scene.F) @ scene.nominal
     nearest = min(
         float(np.linalg.norm(G @ hk, axis=-1).min()) for hk in ((1, 0), (0, 1), (1, 1), (1, -1))
     )
-    return nearest > 2 * radius + _APART * edge
+    return nearest > 2 * radius + _MIN_GAP * edge
 
 
 class UniformRenderer:
@@ -49,37 +49,33 @@ class UniformRenderer:
         self.config, self.scene = config, scene
         self.tile_A = config.simulation.tile_A
         m = config.microscope
-        edge_px = (
-            optics.aperture_radius_inv_A(m)
-            * m.aperture_edge_mrad
-            / m.semiangle_mrad
-            / m.pixel_size_inv_A
-        )
-        reach = optics.aperture_radius_inv_A(m) / m.pixel_size_inv_A + _TAIL * edge_px
-        self.half = int(np.ceil(reach + 1 + _TAIL * m.point_spread_px))
+        radius = geometry.disk_radius_inv_A(m.semiangle_mrad, m.energy_keV)
+        edge_px = radius * m.aperture_edge_mrad / m.semiangle_mrad / m.pixel_size_inv_A
+        reach = radius / m.pixel_size_inv_A + _MAX_TAIL * edge_px
+        self.half = int(np.ceil(reach + 1 + _MAX_TAIL * m.point_spread_px))
         # The parts of a disk, one for each node of the direction, on the pixels round it, and their
         # gradients, at Chebyshev nodes of the disk's offset from the middle of a pixel.
-        samples = np.arange(-np.ceil(reach * _SAMPLES), np.ceil(reach * _SAMPLES) + 1) / _SAMPLES
+        last = np.ceil(reach * _SAMPLES)
+        samples = np.arange(-last, last + 1) / _SAMPLES  # of a disk along an axis, in pixels
         q = samples * m.pixel_size_inv_A
         intensity = optics.aperture(m, np.hypot(q[:, None], q)) ** 2
         intensity /= intensity.sum()
-        pixels = np.arange(-self.half, self.half + 1)
-        self.nodes = _chebyshev(_NODES)
-        within = _chebyshev(_directions(config, scene, samples[-1] * m.pixel_size_inv_A))
-        part = _interpolation(within, samples / (2 * samples[-1])).T
-        parts = (part[:, None, :, None] * part[:, None, :] * intensity).reshape(
-            -1, len(samples), len(samples)
-        )
+        # A part is the disk's intensity times the polynomial that is 1 at its node (y, x).
+        within = _chebyshev(_directions(config, scene, q[-1]))
+        polynomials = _interpolation(within, samples / (2 * samples[-1])).T  # (node, sample)
+        parts = polynomials[:, None, :, None] * polynomials[:, None, :] * intensity
+        parts = parts.reshape(-1, len(samples), len(samples))
         self.directions = np.stack(np.meshgrid(within, within), -1).reshape(-1, 2) * 2 * q[-1]
-        R, S = np.moveaxis(
-            np.array([optics.response(m, samples + node - pixels[:, None]) for node in self.nodes]),
-            1,
-            0,
-        )
+        # Response R of each pixel to each sample, and its slope S, at each node of the offset.
+        self.nodes = _chebyshev(_NODES)
+        pixels = np.arange(-self.half, self.half + 1)
+        responses = [optics.response(m, samples + node - pixels[:, None]) for node in self.nodes]
+        R, S = np.moveaxis(np.array(responses), 1, 0)
+        # Pattern, change along x, change along y: (part, node y, node x, which, pixel y, pixel x).
         images = np.stack(
             [
-                np.einsum("aik,tkl,bjl->tabij", left, parts, right, optimize=True)
-                for left, right in ((R, R), (R, S), (S, R))
+                np.einsum("aik,tkl,bjl->tabij", along_y, parts, along_x, optimize=True)
+                for along_y, along_x in ((R, R), (R, S), (S, R))
             ],
             3,
         )
@@ -89,7 +85,8 @@ class UniformRenderer:
 
     def vacuum(self) -> NDArray[np.float32]:
         """The vacuum probe on the detector, (Qy, Qx), sums to 1."""
-        return self._disks(np.zeros((1, 1, 2)), np.ones((1, 1, len(self.directions))))[0][0]
+        patterns, _ = self._disks(np.zeros((1, 1, 2)), np.ones((1, 1, len(self.directions))))
+        return patterns[0]
 
     def tile(self, _: Scene, positions: Array) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Patterns (Ry, Rx, Qy, Qx) of a block of positions and their gradients (Ry, Rx, 2, Qy, Qx)
@@ -99,29 +96,24 @@ class UniformRenderer:
         at = self.scene.nearest(positions)
         F = self.scene.F[at].reshape(-1, 4)
         # Many positions may share a lattice; each lattice is rendered once.
-        kinds, which = np.unique(
-            np.column_stack([F, self.scene.label[at].ravel()]), axis=0, return_inverse=True
-        )
-        out = np.empty((len(kinds), n, n), np.float32)
-        gradient = np.empty((len(kinds), 2, n, n), np.float32)
-        for start in range(0, len(kinds), _BATCH):
-            part = slice(start, start + _BATCH)
-            out[part], gradient[part] = self.patterns(
-                kinds[part, :4].reshape(-1, 2, 2), kinds[part, 4]
-            )
+        labelled = np.column_stack([F, self.scene.label[at].ravel()])
+        lattices, which = np.unique(labelled, axis=0, return_inverse=True)
+        out = np.empty((len(lattices), n, n), np.float32)
+        gradient = np.empty((len(lattices), 2, n, n), np.float32)
+        for start in range(0, len(lattices), _MAX_BATCH):
+            part = slice(start, start + _MAX_BATCH)
+            F, label = lattices[part, :4].reshape(-1, 2, 2), lattices[part, 4]
+            out[part], gradient[part] = self.patterns(F, label)
         which = which.ravel()
         return out[which].reshape(*lead, n, n), gradient[which].reshape(*lead, 2, n, n)
 
     def patterns(self, F: Array, label: Array) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Patterns (B, Qy, Qx) and gradients (B, 2, Qy, Qx) of the lattices F (B, 2, 2); label 0 is
-        vacuum.
-        """
+        """Patterns (B, Qy, Qx), gradients (B, 2, Qy, Qx) of lattices F (B, 2, 2); 0 is vacuum."""
         hk, weight = cell.intensities(self.config, self.scene, F, self.directions, self.reach)
         weight[label == 0] = (hk == 0).all(-1)[:, None]
         G = geometry.inverse_transpose(F) @ self.scene.nominal
-        return self._disks(
-            np.einsum("bij,nj->bni", G, hk) / self.config.microscope.pixel_size_inv_A, weight
-        )
+        centre_px = np.einsum("bij,nj->bni", G, hk) / self.config.microscope.pixel_size_inv_A
+        return self._disks(centre_px, weight)
 
     def _disks(
         self, centre_px: Array, weight: Array
@@ -132,21 +124,19 @@ class UniformRenderer:
         size, half, count = self.config.microscope.detector_px, self.half, len(centre_px)
         pixel = np.rint(centre_px)
         at = torch.from_numpy(pixel.astype(np.int64)) + size // 2
-        keep = ((at > -half) & (at < size + half)).all(-1)
-        cx, cy = np.moveaxis(_interpolation(self.nodes, centre_px - pixel), 2, 0)
-        offset = (cy[..., :, None] * cx[..., None, :]).reshape(*cx.shape[:2], 1, -1)
+        touches = ((at > -half) & (at < size + half)).all(-1)
+        # A disk is the table's rows, weighted with the share in each direction and with the
+        # polynomials of its offset from the middle of its pixel.
+        x, y = np.moveaxis(_interpolation(self.nodes, centre_px - pixel), 2, 0)
+        offset = (y[..., :, None] * x[..., None, :]).reshape(*x.shape[:2], 1, -1)
         factors = torch.from_numpy((weight[..., None] * offset).astype(np.float32))
-        images = factors[keep].reshape(-1, len(self.table)) @ self.table
+        images = factors[touches].reshape(-1, len(self.table)) @ self.table
         # Patches are added up on an image with room for every disk that touches the detector.
         wide = size + 4 * half
         patch = torch.arange(half, 3 * half + 1)
-        index = (
-            ((torch.arange(count)[:, None] * wide + at[..., 1])[..., None, None] + patch[:, None])
-            * wide
-            + at[..., 0, None, None]
-            + patch
-        )
-        index = index[keep].reshape(len(images), -1)
+        row = (torch.arange(count)[:, None] * wide + at[..., 1])[..., None, None] + patch[:, None]
+        column = at[..., 0, None, None] + patch
+        index = (row * wide + column)[touches].reshape(len(images), -1)
         parts = images.reshape(len(images), 3, -1)
         out = torch.zeros(3, count * wide * wide)
         for i in range(3):
@@ -176,7 +166,7 @@ def _directions(config: Config, scene: Scene, radius_inv_A: float) -> int:
         * radius_inv_A
     )
     n = 1
-    while p**n / (2 ** (n - 1) * factorial(n)) > _ERROR:
+    while p**n / (2 ** (n - 1) * factorial(n)) > _DIRECTION_TOLERANCE:
         n += 1
     return n
 
@@ -190,10 +180,13 @@ def _interpolation(nodes: Array, x: Array) -> Array:
     """Values at x (...) of the polynomials that are 1 at one node and 0 at the others, (...,
     nodes).
     """
-    degree = len(nodes)
-    basis = [
-        np.cos(k * np.arccos(np.clip(2 * t, -1, 1))) for t in (nodes, x) for k in range(degree)
-    ]
-    at_nodes, at_x = np.stack(basis[:degree]), np.stack(basis[degree:], -1)
-    scale = np.where(np.arange(degree) == 0, 1.0, 2.0) / degree
-    return np.asarray((at_x * scale) @ at_nodes)
+    count = len(nodes)
+
+    def chebyshev(t: Array, axis: int) -> Array:
+        """T_k(2 t) = cos(k arccos(2 t)), k = 0 to count - 1, along a new axis."""
+        angle = np.arccos(np.clip(2 * t, -1, 1))
+        return np.stack([np.cos(k * angle) for k in range(count)], axis)
+
+    # The polynomials are orthogonal over the nodes, with the weights 1 / count and 2 / count.
+    scale = np.where(np.arange(count) == 0, 1.0, 2.0) / count
+    return np.asarray((chebyshev(x, -1) * scale) @ chebyshev(nodes, 0))

@@ -1,6 +1,4 @@
-"""Arrays from files, checked by their sum: npy or HDF5, here or on the web. Nothing in them is ever
-run.
-"""
+"""Arrays from npy or HDF5 files, here or on the web, checked by their sum; none of it is run."""
 
 from __future__ import annotations
 
@@ -17,13 +15,23 @@ from ccstae.io import atomic
 from ccstae.io.hdf5 import dataset, opened
 
 CACHE = Path("results") / ".cache"
-_LIMIT_BYTES = 1 << 30
-_PATIENCE_S = 60
+_MAX_BYTES = 1 << 30
+_TIMEOUT_S = 60
 
 
 def load(name: str, source: ArrayFile, shape: tuple[int, int]) -> NDArray[np.float64]:
-    """The array of a file, float64. InputError where it cannot be had, is not the one expected or
-    has another shape.
+    """The array of a file, downloaded where it must be.
+
+    Args:
+        name: of the setting, for messages, and of the dataset where `source` names none.
+        source: where the file is, and the sum it must have.
+        shape: (Ry, Rx) that the array must have.
+
+    Returns:
+        The array as float64.
+
+    Raises:
+        InputError: where it cannot be had, is not the one expected or has another shape.
     """
     path = _local(name, source)
     if path.suffix in (".h5", ".hdf5"):
@@ -46,11 +54,11 @@ def load(name: str, source: ArrayFile, shape: tuple[int, int]) -> NDArray[np.flo
 
 def at_hand(source: ArrayFile) -> bool:
     """Whether the file need not be downloaded."""
-    return source.path is not None or _kept(source).is_file()
+    return source.path is not None or _cached(source).is_file()
 
 
-def _kept(source: ArrayFile) -> Path:
-    """Where a download is kept."""
+def _cached(source: ArrayFile) -> Path:
+    """Where a download is cached."""
     suffix = Path((source.url or "").split("?")[0]).suffix
     return CACHE / f"{source.sha256}{suffix if suffix in ('.h5', '.hdf5') else '.npy'}"
 
@@ -65,11 +73,11 @@ def _local(name: str, source: ArrayFile) -> Path:
         _check(name, source.path.read_bytes(), source, str(source.path))
         return source.path
     assert source.url is not None  # checked by the settings model
-    path = _kept(source)
+    path = _cached(source)
     if not path.is_file():
         try:
-            with urllib.request.urlopen(source.url, timeout=_PATIENCE_S) as answer:
-                data = answer.read(_LIMIT_BYTES)
+            with urllib.request.urlopen(source.url, timeout=_TIMEOUT_S) as answer:
+                data = answer.read(_MAX_BYTES)
         except OSError as error:
             advice = "expected it to be reachable; or download it elsewhere and give its path"
             raise InputError(
@@ -82,6 +90,6 @@ def _local(name: str, source: ArrayFile) -> Path:
 
 
 def _check(name: str, data: bytes, source: ArrayFile, where: str) -> None:
-    found = hashlib.sha256(data).hexdigest()
-    if found != source.sha256:
-        raise InputError(f"{name}.sha256: {where} has {found}; expected {source.sha256}")
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != source.sha256:
+        raise InputError(f"{name}.sha256: {where} has {digest}; expected {source.sha256}")

@@ -7,7 +7,6 @@ import numpy as np
 from ccstae import geometry
 from ccstae.config.run import Config
 from ccstae.errors import InputError, unknown
-from ccstae.simulation import optics
 from ccstae.specimen.crystal import crystal
 from ccstae.specimen.heterostructure import Heterostructure
 from ccstae.specimen.local import Labelled, Rotation, Uniform
@@ -25,11 +24,23 @@ KINDS: dict[str, type[Scene]] = {
 }
 
 
-def build_scene(config: Config, id: str) -> Scene:
-    """The scene of a config entry. InputError for an unknown id or a scene that cannot be built."""
-    if id not in config.scenes:
-        raise InputError(unknown("scene", id, config.scenes))
-    settings = config.scenes[id]
+def build_scene(config: Config, scene_id: str) -> Scene:
+    """The scene of a config entry.
+
+    Args:
+        config: of the run; its microscope, materials and the scene are used.
+        scene_id: the entry under `scenes:`.
+
+    Returns:
+        The specimen: where its atoms are, and its exact deformation at any point.
+
+    Raises:
+        InputError: for an unknown id, a structure or array that cannot be read, a scene that cannot
+            be built, or disks that overlap or miss the detector.
+    """
+    if scene_id not in config.scenes:
+        raise InputError(unknown("scene", scene_id, config.scenes))
+    settings = config.scenes[scene_id]
     crystals = [
         crystal(name, config.materials[name]).turned(settings.lattice_deg)
         for name in settings.materials
@@ -38,29 +49,28 @@ def build_scene(config: Config, id: str) -> Scene:
         scene = KINDS[settings.kind](settings, crystals)
         check_disks(config, scene)
     except InputError as error:
-        raise InputError(f"scenes.{id}: {error}") from None
+        raise InputError(f"scenes.{scene_id}: {error}") from None
     return scene
 
 
 def check_disks(config: Config, scene: Scene) -> None:
-    """InputError where the disks of any material overlap at this convergence, or too few fall on
-    the detector.
+    """Check the disks of every material of a scene.
+
+    Raises:
+        InputError: where they overlap at this convergence, or too few fall on the detector.
     """
-    radius = optics.aperture_radius_inv_A(config.microscope)
-    half = config.microscope.detector_px / 2 * config.microscope.pixel_size_inv_A
-    for each in scene.crystals:
-        g = each.reciprocal
-        nearest = float(
-            np.linalg.norm(
-                geometry.lattice_nodes(g, 10 * float(np.linalg.norm(g[:, 0])), 3)[1] @ g.T
-            )
-        )
+    m = config.microscope
+    radius = geometry.disk_radius_inv_A(m.semiangle_mrad, m.energy_keV)
+    half = m.detector_px / 2 * m.pixel_size_inv_A
+    for crystal_of_scene in scene.crystals:
+        g = crystal_of_scene.reciprocal
+        hk = geometry.lattice_nodes(g, 10 * float(np.linalg.norm(g[:, 0])), 3)
+        nearest = float(np.linalg.norm(hk[1] @ g.T))
         if 2 * radius >= nearest:
-            limit = nearest / 2 * geometry.wavelength_A(config.microscope.energy_keV) * 1e3
+            largest_mrad = nearest / 2 * geometry.wavelength_A(m.energy_keV) * 1e3
             raise InputError(
-                f"microscope.semiangle_mrad: the disks overlap at "
-                f"{config.microscope.semiangle_mrad:g} mrad; "
-                f"expected less than {limit:.2f} mrad for these materials"
+                f"microscope.semiangle_mrad: the disks overlap at {m.semiangle_mrad:g} mrad; "
+                f"expected less than {largest_mrad:.2f} mrad for these materials"
             )
         if nearest + radius > half:
             raise InputError(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from itertools import product
 from math import gcd
+from pathlib import Path
 from typing import Any
 
 import ase
@@ -22,13 +23,11 @@ from ccstae.errors import InputError, unknown
 
 Array = NDArray[np.float64]
 
-# Of the formats that ASE reads, those that are plain text: some others hold pickles, which can run
-# code.
+# The plain-text ones of the formats that ASE reads: some others hold pickles, which can run code.
 _FORMATS = ("cif", "vasp", "extxyz", "xyz", "proteindatabank", "xsf", "res", "aims", "espresso-in")
-_SAME_A = 0.02  # atoms nearer than this in projection lie on one another
-_THIRD = (
-    np.array([1.0, 2.0]) / 3
-)  # of the long diagonal of a hexagonal cell: from one site of the honeycomb to the next
+_SAME_PLACE_TOLERANCE_A = 0.02  # atoms nearer than this in projection lie on one another
+# Of the long diagonal of a hexagonal cell: from one site of the honeycomb to the next.
+_THIRD = np.array([1.0, 2.0]) / 3
 # Of layer n in a stack: the sign of its coordinates, and its shift in thirds.
 _STACKINGS: dict[Stacking, Callable[[int], tuple[int, int]]] = {
     "AA": lambda n: (1, 0),
@@ -48,9 +47,8 @@ class Crystal:
     basis: Array  # (n, 2), fractional coordinates
     height_A: Array  # (n,)
     numbers: NDArray[np.int64]  # (n,), atomic numbers
-    thermal_A: dict[str, float] = field(
-        default_factory=dict
-    )  # root mean square displacement along one axis, by symbol
+    # Root mean square displacement along one axis, by symbol.
+    thermal_A: dict[str, float] = field(default_factory=dict)
     layer_distance_A: float | None = None  # to the next layer, where known
     stacking: Stacking = "AA"  # of the bulk crystal
 
@@ -63,8 +61,8 @@ class Crystal:
     def lattice_symmetry(self) -> int:
         """Order of the rotation that maps the lattice (not the basis) onto itself: 6, 4 or 2.
 
-        Found from the cell: turned by 2 pi / n, its vectors must be whole-number combinations of
-        themselves.
+        It is told from the cell: turned by 2 pi / n, its vectors must be whole-number combinations
+        of themselves.
         """
         for n in (6, 4):
             turned = np.linalg.inv(self.cell) @ geometry.rotation_matrix(2 * np.pi / n) @ self.cell
@@ -80,7 +78,8 @@ class Crystal:
         """Layers of it, the middle of the stack at height 0: layer n is what lies between (n -
         layers / 2) distance_A and the next.
 
-        InputError for a stacking that the lattice does not have.
+        Raises:
+            InputError: for a stacking that the lattice does not have.
         """
         if stacking in ("AB", "ABC") and self.lattice_symmetry != 6:
             raise InputError(f"stacking: {stacking} is for hexagonal lattices; expected AA or AA'")
@@ -98,66 +97,69 @@ class Crystal:
         )
 
 
-def crystal(id: str, material: Material) -> Crystal:
-    """The crystal of a `materials:` entry, a1 along x. InputError for an unknown element or a
-    structure that cannot be read.
+def crystal(name: str, material: Material) -> Crystal:
+    """The crystal of a `materials:` entry.
+
+    Args:
+        name: of the entry, for messages.
+        material: a prototype with its lattice parameter, or a structure file with a zone axis.
+
+    Returns:
+        One layer, or one repeat along the zone axis, with a1 along x.
+
+    Raises:
+        InputError: for an unknown element, a structure that cannot be read, or one without a cell
+            along the zone axis.
     """
-    thermal = {
-        symbol: value
-        for symbol, value in material.thermal_A.items()
-        if _number(id, "thermal_A", symbol)
-    }
+    for symbol in material.thermal_A:
+        _number(name, "thermal_A", symbol)
+    thermal_A = dict(material.thermal_A)
     if material.structure is not None:
+        atoms = _read_structure(name, material.structure)
         try:
-            path = str(material.structure)
-            kind = filetype(path)
-            if kind not in _FORMATS:
-                raise ValueError(f"its format is {kind}")
-            atoms = read(path, index=-1, format=kind, do_not_split_by_at_sign=True)
-            assert isinstance(atoms, ase.Atoms)
-        except Exception as error:  # ASE raises whatever its reader does
-            message = f"{material.structure} cannot be read: {error}; "
-            message += f"expected a structure file: {', '.join(_FORMATS)}"
-            raise InputError(f"materials.{id}.structure: {message}") from None
-        try:
-            return replace(along_zone_axis(atoms, material.zone_axis), thermal_A=thermal)
+            return replace(along_zone_axis(atoms, material.zone_axis), thermal_A=thermal_A)
         except InputError as error:
-            raise InputError(f"materials.{id}: {error}") from None
+            raise InputError(f"materials.{name}: {error}") from None
     assert material.a_A is not None  # checked by the settings model
-    numbers = [_number(id, "species", symbol) for symbol in material.species]
+    numbers = [_number(name, "species", symbol) for symbol in material.species]
     a, h = material.a_A, material.thickness_A / 2
     hexagonal = a * np.array([[1.0, -0.5], [0.0, np.sqrt(3) / 2]])
-    stack: dict[str, Any] = {"thermal_A": thermal, "layer_distance_A": material.layer_distance_A}
+    known: dict[str, Any] = {"thermal_A": thermal_A, "layer_distance_A": material.layer_distance_A}
     if material.prototype == "mx2-2h":
         # The two X planes of a 2H layer lie above one another, on the other site of the honeycomb.
         sites = np.array([_THIRD, 2 * _THIRD, 2 * _THIRD]) % 1
-        return Crystal(
-            hexagonal,
-            sites,
-            np.array([0.0, h, -h]),
-            np.array(numbers + numbers[1:]),
-            stacking="AA'",
-            **stack,
-        )
+        heights, mxx = np.array([0.0, h, -h]), np.array(numbers + numbers[1:])
+        return Crystal(hexagonal, sites, heights, mxx, stacking="AA'", **known)
     if material.prototype in ("graphene", "hbn"):
-        stack["stacking"] = "AB" if material.prototype == "graphene" else "AA'"
-        return Crystal(
-            hexagonal,
-            np.array([_THIRD, 2 * _THIRD]) % 1,
-            np.zeros(2),
-            np.array((numbers * 2)[:2]),
-            **stack,
-        )
-    return Crystal(a * np.eye(2), np.zeros((1, 2)), np.zeros(1), np.array(numbers), **stack)
+        sites, pair = np.array([_THIRD, 2 * _THIRD]) % 1, np.array((numbers * 2)[:2])
+        stacking: Stacking = "AB" if material.prototype == "graphene" else "AA'"
+        return Crystal(hexagonal, sites, np.zeros(2), pair, stacking=stacking, **known)
+    return Crystal(a * np.eye(2), np.zeros((1, 2)), np.zeros(1), np.array(numbers), **known)
 
 
-def _number(id: str, where: str, symbol: str) -> int:
+def _read_structure(name: str, path: Path) -> ase.Atoms:
+    """The last structure of a file; InputError for a format that is no plain text, or damage."""
+    try:
+        kind = filetype(str(path))
+        if kind not in _FORMATS:
+            raise ValueError(f"its format is {kind}")
+        atoms = read(str(path), index=-1, format=kind, do_not_split_by_at_sign=True)
+        assert isinstance(atoms, ase.Atoms)
+    except Exception as error:  # ASE raises whatever its reader does
+        message = f"{path} cannot be read: {error}; "
+        message += f"expected a structure file: {', '.join(_FORMATS)}"
+        raise InputError(f"materials.{name}.structure: {message}") from None
+    return atoms
+
+
+def _number(name: str, setting: str, symbol: str) -> int:
+    """Atomic number of a symbol; InputError for an unknown one."""
     if symbol not in ase.data.atomic_numbers or symbol == "X":
         known = [s for s in ase.data.chemical_symbols if s != "X"]
         problem = unknown("element", symbol, known)
         if "did you mean" not in problem:  # all of the elements are too many to name
             problem = f"unknown element {symbol!r}; expected a chemical symbol"
-        raise InputError(f"materials.{id}.{where}: {problem}")
+        raise InputError(f"materials.{name}.{setting}: {problem}")
     return int(ase.data.atomic_numbers[symbol])
 
 
@@ -182,27 +184,24 @@ def along_zone_axis(atoms: ase.Atoms, zone_axis: tuple[int, int, int]) -> Crysta
     frame = _frame(axis / repeat)
     xyz = atoms.positions @ frame.T
     plane, z = xyz[:, :2], _heights(xyz[:, 2], repeat)
-    # Translations of the projection: those of the cell's own vectors, then those between equal
-    # atoms.
+    # Translations of the projection: those of the cell's vectors, then those between equal atoms.
     coarse = _shortest_pair(
         np.array([n @ cell @ frame.T for n in product(range(-4, 5), repeat=3)])[:, :2]
     )
     shifts = _translations(plane, atoms.numbers, coarse)
     steps = np.array([coarse @ n for n in product(range(-2, 3), repeat=2)])
     fine = _shortest_pair((steps[:, None] + shifts).reshape(-1, 2))
-    count = atoms.cell.volume / (
-        repeat * abs(np.linalg.det(fine))
-    )  # fine cells' worth of atoms in one `atoms`
+    # How many fine cells' worth of atoms there are in `atoms`.
+    count = atoms.cell.volume / (repeat * abs(np.linalg.det(fine)))
     if abs(count - round(count)) > 1e-3 * count:
         raise InputError(f"zone_axis: no cell found along {zone_axis}; expected smaller indices")
     turn = geometry.rotation_matrix(-np.arctan2(fine[1, 0], fine[0, 0]))
     fraction = np.linalg.solve(fine, plane.T).T
     fraction = (fraction - fraction[0] + 1e-6) % 1 - 1e-6
-    kept = _one_of_each(fraction @ fine.T, fine, atoms.numbers, z, round(count))
-    numbers = atoms.numbers[kept].astype(np.int64)
-    return Crystal(
-        turn @ fine, fraction[kept], z[kept] - z[kept].mean(), numbers, layer_distance_A=repeat
-    )
+    one = _one_of_each(fraction @ fine.T, fine, atoms.numbers, z, round(count))
+    numbers = atoms.numbers[one].astype(np.int64)
+    height_A = z[one] - z[one].mean()
+    return Crystal(turn @ fine, fraction[one], height_A, numbers, layer_distance_A=repeat)
 
 
 def _frame(w: Array) -> Array:
@@ -226,18 +225,17 @@ def _shortest_pair(vectors: Array) -> Array:
     they span it.
     """
     length = np.linalg.norm(vectors, axis=1)
-    vectors, length = vectors[length > _SAME_A], length[length > _SAME_A]
-    vectors = vectors[
-        np.lexsort((-vectors[:, 1].round(3), -vectors[:, 0].round(3), length.round(3)))
-    ]
+    longer = length > _SAME_PLACE_TOLERANCE_A
+    vectors, length = vectors[longer], length[longer]
+    x, y = vectors.round(3).T
+    vectors = vectors[np.lexsort((-y, -x, length.round(3)))]
     first = vectors[0]
     cross = first[0] * vectors[:, 1] - first[1] * vectors[:, 0]
     second = vectors[np.argmax(np.abs(cross) > 1e-3 * np.linalg.norm(first) ** 2)]
     if first @ second > 1e-6:
         second = -second
-    return np.array(
-        [first, second] if first[0] * second[1] > first[1] * second[0] else [second, first]
-    ).T
+    right_handed = first[0] * second[1] > first[1] * second[0]
+    return np.array([first, second] if right_handed else [second, first]).T
 
 
 def _translations(plane: Array, numbers: NDArray[np.int64], cell: Array) -> Array:
@@ -246,10 +244,9 @@ def _translations(plane: Array, numbers: NDArray[np.int64], cell: Array) -> Arra
     """
     symbols, counts = np.unique(numbers, return_counts=True)
     rarest = plane[numbers == symbols[np.argmin(counts)]]
-    found = [
-        s for s in rarest - rarest[0] if all(_onto(plane[numbers == n], s, cell) for n in symbols)
-    ]
-    return np.array(found)
+    return np.array(
+        [s for s in rarest - rarest[0] if all(_onto(plane[numbers == n], s, cell) for n in symbols)]
+    )
 
 
 def _apart(a: Array, b: Array, cell: Array) -> Array:
@@ -260,9 +257,9 @@ def _apart(a: Array, b: Array, cell: Array) -> Array:
 
 def _onto(points: Array, shift: Array, cell: Array) -> bool:
     """Whether a shift maps columns of atoms onto columns of as many."""
-    held = (_apart(points, points, cell) < _SAME_A).sum(1)
-    lands = _apart(points + shift, points, cell) < _SAME_A
-    return bool(lands.any(1).all() and (held[lands.argmax(1)] == held).all())
+    column_size = (_apart(points, points, cell) < _SAME_PLACE_TOLERANCE_A).sum(1)
+    lands = _apart(points + shift, points, cell) < _SAME_PLACE_TOLERANCE_A
+    return bool(lands.any(1).all() and (column_size[lands.argmax(1)] == column_size).all())
 
 
 def _one_of_each(
@@ -271,9 +268,11 @@ def _one_of_each(
     """Indices of the atoms of one cell, where each is there `count` times over; each column keeps
     its heights in order.
     """
-    kept = []
-    same = (_apart(plane, plane, cell) < _SAME_A) & (numbers[:, None] == numbers)
-    for i, row in enumerate(same):
-        if row.argmax() == i:
-            kept += list(np.flatnonzero(row)[np.argsort(z[row], kind="stable")][::count])
-    return np.array(kept)
+    chosen: list[int] = []
+    same_place = _apart(plane, plane, cell) < _SAME_PLACE_TOLERANCE_A
+    same = same_place & (numbers[:, None] == numbers)
+    for i, column in enumerate(same):
+        if column.argmax() == i:  # the first atom of each column stands for it
+            by_height = np.flatnonzero(column)[np.argsort(z[column], kind="stable")]
+            chosen += list(by_height[::count])
+    return np.array(chosen)

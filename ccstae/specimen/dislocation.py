@@ -27,6 +27,10 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
+# Of the fixed-point iteration from lattice points to the reference configuration.
+_MAX_ITERATIONS = 200
+_TOLERANCE_A = 1e-9
+
 
 class DislocationRow:
     """Edge dislocations at (x_A, y_A + n spacing_A) of the reference configuration; a positive b
@@ -50,8 +54,8 @@ class DislocationRow:
         self._b = burgers_A / (2 * np.pi)
         # Nearer to a line than this the field is that at this distance: elasticity ends there, and
         # it would fold the lattice.
-        self._least_A = min(abs(burgers_A), spacing_A / 4)
-        self.core_A = max(core_A, self._least_A)
+        self._min_distance_A = min(abs(burgers_A), spacing_A / 4)
+        self.core_A = max(core_A, self._min_distance_A)
         self.circuit_A = np.array([0.0, -burgers_A])
         """What the lattice X = y - w misses of closure round a line, from x towards y."""
 
@@ -65,10 +69,8 @@ class DislocationRow:
 
     def lines(self, low_A: float, high_A: float) -> Array:
         """The lines (n, 2) with y from `low_A` to `high_A`."""
-        first, last = (
-            np.ceil((low_A - self.origin[1]) / self.spacing_A),
-            np.floor((high_A - self.origin[1]) / self.spacing_A),
-        )
+        first = np.ceil((low_A - self.origin[1]) / self.spacing_A)
+        last = np.floor((high_A - self.origin[1]) / self.spacing_A)
         n = np.arange(first, last + 1)
         return self.origin + np.stack([np.zeros_like(n), n * self.spacing_A], -1)
 
@@ -85,8 +87,9 @@ class DislocationRow:
         """
         x, along = self._from_nearest(y)
         r = np.hypot(x, along)
-        scale = np.where(r > 0, np.maximum(self._least_A / np.where(r > 0, r, 1.0), 1.0), 1.0)
-        x, along = np.where(r > 0, x * scale, self._least_A), along * scale
+        outwards = np.maximum(self._min_distance_A / np.where(r > 0, r, 1.0), 1.0)
+        scale = np.where(r > 0, outwards, 1.0)
+        x, along = np.where(r > 0, x * scale, self._min_distance_A), along * scale
         # Both halves alike: E = exp(2 pi i z / d) is small for x > 0, and S and Q are conjugate for
         # x < 0.
         E = np.exp(2j * np.pi * (along + 1j * np.abs(x)) / self.spacing_A)
@@ -99,8 +102,7 @@ class DislocationRow:
         """-arg sin(pi z / d) on the branch that is continuous on the left, or on the right."""
         d = (y - self.origin) / self.spacing_A
         side = np.where(left, -1.0, 1.0)
-        # Continued across the row by no more than a spacing, where it is not used but must stay
-        # finite.
+        # Continued across the row by a spacing at most, where it is not used but must be finite.
         E = np.exp(2j * np.pi * side * (d[..., 1] + 1j * side * np.maximum(side * d[..., 0], -1.0)))
         return side * (np.pi * d[..., 1] - np.pi / 2) - np.angle(1 - E)
 
@@ -131,11 +133,11 @@ class DislocationRow:
         """
         y = X + self.displacement(X, left)
         moving = np.arange(len(X))
-        for _ in range(200):
+        for _ in range(_MAX_ITERATIONS):
             new = X[moving] + self.displacement(y[moving], left)
-            still = np.abs(new - y[moving]).max(-1) > 1e-9
+            still = np.abs(new - y[moving]).max(-1) > _TOLERANCE_A
             y[moving] = new
             moving = moving[still]
             if len(moving) == 0:
                 break
-        return y  # what does not settle lies in a core, or on the other side, and is not kept
+        return y  # what does not settle lies in a core, or on the other side, and is left out

@@ -1,5 +1,4 @@
-"""A coherent lateral heterostructure with a relaxing misfit and round regions of tension, shear and
-rotation.
+"""A coherent lateral heterostructure with a relaxing misfit and round inclusions.
 
 With e the misfit, s(x) a smooth step across the interface and r(x) the relaxation of the lattice
 along it,
@@ -9,7 +8,7 @@ along it,
 so exx steps from 0 to e at the interface, eyy = e r(x) is continuous there (coherency) and relaxes
 with distance, and F_yx = e r'(x) (y - y0) is the fan of shear and rotation that compatibility
 demands. Inclusions and a ripple add to it. Dislocations on the interface take over what they
-relieve of the misfit; scenes/base.py says how the two fields combine.
+relieve of the misfit; scene.py says how the two fields combine.
 """
 
 from __future__ import annotations
@@ -126,7 +125,8 @@ def _row(
     """The dislocations of the interface and the strain along it that they relieve, b / spacing."""
     hk = np.array([n for n in product(range(-6, 7), repeat=2) if any(n)])
     vectors = hk @ crystal.cell.T
-    along = vectors[(np.abs(vectors[:, 0]) < 1e-3 * np.abs(vectors[:, 1])), 1]
+    x, y = np.abs(vectors).T
+    along = vectors[x < 1e-3 * y, 1]
     if len(along) == 0:
         raise InputError(
             f"lattice_deg: no lattice vector lies along the interface (y) at "
@@ -139,9 +139,10 @@ def _row(
         )
     # Relieved on either side of the mean lattice: (1 + b / 2d) / (1 - b / 2d) = 1 + e.
     spacing = row.spacing_A or burgers * (1 / e + 0.5)
-    return DislocationRow(
+    dislocations = DislocationRow(
         settings.interface_A, row.y_A, spacing, burgers, row.poisson_ratio, row.core_A
-    ), burgers / spacing
+    )
+    return dislocations, burgers / spacing
 
 
 def _inclusion(inclusion: Inclusion, X: Array) -> tuple[Array, Array, Array]:

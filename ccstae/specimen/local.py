@@ -3,7 +3,7 @@ of its neighbours.
 
 No specimen is all of these lattices at once. A position stands alone, as in the published
 simulations of this task, and so F may be any function of the position, compatible or not, and its
-probe average is F itself. simulate_uniform.py renders them.
+probe average is F itself. ccstae.simulation.uniform renders them.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from numpy.typing import NDArray
 from ccstae import geometry
 from ccstae.config.scenes import LabelledSettings, RotationSettings, UniformSettings
 from ccstae.errors import InputError
+from ccstae.machine.device import ceil_div
 from ccstae.specimen import arrays
 from ccstae.specimen.crystal import Crystal
-from ccstae.specimen.scene import Array, Atoms, Box, Scene, cells, inside
+from ccstae.specimen.scene import Array, Atoms, Box, Scene, cells, in_box, inside
 from ccstae.specimen.tilt import Tilt
 
 _PARTS = ("exx", "eyy", "exy", "rotation")
+_MAX_STRAIN = 0.2  # in files of labels
 
 
 class LocalScene(Scene):
-    """Everything is known at the positions of the scan; a point belongs to the position nearest to
-    it.
-    """
+    """Everything is known at the positions of the scan; a point belongs to the nearest of them."""
 
     @cached_property
     def F(self) -> Array:
@@ -93,10 +93,10 @@ def crystal_atoms(crystal: Crystal, F: Array, origin: Array, tilt: Tilt, box: Bo
     shift = crystal.basis @ lattice.T + crystal.height_A[:, None] * tilt.lean
     x = (cells(lattice, corners - origin)[:, None] + shift + origin).reshape(-1, 2)
     count = len(x) // len(crystal.numbers)
-    keep = (x[:, 0] >= x0) & (x[:, 0] < x1) & (x[:, 1] >= y0) & (x[:, 1] < y1)
-    return np.column_stack([x, np.tile(crystal.height_A, count)])[keep], np.tile(
-        crystal.numbers, count
-    )[keep]
+    positions = np.column_stack([x, np.tile(crystal.height_A, count)])
+    numbers = np.tile(crystal.numbers, count)
+    within = in_box(x, box)
+    return positions[within], numbers[within]
 
 
 class Uniform(LocalScene):
@@ -111,7 +111,7 @@ class Uniform(LocalScene):
 
     def reference_positions(self) -> NDArray[np.bool_]:
         out = np.zeros(self.scan.shape, np.bool_)
-        out[:, : -(-self.scan.shape[1] // 3)] = True
+        out[:, : ceil_div(self.scan.shape[1], 3)] = True
         return out
 
 
@@ -125,14 +125,15 @@ class Rotation(LocalScene):
     """
 
     settings: RotationSettings
-    _FLAT = 3
+    _FLAT_COLUMNS = 3
 
     def local_deformation(self) -> Array:
         s = self.settings
         ry, rx = s.scan.shape
-        if rx < self._FLAT + 2:
-            raise InputError(f"scan.shape: got {rx} columns; expected at least {self._FLAT + 2}")
-        turned = np.maximum(np.arange(rx) - (self._FLAT - 1), 0) / (rx - self._FLAT)
+        flat = self._FLAT_COLUMNS
+        if rx < flat + 2:
+            raise InputError(f"scan.shape: got {rx} columns; expected at least {flat + 2}")
+        turned = np.maximum(np.arange(rx) - (flat - 1), 0) / (rx - flat)
         strain = np.linspace(-1, 1, ry)[:, None] * (turned > 0)
         return geometry.deformation(
             strain * s.exx, strain * s.eyy, strain * s.exy, turned * np.deg2rad(s.range_deg)
@@ -140,7 +141,7 @@ class Rotation(LocalScene):
 
     def reference_positions(self) -> NDArray[np.bool_]:
         out = np.zeros(self.scan.shape, np.bool_)
-        out[:, : self._FLAT] = True
+        out[:, : self._FLAT_COLUMNS] = True
         return out
 
 
@@ -162,9 +163,10 @@ class Labelled(LocalScene):
         exx, eyy, exy, theta = (
             arrays.load(name, getattr(s, name), s.scan.shape) for name in _PARTS
         )
-        if np.nanmax(np.abs([exx, eyy, exy])) > 0.2:
+        if np.nanmax(np.abs([exx, eyy, exy])) > _MAX_STRAIN:
             raise InputError(
-                "exx, eyy, exy: a strain is larger than 0.2; expected numbers, not per cent"
+                f"exx, eyy, exy: a strain is larger than {_MAX_STRAIN:g}; expected numbers, not "
+                f"per cent"
             )
         return geometry.deformation(exx, eyy, exy, theta)
 
@@ -180,8 +182,8 @@ class Labelled(LocalScene):
         parts = np.round(geometry.components(self.F), 6)
         size = np.abs(parts[..., :3]).max(-1)
         least = (size <= size[self.label == 1].min() + 1e-6) & (self.label == 1)
-        kinds, counts = np.unique(parts[least], axis=0, return_counts=True)
-        return np.asarray(least & (parts == kinds[counts.argmax()]).all(-1))
+        lattices, counts = np.unique(parts[least], axis=0, return_counts=True)
+        return np.asarray(least & (parts == lattices[counts.argmax()]).all(-1))
 
     def gradient_per_A(self, x: Array) -> Array:
         """The largest step of F to a neighbouring position over the distance, rotations modulo the
@@ -189,9 +191,8 @@ class Labelled(LocalScene):
         """
         out = np.zeros(self.label.shape)
         for axis in (0, 1):
-            one, other = (
-                np.moveaxis(self.F, axis, 0)[part] for part in (slice(None, -1), slice(1, None))
-            )
+            F = np.moveaxis(self.F, axis, 0)
+            one, other = F[:-1], F[1:]
             step = np.abs(geometry.to_branch(other, one, self.symmetry) - one).max((-1, -2))
             along = np.moveaxis(out, axis, 0)
             along[:-1] = np.maximum(along[:-1], step)

@@ -14,13 +14,11 @@ from ccstae import geometry
 from ccstae.config.scenes import PolycrystalSettings
 from ccstae.specimen.crystal import Crystal
 from ccstae.specimen.local import crystal_atoms
-from ccstae.specimen.scene import Array, Atoms, Box, Scene
+from ccstae.specimen.scene import Array, Atoms, Box, Scene, in_box
 
 
 class Polycrystal(Scene):
-    """Settings in PolycrystalSettings. F is that of the grain at the point and jumps at the
-    boundaries.
-    """
+    """Settings in PolycrystalSettings. F is that of the point's grain: it jumps between grains."""
 
     settings: PolycrystalSettings
 
@@ -61,23 +59,20 @@ class Polycrystal(Scene):
         wide = (box[0] - closest, box[1] - closest, box[2] + closest, box[3] + closest)
         xyz, numbers, grain = np.zeros((0, 3)), np.zeros(0, np.int64), np.zeros(0, np.int64)
         for g in self._grains_in(wide):
-            found, z = crystal_atoms(
+            lattice, lattice_numbers = crystal_atoms(
                 self.crystals[0], self.grain_deformation[g], self._origin[g], self.tilt, wide
             )
-            own = self.grain(found[:, :2]) == g
-            xyz, numbers = np.concatenate([xyz, found[own]]), np.concatenate([numbers, z[own]])
-            grain = np.concatenate([grain, np.full(int(own.sum()), g)])
-        keep = np.ones(len(xyz), np.bool_)
+            of_grain = self.grain(lattice[:, :2]) == g
+            xyz = np.concatenate([xyz, lattice[of_grain]])
+            numbers = np.concatenate([numbers, lattice_numbers[of_grain]])
+            grain = np.concatenate([grain, np.full(int(of_grain.sum()), g)])
+        # Of two atoms of different grains that are too close one has no room.
+        room = np.ones(len(xyz), np.bool_)
         for i, j in cKDTree(xyz).query_pairs(closest) if closest > 0 else ():
             if grain[i] != grain[j]:
-                keep[i if grain[i] > grain[j] else j] = False
-        keep &= (
-            (xyz[:, 0] >= box[0])
-            & (xyz[:, 0] < box[2])
-            & (xyz[:, 1] >= box[1])
-            & (xyz[:, 1] < box[3])
-        )
-        return xyz[keep], numbers[keep]
+                room[i if grain[i] > grain[j] else j] = False
+        room &= in_box(xyz, box)
+        return xyz[room], numbers[room]
 
     def _grains_in(self, box: Box) -> NDArray[np.int64]:
         """Grains that may reach into the box: those whose seed is nowhere in it farther than

@@ -21,9 +21,7 @@ from ccstae.specimen.scene import Array, Flake
 
 
 class Ramp(Flake):
-    """The middle third of the scan, both ways, is the reference: its median is the undeformed
-    lattice.
-    """
+    """The middle third of the scan, both ways, is the reference: its median is undeformed."""
 
     def __init__(self, settings: RampSettings, crystals: Sequence[Crystal]):
         super().__init__(settings, crystals)

@@ -1,5 +1,4 @@
-"""Parallel waves that bend a layer and do not stretch it: what the beam sees is the layer's
-projection.
+"""Parallel waves that bend a layer and do not stretch it: the beam sees the layer's projection.
 
 With s the length along the layer in the direction of the waves, the sine of its slope is m sin(k s)
 over a whole number of wavelengths and 0 outside. Projection then shortens the layer by its cosine,
@@ -38,10 +37,9 @@ class Waves:
     def displacement(self, y: Array) -> Array:
         """u (..., 2) of the projection, in Angstrom; the middle of the waves stays where it is."""
         phase = self._phase(y)
-        short = (ellipeinc(phase, self._m**2) - phase) - (
-            ellipeinc(self._end, self._m**2) - self._end
-        ) / 2
-        return (short / self._k)[..., None] * self.direction
+        whole = ellipeinc(self._end, self._m**2) - self._end  # at the end of the waves
+        shortening = (ellipeinc(phase, self._m**2) - phase) - whole / 2
+        return (shortening / self._k)[..., None] * self.direction
 
     def gradient(self, y: Array) -> Array:
         """du/dy (..., 2, 2)."""
@@ -51,6 +49,6 @@ class Waves:
     def relief(self, y: Array) -> tuple[Array, Array]:
         """Height (...) in Angstrom and the in-plane components (..., 2) of the layer's normal."""
         phase = self._phase(y)
-        return self._m * (1 - np.cos(phase)) / self._k, -self._m * np.sin(phase)[
-            ..., None
-        ] * self.direction
+        height = self._m * (1 - np.cos(phase)) / self._k
+        normal = -self._m * np.sin(phase)[..., None] * self.direction
+        return height, normal

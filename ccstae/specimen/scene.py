@@ -15,6 +15,10 @@ from ccstae.specimen.crystal import Crystal
 from ccstae.specimen.dislocation import DislocationRow
 from ccstae.specimen.tilt import Tilt
 
+# Of the fixed-point iteration from a point to the reference configuration.
+_MAX_ITERATIONS = 60
+_TOLERANCE_A = 1e-9
+
 Array = NDArray[np.float64]
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in Angstrom
 Atoms = tuple[Array, NDArray[np.int64]]  # positions (n, 3) in Angstrom, atomic numbers (n,)
@@ -22,7 +26,9 @@ Atoms = tuple[Array, NDArray[np.int64]]  # positions (n, 3) in Angstrom, atomic 
 
 def scan_positions(scan: Scan) -> Array:
     """Beam positions (Ry, Rx, 2) in Angstrom, centred on the origin."""
-    y, x = ((np.arange(n) - (n - 1) / 2) * scan.step_A for n in scan.shape)
+    ry, rx = scan.shape
+    y = (np.arange(ry) - (ry - 1) / 2) * scan.step_A
+    x = (np.arange(rx) - (rx - 1) / 2) * scan.step_A
     return np.stack(np.meshgrid(x, y), -1)
 
 
@@ -30,6 +36,12 @@ def inside(rectangle: Rectangle, x: Array) -> NDArray[np.bool_]:
     """Whether points x lie in x0, y0, x1, y1."""
     x0, y0, x1, y1 = rectangle
     return (x[..., 0] >= x0) & (x[..., 0] <= x1) & (x[..., 1] >= y0) & (x[..., 1] <= y1)
+
+
+def in_box(x: Array, box: Box) -> NDArray[np.bool_]:
+    """Whether points x (n, 2 or more) lie in a box; of its edges the first ones belong to it."""
+    x0, y0, x1, y1 = box
+    return (x[:, 0] >= x0) & (x[:, 0] < x1) & (x[:, 1] >= y0) & (x[:, 1] < y1)
 
 
 class Scene(ABC):
@@ -45,7 +57,8 @@ class Scene(ABC):
     def __init__(self, settings: SceneSettings, crystals: Sequence[Crystal]):
         self.settings = settings
         self.tilt = Tilt(settings.tilt_mrad)
-        self.layers, self.stacking = settings.layers, settings.stacking or crystals[0].stacking
+        self.layers = settings.layers
+        self.stacking = settings.stacking or crystals[0].stacking
         self.layer_distance_A = 0.0
         """From one layer to the next: that of the first material, on which the others grow."""
         if self.layers > 1:
@@ -120,8 +133,7 @@ class Scene(ABC):
         return None
 
     def gradient_per_A(self, x: Array) -> Array:
-        """Largest change of any component of F per Angstrom, at points x, by central
-        differences."""
+        """Largest change of any component of F per Angstrom at points x, by central differences."""
         step = 0.5
         out = np.zeros(x.shape[:-1])
         for shift in (np.array([step, 0.0]), np.array([0.0, step])):
@@ -131,8 +143,7 @@ class Scene(ABC):
 
 
 class Flake(Scene):
-    """One crystal whose lattice points X sit at y + u(y): real gradients and interfaces reach the
-    patterns.
+    """One crystal, with lattice points X at y + u(y): real gradients and interfaces reach the beam.
 
     y is the reference configuration. It is the lattice itself, y = X, but for dislocations, which
     are in it already: X = y - w(y) with w their field, many-valued by Burgers vectors, which are
@@ -161,28 +172,32 @@ class Flake(Scene):
         """
         return np.zeros(y.shape[:-1]), np.zeros_like(y)
 
-    def seen(self, y: Array) -> Array:
+    def projected_displacement(self, y: Array) -> Array:
         """u(y) as the beam sees it, from y to the projection of a specimen that is tilted."""
         u = self.displacement(y)
-        return u if self.tilt.none else self.tilt.project(y + u, self.relief(y)[0]) - y
+        if self.tilt.none:
+            return u
+        height, _ = self.relief(y)
+        return self.tilt.project(y + u, height) - y
 
-    def seen_gradient(self, y: Array) -> Array:
-        """The gradient (..., 2, 2) of `seen`."""
-        slope = self.displacement_gradient(y)
-        return (
-            slope
-            if self.tilt.none
-            else self.tilt.deform(np.eye(2) + slope, -self.relief(y)[1]) - np.eye(2)
-        )
+    def projected_gradient(self, y: Array) -> Array:
+        """The gradient (..., 2, 2) of `projected_displacement`."""
+        gradient = self.displacement_gradient(y)
+        if self.tilt.none:
+            return gradient
+        _, normal = self.relief(y)
+        return self.tilt.deform(np.eye(2) + gradient, -normal) - np.eye(2)
 
     def to_reference(self, x: Array) -> Array:
-        """Solve y = x - u(y) by fixed-point iteration; converges as |du/dy|^n. InputError where it
-        does not.
+        """Solve y = x - u(y) by fixed-point iteration, which converges as |du/dy|^n.
+
+        Raises:
+            InputError: where it does not.
         """
-        y = x - self.seen(x)
-        for _ in range(60):
-            new = x - self.seen(y)
-            if np.abs(new - y).max(initial=0.0) < 1e-9:
+        y = x - self.projected_displacement(x)
+        for _ in range(_MAX_ITERATIONS):
+            new = x - self.projected_displacement(y)
+            if np.abs(new - y).max(initial=0.0) < _TOLERANCE_A:
                 return new
             y = new
         raise InputError(
@@ -192,22 +207,18 @@ class Flake(Scene):
 
     def deformation(self, x: Array) -> Array:
         y = self.to_reference(x)
-        F = np.eye(2) + self.seen_gradient(y)
-        return (
-            F
-            if self.dislocations is None
-            else F @ np.linalg.inv(np.eye(2) - self.dislocations.gradient(y))
-        )
+        F = np.eye(2) + self.projected_gradient(y)
+        if self.dislocations is None:
+            return F
+        return F @ np.linalg.inv(np.eye(2) - self.dislocations.gradient(y))
 
     def material(self, x: Array) -> NDArray[np.int8]:
         return self.material_at_reference(self.to_reference(x))
 
     def core(self, x: Array) -> NDArray[np.bool_]:
-        return (
-            super().core(x)
-            if self.dislocations is None
-            else self.dislocations.core(self.to_reference(x))
-        )
+        if self.dislocations is None:
+            return super().core(x)
+        return self.dislocations.core(self.to_reference(x))
 
     def lines(self) -> tuple[Array, Array]:
         row = self.dislocations
@@ -216,7 +227,7 @@ class Flake(Scene):
         low, high = self.positions[0, 0], self.positions[-1, -1]
         outline = self.to_reference(_outline((*low, *high)))
         y = row.lines(float(outline[:, 1].min()), float(outline[:, 1].max()))
-        x = y + self.seen(y)
+        x = y + self.projected_displacement(y)
         x = x[((x >= low) & (x <= high)).all(-1) & (self.material(x) > 0)]
         return x, np.tile(row.circuit_A, (len(x), 1))
 
@@ -226,12 +237,14 @@ class Flake(Scene):
         if row is None:
             return self._atoms(box, cells(self.crystals[0].cell, outline), lambda X: X, None)
         # Left and right of the interface, each with its own branch of w; what is solved beyond the
-        # interface is not kept.
-        halves = []
+        # interface is left out.
+        positions, numbers = [], []
         for left in (True, False):
             origins = cells(self.crystals[0].cell, outline - row.displacement(outline, left))
-            halves.append(self._atoms(box, origins, partial(row.place, left=left), left))
-        return np.concatenate([h[0] for h in halves]), np.concatenate([h[1] for h in halves])
+            half = self._atoms(box, origins, partial(row.place, left=left), left)
+            positions.append(half[0])
+            numbers.append(half[1])
+        return np.concatenate(positions), np.concatenate(numbers)
 
     def _atoms(
         self, box: Box, origins: Array, place: Callable[[Array], Array], left: bool | None
@@ -245,22 +258,17 @@ class Flake(Scene):
                 crystal.basis, crystal.height_A, crystal.numbers, strict=True
             ):
                 y = place(origins + self.crystals[0].cell @ fraction)
-                keep = self.material_at_reference(y) == index
+                of_crystal = self.material_at_reference(y) == index
                 if left is not None and self.dislocations is not None:
-                    keep &= self.dislocations.left(y) == left
-                y = y[keep]
+                    of_crystal &= self.dislocations.left(y) == left
+                y = y[of_crystal]
                 above, normal = self.relief(y)
                 x = y + self.displacement(y) + height * normal
                 z = above + height * np.sqrt(1 - (normal**2).sum(-1))
                 x = self.tilt.project(x, z)
-                keep = (
-                    (x[:, 0] >= box[0])
-                    & (x[:, 0] < box[2])
-                    & (x[:, 1] >= box[1])
-                    & (x[:, 1] < box[3])
-                )
-                positions.append(np.column_stack([x[keep], z[keep]]))
-                numbers.append(np.full(int(keep.sum()), number))
+                within = in_box(x, box)
+                positions.append(np.column_stack([x[within], z[within]]))
+                numbers.append(np.full(int(within.sum()), number))
         return np.concatenate(positions), np.concatenate(numbers)
 
 
@@ -278,10 +286,11 @@ def cells(lattice: Array, outline: Array, margin_A: float = 15.0) -> Array:
     """
     low, high = outline.min(0) - margin_A, outline.max(0) + margin_A
     corners = np.array([[low[0], low[1]], [low[0], high[1]], [high[0], low[1]], [high[0], high[1]]])
-    h, k = (
-        np.arange(np.floor(r.min()), np.ceil(r.max()) + 1)
-        for r in np.linalg.solve(lattice, corners.T)
-    )
+    fractions = np.linalg.solve(lattice, corners.T)  # (2, corner)
+    first = np.floor(fractions.min(1))
+    last = np.ceil(fractions.max(1))
+    h = np.arange(first[0], last[0] + 1)
+    k = np.arange(first[1], last[1] + 1)
     points = np.stack(np.meshgrid(h, k, indexing="ij"), -1).reshape(-1, 2) @ lattice.T
     return points[((points > low) & (points < high)).all(1)]
 

@@ -24,22 +24,20 @@ class Tilt:
 
     def __init__(self, tilt_mrad: tuple[float, float]):
         size = np.hypot(*tilt_mrad)
-        angle, towards = 1e-3 * size, np.array(tilt_mrad) / (size or 1.0)
+        angle = 1e-3 * size
+        towards = np.array(tilt_mrad) / (size or 1.0)
         self.none = size == 0
         self.lean = np.sin(angle) * towards
         """Shift (2,) with height."""
         self.M = np.eye(2) - (1 - np.cos(angle)) * np.outer(towards, towards)
 
     def project(self, x: Array, height: Array) -> Array:
-        """Where the beam sees points x (..., 2) of the specimen at heights (...) above its
-        middle."""
+        """Where the beam sees points x (..., 2) at heights (...) above the specimen's middle."""
         return x if self.none else x @ self.M.T + height[..., None] * self.lean
 
     def deform(self, F: Array, slope: Array | None = None) -> Array:
-        """F (..., 2, 2) as the beam sees it; `slope` (..., 2) is the gradient of the height, none:
-        zero.
-        """
+        """F (..., 2, 2) as the beam sees it; `slope` (..., 2) is the gradient of the height."""
         if self.none:
             return F
-        seen = self.M @ F
-        return seen if slope is None else seen + self.lean[:, None] * slope[..., None, :]
+        projected = self.M @ F
+        return projected if slope is None else projected + self.lean[:, None] * slope[..., None, :]

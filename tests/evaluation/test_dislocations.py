@@ -9,7 +9,7 @@ import pytest
 
 from ccstae import geometry
 from ccstae.evaluation import dislocations
-from ccstae.evaluation.dislocations import Found, find
+from ccstae.evaluation.dislocations import FoundDislocations, find
 
 STEP_A = 22.0
 LATTICE = 3.153 * np.array([[1.0, -0.5], [0.0, np.sqrt(0.75)]])
@@ -193,7 +193,7 @@ def test_maps_that_show_nothing(F: np.ndarray):
 
 @pytest.mark.parametrize(("step_A", "cells"), [(5.0, 7), (10.0, 5), (15.0, 3), (60.0, 3)])
 def test_circuits_keep_clear_of_core_and_probe(step_A: float, cells: int):
-    assert dislocations.cells(step_A) == cells
+    assert dislocations.circuit_cells(step_A) == cells
 
 
 def test_the_places_that_a_circuit_fits_round():
@@ -215,11 +215,11 @@ def test_metrics_by_hand():
         np.array([(2.0, 2.0), (6.0, 2.0), (10.0, 2.0), (13.0, 2.0)]),
         np.tile(DIRECTIONS[0], (4, 1)),
     )
-    found = Found(
+    found = FoundDislocations(
         np.array([(2.3, 2.4), (6.0, 2.6), (10.0, 3.2), (13.4, 2.0)]),
         np.array([b[0], -b[0], b[0], b[0]]),
     )
-    metrics = dislocations.compare(position, b, found, np.array([True, True, True, False]))
+    metrics = dislocations.match(position, b, found, np.array([True, True, True, False]))
     # The first is right, the second has the wrong vector, the third is too far off, the last is not
     # asked for but no false one.
     assert metrics == pytest.approx(
@@ -230,8 +230,8 @@ def test_metrics_by_hand():
             "core_error": np.sqrt((0.25 + 0.36) / 2),
         }
     )
-    assert dislocations.compare(position[:0], b[:0], found, np.zeros(0, bool)) == {"cores_false": 4}
-    nothing = dislocations.compare(
-        position, b, Found(np.zeros((0, 2)), np.zeros((0, 2))), np.ones(4, bool)
+    assert dislocations.match(position[:0], b[:0], found, np.zeros(0, bool)) == {"cores_false": 4}
+    nothing = dislocations.match(
+        position, b, FoundDislocations(np.zeros((0, 2)), np.zeros((0, 2))), np.ones(4, bool)
     )
     assert nothing == {"cores_false": 0, "cores_found": 0, "burgers_right": 0}

@@ -19,7 +19,7 @@ from ccstae.errors import InputError
 from ccstae.evaluation import score
 from ccstae.io import layout
 from ccstae.io.maps import Map, read_map, write_map
-from ccstae.io.truth import Dislocations, Truth, read_truth, write_truth
+from ccstae.io.truth import DislocationLines, Truth, read_truth, write_truth
 
 NOISY = Level(background=0.25, electrons=1e5)
 CLEAN = Level(background=0, electrons=math.inf)
@@ -286,7 +286,7 @@ def test_unfit_cost_is_named(tmp_path: Path, make_run, name: str, value: object)
 
 def test_a_truth_without_the_levels_limit_is_named(tmp_path: Path, make_run):
     made = make_run(tmp_path)
-    write_truth(layout.truth_path(tmp_path, "pair"), replace(made_truth(), limit={}))
+    write_truth(layout.truth_path(tmp_path, "pair"), replace(made_truth(), bound={}))
     with pytest.raises(
         InputError,
         match=re.escape(f"pair.truth.h5: /limit/{made.levels[1].name} is missing or unfit"),
@@ -345,7 +345,7 @@ def test_dislocations_are_scored_where_circuits_must_close():
     slope[..., 0, 0], slope[..., 0, 1] = -(y - 4.3) / r2, (x - 6.4) / r2
     F = np.linalg.inv(np.eye(2) + b / (2 * np.pi) * slope)
     lattice = b * np.array([[1, -0.5], [0, np.sqrt(0.75)]])
-    lines = Dislocations(np.array([(6.4, 4.3)]), np.array([(b, 0.0)]), lattice, 32.0)
+    lines = DislocationLines(np.array([(6.4, 4.3)]), np.array([(b, 0.0)]), lattice, 32.0)
     truth = replace(truth, F_probe=F, dislocations=lines)
     seen = {
         metric: value
@@ -360,7 +360,7 @@ def test_dislocations_are_scored_where_circuits_must_close():
 
 def test_dislocations_of_a_truth_file_are_read_as_written(tmp_path: Path):
     for count in (0, 2):
-        lines = Dislocations(
+        lines = DislocationLines(
             np.arange(2.0 * count).reshape(-1, 2), np.ones((count, 2)), 3 * np.eye(2), 20.0
         )
         write_truth(tmp_path / "t.h5", replace(made_truth(), dislocations=lines))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pytest
 import yaml
@@ -17,7 +16,7 @@ from ccstae.config.run import Config, dump, parse
 from ccstae.errors import InputError
 from ccstae.evaluation import score, tuning
 from ccstae.io import layout, tuned
-from ccstae.io.calibration import write_calibration
+from ccstae.io.counts import write_counts
 from ccstae.io.maps import read_map
 from ccstae.io.truth import Truth, read_truth, write_truth
 from ccstae.methods import run
@@ -65,10 +64,7 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed in (101, 102):
         made = MODEL.counts(F, LEVEL.electrons, LEVEL.background, seed=seed)
         path = folder / "counts" / "other" / f"{LEVEL.name}.{seed}.h5"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with h5py.File(path, "w") as file:
-            file["counts"] = made.counts
-            write_calibration(file, made.calibration, made.probe)
+        write_counts(path, made.counts, made.counts.shape, made.calibration, made.probe)
     return folder
 
 
@@ -144,7 +140,7 @@ def test_tuning_leaves_the_best_settings_for_the_map(run_dir: Path, tmp_path: Pa
         mine={"method": "com", "settings": {"threshold": 0.8}, "tune": {"threshold": [0.8, 0.0]}}
     )
     tuning.write(made, "mine", LEVEL.name, run_dir, tmp_path / "chosen.yaml")
-    chosen = tuned.read(tmp_path / "chosen.yaml")
+    chosen = tuned.read_tuned(tmp_path / "chosen.yaml")
     assert chosen.settings["threshold"] == 0
     assert chosen.settings["window_radii"] == 1.4  # every default filled in
     assert chosen.tried == 2
@@ -195,7 +191,7 @@ def test_silence_is_not_chosen_even_where_it_is_nearest_to_the_truth(
     assert tuning.better(silent[0], answers[0])
     assert (silent[1], answers[1]) == (1, 0)
     tuning.write(made, "mine", LEVEL.name, run_dir, tmp_path / "chosen.yaml")
-    assert tuned.read(tmp_path / "chosen.yaml").settings == {"silent": False}
+    assert tuned.read_tuned(tmp_path / "chosen.yaml").settings == {"silent": False}
 
 
 def test_errors_are_held_against_the_bound_unless_there_is_no_noise(run_dir: Path) -> None:
@@ -234,7 +230,7 @@ def test_settings_that_fail_are_passed_over(
         "tune": {"stretch": [5.0, 0.05, 0.0]},
     }
     tuning.write(configured(mine=entry), "mine", LEVEL.name, run_dir, tmp_path / "chosen.yaml")
-    assert tuned.read(tmp_path / "chosen.yaml").settings == {"stretch": 0.0}
+    assert tuned.read_tuned(tmp_path / "chosen.yaml").settings == {"stretch": 0.0}
     assert "too much" in capsys.readouterr().err
 
 

@@ -277,16 +277,20 @@ def test_a_baseline_says_what_it_holds(tmp_path: Path) -> None:
     assert entry.tolerance == pytest.approx(max(0.6 * values.median(), 3 * values.std()), rel=1e-5)
     assert (entry.better, entry.gate) == ("lower", True)
     path = tmp_path / "baseline.yaml"
-    path.write_text(baseline.dump(BASELINE))
-    assert baseline.load(path) == BASELINE
+    baseline.write_baseline(path, BASELINE)
+    assert baseline.read_baseline(path) == BASELINE
 
 
-def test_the_difference_of_two_baselines_reads_well() -> None:
+def test_the_difference_of_two_baselines_reads_well(tmp_path: Path) -> None:
     other = regress.make_baseline(
         scaled(scores(), 1.1, method="com", background=0.5, quantity="exy", region="interior"),
         {"python": "3.11"},
     )
-    before, after = (baseline.dump(b).splitlines() for b in (BASELINE, other))
+    lines = []
+    for number, made in enumerate((BASELINE, other)):
+        baseline.write_baseline(tmp_path / f"{number}.yaml", made)
+        lines.append((tmp_path / f"{number}.yaml").read_text().splitlines())
+    before, after = lines
     changed = [line for line in after if line not in before]
     assert len(before) == len(after)
     assert all(
@@ -305,13 +309,13 @@ def test_false_breaches_are_as_many_as_foretold(seeds: int, better: baseline.Bet
     made, now = draw.normal(size=(entries, seeds)), np.median(draw.normal(size=(entries, 3)), 1)
     worse = now - np.median(made, 1)
     share = np.mean((np.abs(worse) if better == "same" else worse) > 3 * made.std(1, ddof=1))
-    entry = baseline.Entry(value=0.0, spread=0.2, tolerance=0.6, better=better, gate=True)
+    entry = baseline.BaselineEntry(value=0.0, spread=0.2, tolerance=0.6, better=better, gate=True)
     known = baseline.Baseline(environment={}, seeds=seeds, entries={"a": entry, "b": entry})
     assert baseline.false_breaches(known) / 2 == pytest.approx(share, rel=0.15)
 
 
 def test_what_cannot_breach_by_chance_is_not_foretold_to() -> None:
-    entry = baseline.Entry(value=1.0, spread=0.5, tolerance=0.1, better="same", gate=True)
+    entry = baseline.BaselineEntry(value=1.0, spread=0.5, tolerance=0.1, better="same", gate=True)
     still = {
         "a": entry.model_copy(update={"gate": False}),
         "b": entry.model_copy(update={"spread": 0.0}),

@@ -18,7 +18,7 @@ from synthetic import Model, random_deformations
 from ccstae.config.run import Config, parse
 from ccstae.errors import InputError
 from ccstae.io.calibration import write_calibration
-from ccstae.io.counts import read_counts
+from ccstae.io.counts import read_counts, write_counts
 from ccstae.io.maps import read_map, write_map
 from ccstae.io.scene import read_patterns
 from ccstae.io.truth import read_truth, write_truth
@@ -40,9 +40,7 @@ def make_scene(path: Path) -> None:
 
 def make_counts(path: Path) -> None:
     made = MODEL.counts(random_deformations(SCAN), 1e5)
-    with h5py.File(path, "w") as file:
-        file.create_dataset("counts", data=made.counts, chunks=True, compression="lzf")
-        write_calibration(file, made.calibration, made.probe)
+    write_counts(path, made.counts, made.counts.shape, made.calibration, made.probe)
 
 
 def make_exact(path: Path) -> None:

@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pytest
 import torch
@@ -22,8 +21,7 @@ import ccstae as package
 from ccstae import geometry
 from ccstae.errors import InputError
 from ccstae.io import weights
-from ccstae.io.calibration import write_calibration
-from ccstae.io.counts import Counts
+from ccstae.io.counts import Counts, write_counts
 from ccstae.io.maps import read_map
 from ccstae.methods.ccstae import method as ccstae
 from ccstae.methods.ccstae import trained
@@ -287,9 +285,9 @@ def test_the_command_line_keeps_weights_and_uses_them(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(CONFIG)
     for seed in (1, 2):
         made = MODEL.counts(random_deformations((4, 6), seed=seed), 1e5, seed=seed)
-        with h5py.File(tmp_path / f"{seed}.h5", "w") as file:
-            file["counts"] = made.counts
-            write_calibration(file, made.calibration, made.probe)
+        write_counts(
+            tmp_path / f"{seed}.h5", made.counts, made.counts.shape, made.calibration, made.probe
+        )
     done = command(
         "ccstae",
         "--counts",

@@ -80,7 +80,7 @@ def ratio(answer: Map, truth: Truth, given: Config) -> np.ndarray:
     """Root mean square over the interior of each component's error over its bound, (4,)."""
     found = score.compare(truth, answer.F)
     inside = truth.region == truth.regions.index("interior")
-    return np.sqrt(((found.error / truth.limit[given.levels[0].name])[inside] ** 2).mean(0))
+    return np.sqrt(((found.error / truth.bound[given.levels[0].name])[inside] ** 2).mean(0))
 
 
 def test_another_pair_of_materials_with_the_same_settings_and_no_truth_in_reach(

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 
 from ccstae import geometry
 from ccstae.config.run import load
-from ccstae.io.calibration import write_calibration
+from ccstae.io.counts import write_counts
 from ccstae.io.maps import read_map
 from ccstae.methods import external
 
@@ -38,9 +37,9 @@ def test_a_peer_finds_known_deformations(
         (2, 3), 0.01, 0.01
     )  # far from the nominal orientation
     made = MODEL.counts(truth, 1e7)
-    with h5py.File(tmp_path / "counts.h5", "w") as file:
-        file["counts"] = made.counts
-        write_calibration(file, made.calibration, made.probe)
+    write_counts(
+        tmp_path / "counts.h5", made.counts, made.counts.shape, made.calibration, made.probe
+    )
     external.run(peer, PEERS[peer], tmp_path / "counts.h5", tmp_path / "map.h5")
     answer = read_map(tmp_path / "map.h5", (2, 3))
     assert "error" not in answer.attributes, answer.attributes["error"]

@@ -14,8 +14,7 @@ import pytest
 import torch
 
 from ccstae import geometry
-from ccstae.io.calibration import write_calibration
-from ccstae.io.counts import read_counts
+from ccstae.io.counts import read_counts, write_counts
 from ccstae.methods import external
 from ccstae.methods.shared import peaks, windows
 from ccstae.methods.shared.sites import SiteFinder, nodes, rings
@@ -41,9 +40,7 @@ SUBPIXEL = {"poly": "parabolic", "multicorr": "dft"}
 def counts_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("counts") / "clean.h5"
     made = MODEL.counts(TRUTH)
-    with h5py.File(path, "w") as file:
-        file["counts"] = made.counts
-        write_calibration(file, made.calibration, made.probe)
+    write_counts(path, made.counts, made.counts.shape, made.calibration, made.probe)
     return path
 
 

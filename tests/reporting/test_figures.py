@@ -21,7 +21,7 @@ from ccstae.config.levels import Level
 from ccstae.config.methods import Method
 from ccstae.config.run import load
 from ccstae.evaluation import score
-from ccstae.evaluation.dislocations import Circuits, Found
+from ccstae.evaluation.dislocations import Circuits, FoundDislocations
 from ccstae.reporting.figures import catalogue as figures
 from ccstae.reporting.figures import dislocations, error, maps, patterns, scatter, style, truth
 from ccstae.simulation import noise
@@ -93,7 +93,7 @@ def test_maps_show_answer_residual_failures_and_vacuum():
     F[exact.reference] = exact.F_probe[exact.reference]
     F[4, 12] = np.nan
     answers = {"one": score.compare(exact, F)}
-    limit = next(iter(exact.limit.values()))
+    limit = next(iter(exact.bound.values()))
     with style.styled():
         drawn = maps.draw(answers, limit, exact.label == 0, exact.region == 1, 3.2)
     panels = np.array(drawn.axes[:16]).reshape(8, 2)
@@ -120,7 +120,7 @@ def uniform_truth():
 
 def test_noise_about_no_strain_does_not_saturate_maps():
     exact = uniform_truth()
-    limit = next(iter(exact.limit.values()))
+    limit = next(iter(exact.bound.values()))
     answers = {"com": score.compare(exact, noisy(exact, limit, 1))}
     with style.styled():
         drawn = maps.draw(answers, limit, exact.label == 0, exact.region == 1, 3.2)
@@ -164,7 +164,7 @@ def test_maps_say_what_black_is(failed: bool):
     with style.styled():
         drawn = maps.draw(
             {"one": score.compare(exact, F)},
-            next(iter(exact.limit.values())),
+            next(iter(exact.bound.values())),
             exact.label == 0,
             exact.region == 1,
             3.2,
@@ -267,7 +267,7 @@ def test_elastic_strain_is_against_the_own_lattice():
 def test_truth_figure(lattice: list[float] | None):
     exact = made_truth()
     with style.styled():
-        drawn = truth.draw(exact, ["WS2", "WSe2"], lattice, next(iter(exact.limit.values())), 3.2)
+        drawn = truth.draw(exact, ["WS2", "WSe2"], lattice, next(iter(exact.bound.values())), 3.2)
     assert shown(drawn.axes[0])[2, 12] == pytest.approx(
         100 * geometry.components(exact.F_probe)[2, 12, 0]
     )
@@ -368,7 +368,11 @@ def test_closures_stand_at_the_middle_of_their_circuits():
     line = np.array([(3.5, 2.5)])
     with style.styled():
         drawn = dislocations.draw(
-            line, {"com": (unclosed, Found(line, closure[1, 2][None]))}, (6, 8), 3.0, 2.0
+            line,
+            {"com": (unclosed, FoundDislocations(line, closure[1, 2][None]))},
+            (6, 8),
+            3.0,
+            2.0,
         )
         assert has_white_rim(drawn)
     panel = drawn.get_axes()[0]

@@ -134,7 +134,7 @@ def test_settings_chosen_by_search_are_shown(folder: Path):
             error_before=1.3456,
             tried=17,
         )
-        tuned.write(layout.tuned_path(folder, "com", level.name), chosen)
+        tuned.write_tuned(layout.tuned_path(folder, "com", level.name), chosen)
     page = made(folder, settings)
     assert "tuned" in page.ids
     assert re.search(r"w 0.25, 1e5 e\s*1.35\s*1.23\s*17\s*1.875", page.text)

@@ -65,7 +65,7 @@ def test_blocks_make_one_whole(monkeypatch: pytest.MonkeyPatch) -> None:
         potential.transmission, at, numbers, shape, sampling_A, 8, 80.0, {"S": 0.08, "W": 0.08}
     )
     whole = build()
-    monkeypatch.setattr(potential, "_BLOCK", 900)
+    monkeypatch.setattr(potential, "_MAX_BLOCK", 900)
     found = build()
     assert [len(potential._blocks(n, 900 // 8, 16, 2)) for n in shape] == [3, 2]
     assert (found - whole).abs().max() < 1e-4

@@ -74,7 +74,9 @@ def recovered(patterns: np.ndarray, F: np.ndarray, config: Config, scene: Scene)
     """
     m, out = config.microscope, []
     half = m.detector_px // 2
-    reach = optics.aperture_radius_inv_A(m) / m.pixel_size_inv_A + min(5.5, m.detector_px / 25)
+    reach = geometry.disk_radius_inv_A(m.semiangle_mrad, m.energy_keV) / m.pixel_size_inv_A + min(
+        5.5, m.detector_px / 25
+    )
     y, x = np.mgrid[: m.detector_px, : m.detector_px] - half
     hk = geometry.lattice_nodes(scene.nominal, (half - reach - 2) * m.pixel_size_inv_A)
     for pattern, guess in zip(patterns.astype(float), F, strict=True):

@@ -89,8 +89,8 @@ def test_strain_does_not_depend_on_the_sampling_of_layers(monkeypatch: pytest.Mo
     )
     F, found = scene.F[0, 0], []  # type: ignore[attr-defined]
     hk = geometry.lattice_nodes(scene.nominal, 0.75)
-    for sampling_A in (optics.SLICED_A, optics.SLICED_A / 2):
-        monkeypatch.setattr(optics, "SLICED_A", sampling_A)
+    for sampling_A in (optics.MAX_SLICED_SAMPLING_A, optics.MAX_SLICED_SAMPLING_A / 2):
+        monkeypatch.setattr(optics, "MAX_SLICED_SAMPLING_A", sampling_A)
         pattern = (
             simulate.renderer(config, scene)
             .tile(scene, scene.positions[:1, :1])[0][0, 0]

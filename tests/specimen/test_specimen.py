@@ -15,7 +15,7 @@ from scipy.spatial.transform import Rotation
 from ccstae import geometry
 from ccstae.config.materials import Material
 from ccstae.errors import InputError
-from ccstae.simulation import optics, simulate
+from ccstae.simulation import simulate
 from ccstae.specimen.crystal import crystal
 
 MX2 = Material(
@@ -144,7 +144,9 @@ def test_intensity_within_the_disks_is_that_of_interfering_layers() -> None:
     seen = []
     for g in geometry.lattice_nodes(G, 1.01 * np.linalg.norm(G[:, 0]))[1:] @ G.T:
         k = q - g
-        inner = np.hypot(k[..., 0], k[..., 1]) < 0.75 * optics.aperture_radius_inv_A(m)
+        inner = np.hypot(k[..., 0], k[..., 1]) < 0.75 * geometry.disk_radius_inv_A(
+            m.semiangle_mrad, m.energy_keV
+        )
         s = wavelength * (g @ g / 2 + k @ g) - g @ tilt * 1e-3
         expected = (np.sin(np.pi * layers * s * distance) / np.sin(np.pi * s * distance)) ** 2
         found = stacked[inner] / single[inner]
@@ -152,7 +154,7 @@ def test_intensity_within_the_disks_is_that_of_interfering_layers() -> None:
         seen.append(
             np.polyfit(k[inner] @ g / np.linalg.norm(g), found, 1)[0]
             * 2
-            * optics.aperture_radius_inv_A(m)
+            * geometry.disk_radius_inv_A(m.semiangle_mrad, m.energy_keV)
             / found.mean()
         )
     assert max(seen) - min(seen) > 0.3  # of the mean, from one side of a disk to the other

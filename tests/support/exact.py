@@ -154,7 +154,9 @@ def disks(config: Config, G: np.ndarray, margin_px: float = 3.5) -> list[np.ndar
     """Masks of the disks that lie on the detector, the direct beam first."""
     m = config.microscope
     half = m.detector_px // 2
-    radius = optics.aperture_radius_inv_A(m) / m.pixel_size_inv_A + margin_px
+    radius = (
+        geometry.disk_radius_inv_A(m.semiangle_mrad, m.energy_keV) / m.pixel_size_inv_A + margin_px
+    )
     y, x = np.mgrid[: m.detector_px, : m.detector_px] - half
     centres = (
         geometry.lattice_nodes(G, (half - radius) * m.pixel_size_inv_A) @ G.T / m.pixel_size_inv_A

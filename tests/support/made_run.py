@@ -91,7 +91,7 @@ def made_truth() -> Truth:
         regions=("background", "interior", "interface", "edge"),
         reference=(x < 3) & (y < 9),
         symmetry=6,
-        limit={
+        bound={
             Level(background=w, electrons=n).name: np.full((*SHAPE, 4), LIMIT) * s
             for (w, n), s in LEVELS.items()
         },

@@ -114,7 +114,7 @@ def save(path: Path | str, trained: Trained) -> None:
         "instrument": trained.instrument,
         "settings": learning_settings(trained.settings),
     }
-    weights.write(path, METHOD, tensors, about)
+    weights.write_weights(path, METHOD, tensors, about)
 
 
 def load(path: Path | str, counts: Counts, settings: CcstaeSettings, device: str) -> Trained:
@@ -133,7 +133,7 @@ def load(path: Path | str, counts: Counts, settings: CcstaeSettings, device: str
         InputError: where the file is missing, damaged or no such file, or where the weights were
             learned with other settings, in another instrument or for another nominal lattice.
     """
-    tensors, about = weights.read(path, METHOD)
+    tensors, about = weights.read_weights(path, METHOD)
     _require_same_settings(path, about.get("settings"), settings)
     require_same_instrument(about.get("instrument"), counts)
     finder = SiteFinder.blank(counts.calibration, counts.counts.shape[2:], device)

@@ -203,7 +203,7 @@ def _of_maps(
     interior = score.regions(exact).get("interior", sample)
     background, electrons = score.shown_level(metrics)
     level = Level(background=background, electrons=electrons)
-    limit = None if math.isinf(electrons) else exact.limit[level.name]
+    limit = None if math.isinf(electrons) else exact.bound[level.name]
 
     answers = {
         method: [

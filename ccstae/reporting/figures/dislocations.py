@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ccstae.evaluation.dislocations import Circuits, Found
+from ccstae.evaluation.dislocations import Circuits, FoundDislocations
 from ccstae.reporting.figures import style
 
 Array = NDArray[np.float64]
@@ -14,7 +14,7 @@ Array = NDArray[np.float64]
 
 def draw(
     position: Array,
-    closures: dict[str, tuple[Circuits, Found]],
+    closures: dict[str, tuple[Circuits, FoundDislocations]],
     shape: tuple[int, int],
     shortest_A: float,
     step_nm: float,

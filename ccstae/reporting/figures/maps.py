@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from ccstae.evaluation.score import Comparison
+from ccstae.evaluation.score import Compared
 from ccstae.geometry import COMPONENTS
 from ccstae.reporting import display
 from ccstae.reporting.figures import style
@@ -19,7 +19,7 @@ _PANEL_IN = 1.6
 
 
 def draw(
-    answers: dict[str, Comparison],
+    answers: dict[str, Compared],
     limit: NDArray[np.float64] | None,
     vacuum: NDArray[np.bool_],
     interior: NDArray[np.bool_],
@@ -52,7 +52,7 @@ def draw(
 def _map_row(
     drawn: Figure,
     panels: NDArray[np.object_],
-    answers: dict[str, Comparison],
+    answers: dict[str, Compared],
     c: int,
     limit: NDArray[np.float64] | None,
     vacuum: NDArray[np.bool_],
@@ -75,7 +75,7 @@ def _map_row(
 def _residual_row(
     drawn: Figure,
     panels: NDArray[np.object_],
-    answers: dict[str, Comparison],
+    answers: dict[str, Compared],
     c: int,
     limit: NDArray[np.float64] | None,
     vacuum: NDArray[np.bool_],

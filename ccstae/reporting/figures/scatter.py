@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from ccstae.evaluation.score import Comparison
+from ccstae.evaluation.score import Compared
 from ccstae.geometry import COMPONENTS
 from ccstae.reporting import display
 from ccstae.reporting.figures import style
@@ -16,7 +16,7 @@ _ELSEWHERE = "#b0b0b0"
 
 
 def draw(
-    answers: dict[str, list[Comparison]],
+    answers: dict[str, list[Compared]],
     lines: dict[str, style.Line],
     limit: NDArray[np.float64] | None,
     sample: NDArray[np.bool_],
