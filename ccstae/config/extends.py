@@ -100,9 +100,7 @@ def _inherited(
         raise InputError(f"{place}: {parent_name} gives no {block}; expected the item itself")
     if item_id not in items:
         known = [str(name) for name in items]
-        raise InputError(
-            f"{place}: {parent_name}: {unknown(ITEM_OF[block], str(item_id), known)}"
-        )
+        raise InputError(f"{place}: {parent_name}: {unknown(ITEM_OF[block], str(item_id), known)}")
     return items[item_id]
 
 

@@ -10,7 +10,7 @@ import yaml
 from pydantic import Field, FiniteFloat, ValidationError
 from scipy.stats import t
 
-from ccstae.config.base import Settings
+from ccstae.config.base import Id, Settings
 from ccstae.errors import InputError
 
 Better = Literal["lower", "higher", "same"]
@@ -26,11 +26,25 @@ class Entry(Settings):
     gate: bool
 
 
-class Baseline(Settings):
-    """A baseline file: entries by `scene method level region quantity metric`, and where they were
-    measured.
+class Roles(Settings):
+    """Methods that the gate does not hold as it holds the others, by their ids in the run's
+    config.
     """
 
+    controls: tuple[Id, ...] = ()
+    """Answer no strain everywhere, or nothing anywhere."""
+    watched: tuple[Id, ...] = ()
+    """Errors depend on the machine and do not gate; that there is an answer does."""
+    watched_noise_free: tuple[Id, ...] = ()
+    """The same of the errors without noise alone."""
+
+
+class Baseline(Settings):
+    """A baseline file: entries by `scene method level region quantity metric`, where they were
+    measured, and the roles of methods, which are set by hand.
+    """
+
+    roles: Roles = Roles()
     environment: dict[str, Any]
     seeds: int
     entries: dict[str, Entry]
@@ -81,13 +95,20 @@ def dump(baseline: Baseline) -> str:
             value, default_flow_style=True, sort_keys=False, width=math.inf
         ).strip()
 
+    roles = "".join(
+        f"  {role}: {line(methods)}\n"
+        for role, methods in baseline.roles.model_dump(mode="json").items()
+    )
     head = yaml.safe_dump(
         {"environment": baseline.environment, "seeds": baseline.seeds}, sort_keys=False
     )
     entries = "".join(
         f"  {key}: {line(entry.model_dump())}\n" for key, entry in sorted(baseline.entries.items())
     )
-    return f"# Written by `ccstae regress --update`.\n{head}entries:\n{entries}"
+    return (
+        "# Written by `ccstae regress --update`, which keeps the roles that stand here.\n"
+        f"roles:\n{roles}{head}entries:\n{entries}"
+    )
 
 
 def load(path: Path) -> Baseline:

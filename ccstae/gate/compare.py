@@ -26,6 +26,9 @@ runs had one. So a baseline is made with 36, which leave 0.003 (`false_breaches`
 outliers: `encoder` is wrong by a tenth in one pattern of some thousands, which doubled its error in
 a run of two seeds. So a run has three, whose median bears one seed with an outlier.
 
+Which methods are controls or only watched stands in the baseline (`roles`), since their ids are
+those of the run's config.
+
 Time is watched: it depends on the machine; and so are the errors of `ccstae-2023`, whose training
 lets rounding grow until another processor's answer is another answer. That it gives one still
 gates. Of `encoder`, a net without the refinement that takes its slips back, the noise-free errors
@@ -37,7 +40,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -51,13 +54,19 @@ from rich.table import Table
 from ccstae.config.levels import Level
 from ccstae.errors import InputError
 from ccstae.evaluation import score
-from ccstae.gate.baseline import Baseline, Better, Entry, dump, false_breaches, load, seed_of
+from ccstae.gate.baseline import (
+    Baseline,
+    Better,
+    Entry,
+    Roles,
+    dump,
+    false_breaches,
+    load,
+    seed_of,
+)
 from ccstae.geometry import COMPONENTS
 from ccstae.io import atomic
 
-CONTROLS = ("zero", "silent")  # no strain everywhere, and no answer anywhere
-WATCHED = ("ccstae-2023",)
-WATCHED_NOISE_FREE = ("encoder",)
 REGIONS = ("interior", "all")
 LEAST_SEEDS = 6  # fewer do not tell a spread
 PAIRED_SEEDS = 3  # of the baseline's first seeds, kept one by one
@@ -146,7 +155,7 @@ class Row:
         return self.metric, baseline, now, self.change, allowed, self.verdict
 
 
-def measure(metrics: pd.DataFrame) -> dict[str, tuple[Rule, Array]]:
+def measure(metrics: pd.DataFrame, roles: Roles) -> dict[str, tuple[Rule, Array]]:
     """What is compared: by key, the rule and one value a seed."""
     level = [
         Level(background=w, electrons=n).name
@@ -155,20 +164,23 @@ def measure(metrics: pd.DataFrame) -> dict[str, tuple[Rule, Array]]:
     frame = metrics.assign(level=level).sort_values("seed", kind="stable")
     columns = ["scene", "method", "level", "region", "quantity", "metric"]
     return {
-        " ".join(key): (replace(rule, gate=rule.gate and not _rounds(*key)), values)
-        for key, rule, values in (*_single(frame, columns), *_pooled(frame))
+        " ".join(key): (replace(rule, gate=rule.gate and not _rounds(roles, *key)), values)
+        for key, rule, values in (
+            *_single(frame, columns, roles.controls),
+            *_pooled(frame, roles.controls),
+        )
     }
 
 
-def _rounds(_scene: str, method: str, level: str, *key: str) -> bool:
+def _rounds(roles: Roles, _scene: str, method: str, level: str, *key: str) -> bool:
     """Whether an entry depends on how a processor rounds."""
-    return (method in WATCHED and key[-1] != "failure_rate") or (
-        method in WATCHED_NOISE_FREE and level == "clean" and key[-1] in ("rmse", "bias")
+    return (method in roles.watched and key[-1] != "failure_rate") or (
+        method in roles.watched_noise_free and level == "clean" and key[-1] in ("rmse", "bias")
     )
 
 
 def _single(
-    frame: pd.DataFrame, columns: list[str]
+    frame: pd.DataFrame, columns: list[str], controls: Sequence[str]
 ) -> Iterator[tuple[tuple[str, ...], Rule, Array]]:
     """The entries that are rows of the scores."""
     first = {
@@ -182,7 +194,7 @@ def _single(
         values, inside, clean = rows["value"].to_numpy(float), region in REGIONS, level == "clean"
         if metric == "limit" and method == first[scene][0] and inside and not clean:
             yield (scene, "bound", *key[2:]), FINGERPRINT, values
-        elif method in CONTROLS:
+        elif method in controls:
             if metric in ("rmse", "bias", "failure_rate") and level == first[scene][1]:
                 yield key, FINGERPRINT, values
         elif metric in ("rmse", "bias") and clean and inside:
@@ -195,11 +207,13 @@ def _single(
             yield key, replace(LABELS, absolute=0.02) if clean else LABELS, values
 
 
-def _pooled(frame: pd.DataFrame) -> Iterator[tuple[tuple[str, ...], Rule, Array]]:
+def _pooled(
+    frame: pd.DataFrame, controls: Sequence[str]
+) -> Iterator[tuple[tuple[str, ...], Rule, Array]]:
     """Over components and noisy levels: geometric mean of ratios, root mean square of biases, mean
     of shares. Also the time.
     """
-    frame = frame[~frame["method"].isin(CONTROLS)]
+    frame = frame[~frame["method"].isin(controls)]
     noisy = frame[
         (frame["level"] != "clean")
         & frame["region"].isin(REGIONS)
@@ -249,7 +263,7 @@ def _geometric_mean(ratios: pd.DataFrame) -> Array:
 
 def compare(metrics: pd.DataFrame, baseline: Baseline) -> list[Row]:
     """Every entry of the baseline and of the run, breaches first."""
-    found = measure(metrics)
+    found = measure(metrics, baseline.roles)
     known, seeds = baseline.entries, {f"seed={seed}" for seed in metrics["seed"].unique()}
     asked = [key for key in known if seed_of(key) is None or seed_of(key) in seeds]
     rows = [_compare(key, known[key], found[key][1] if key in found else None) for key in asked]
@@ -288,7 +302,7 @@ def _compare(key: str, entry: Entry, values: Array | None) -> Row:
     return Row(key, verdict, now, entry.value, entry.tolerance, entry.spread)
 
 
-def make_baseline(metrics: pd.DataFrame, environment: dict[str, Any]) -> Baseline:
+def make_baseline(metrics: pd.DataFrame, environment: dict[str, Any], roles: Roles) -> Baseline:
     """A baseline from a run's scores. InputError where it has too few seeds or a value that is no
     number.
     """
@@ -300,7 +314,7 @@ def make_baseline(metrics: pd.DataFrame, environment: dict[str, Any]) -> Baselin
         )
     kept = {None, *(f"seed={seed}" for seed in seeds[:PAIRED_SEEDS])}
     entries = {}
-    for key, (rule, values) in sorted(measure(metrics).items()):
+    for key, (rule, values) in sorted(measure(metrics, roles).items()):
         if seed_of(key) not in kept:
             continue
         if not np.isfinite(values).all():
@@ -318,7 +332,7 @@ def make_baseline(metrics: pd.DataFrame, environment: dict[str, Any]) -> Baselin
             better=rule.better,
             gate=rule.gate,
         )
-    return Baseline(environment=environment, seeds=len(seeds), entries=entries)
+    return Baseline(roles=roles, environment=environment, seeds=len(seeds), entries=entries)
 
 
 def conclusion(rows: list[Row]) -> str:
@@ -388,7 +402,8 @@ def write(
 
 def update(metrics_path: Path, baseline_path: Path) -> None:
     """Write a new baseline from a run of several seeds and say how often it will cry wolf; where it
-    was made is read from the provenance beside its scores.
+    was made is read from the provenance beside its scores, and the roles of methods from the
+    baseline that it replaces, if there is one.
     """
     provenance = metrics_path.parent / "provenance.json"
     try:
@@ -399,7 +414,8 @@ def update(metrics_path: Path, baseline_path: Path) -> None:
             f"{provenance}: cannot be read: {error}; expected the provenance of the run that "
             f"becomes the baseline"
         ) from None
-    baseline = make_baseline(score.read(metrics_path), environment)
+    roles = load(baseline_path).roles if baseline_path.exists() else Roles()
+    baseline = make_baseline(score.read(metrics_path), environment, roles)
     atomic.write_text(baseline_path, dump(baseline))
     told = f"{len(baseline.entries)} entries from {baseline.seeds} seeds"
     print(f"{told}; false breaches to expect in a run of three: {false_breaches(baseline):.2g}")
