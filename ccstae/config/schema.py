@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from ccstae.config import methods
@@ -18,7 +19,7 @@ def schema() -> dict[str, Any]:
     every method where they belong.
     """
     settings = {method: methods.settings(method) for method in methods.modules()}
-    used = [Config, *settings.values()]
+    used: list[type[BaseModel]] = [Config, *settings.values()]
     refs, whole = models_json_schema([(model, "validation") for model in used])
     definitions = whole["$defs"]
     config = definitions.pop(Config.__name__)
