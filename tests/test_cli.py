@@ -153,7 +153,7 @@ def test_a_check_tells_of_a_reference_that_is_one_line_of_the_scan(
     assert said.out == f"{path}: good: 3 scenes, 1 noise levels, 1 methods, 6 maps\n"
     assert said.err.splitlines() == [
         "warning: scene narrow: the reference region holds 7 positions in one column",
-        "warning: scene flat: the reference region holds 2 positions in one row",
+        "warning: scene flat: the reference region holds 3 positions in one row",
     ]
     assert run("config", "check", DEFAULT, monkeypatch=monkeypatch) == 0
     assert capsys.readouterr().err == ""
