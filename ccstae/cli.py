@@ -17,7 +17,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from ccstae import __version__
-from ccstae.config.run import Config, dump, read
+from ccstae.config.run import dump, read
 from ccstae.errors import InputError, unknown
 from ccstae.io import layout
 from ccstae.machine.device import Device, keep_freed_memory
@@ -374,21 +374,26 @@ def preview(
     run = read(config)
     known("scene", scene, run.scenes)
     from ccstae.reporting import preview
+    from ccstae.specimen.build import build_scene, reference_warning
 
     preview.write(run, scene, out, at)
+    warn(reference_warning(scene, build_scene(run, scene)))
 
 
 @config_app.command()
 def check(config: ConfigPath) -> None:
     """Check a config and say what a run of it would hold."""
-    from ccstae.specimen.build import build_scene
+    from ccstae.specimen.build import build_scene, reference_warning
 
     run = read(config)
-    for id in run.scenes:
+    warnings = []
+    for scene in run.scenes:
         try:
-            build_scene(run, id)
+            warnings.append(reference_warning(scene, build_scene(run, scene)))
         except InputError as error:
             raise InputError(f"{config}: {error}") from None
+    for warning in warnings:
+        warn(warning)
     maps = len(run.scored) * len(run.levels) * len(run.seeds.test) * len(run.methods)
     print(
         f"{config}: good: {len(run.scored)} scenes, {len(run.levels)} noise levels, "
@@ -414,13 +419,21 @@ def resolve(
 @config_app.command()
 def schema() -> None:
     """Print the JSON schema of configs."""
-    print(json.dumps(Config.model_json_schema(), indent=2))
+    from ccstae.config.schema import schema as config_schema
+
+    print(json.dumps(config_schema(), indent=2))
 
 
-def known(what: str, id: str, ids: Iterable[str]) -> None:
+def known(what: str, name: str, names: Iterable[str]) -> None:
     """InputError for an id that the config does not have."""
-    if id not in ids:
-        raise InputError(unknown(what, id, ids))
+    if name not in names:
+        raise InputError(unknown(what, name, names))
+
+
+def warn(warning: str | None) -> None:
+    """Print a warning, where there is one, beside what the command prints."""
+    if warning is not None:
+        print(f"warning: {warning}", file=sys.stderr)
 
 
 def main() -> None:

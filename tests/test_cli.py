@@ -135,6 +135,40 @@ def test_a_resolved_config_says_everything_and_reads_back(
     assert yaml.safe_load(text)["methods"]["template"]["settings"]["subpixel"] == "dft"
 
 
+SMALL = """
+name: small
+scenes:
+  narrow:
+    kind: heterostructure
+    materials: [WS2, WSe2]
+    scan: {shape: [8, 8], step_A: 140}
+  flat:
+    kind: heterostructure
+    materials: [WS2, WSe2]
+    scan: {shape: [8, 8], step_A: 140}
+    reference_A: [-520, -360, -200, -340]
+  wide: {kind: uniform, materials: [WS2], scan: {shape: [4, 4]}}
+noise: {clean: {electrons: .inf}}
+methods: {zero: }
+"""
+
+
+def test_a_check_tells_of_a_reference_that_is_one_line_of_the_scan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "small.yaml"
+    path.write_text(SMALL)
+    assert run("config", "check", str(path), monkeypatch=monkeypatch) == 0
+    said = capsys.readouterr()
+    assert said.out == f"{path}: good: 3 scenes, 1 noise levels, 1 methods, 6 maps\n"
+    assert said.err.splitlines() == [
+        "warning: scene narrow: the reference region holds 7 positions in one column",
+        "warning: scene flat: the reference region holds 3 positions in one row",
+    ]
+    assert run("config", "check", DEFAULT, monkeypatch=monkeypatch) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_the_schema_names_every_setting(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -30,4 +30,7 @@ def models(annotation: Any) -> list[type[BaseModel]]:
     """Every settings model inside an annotation."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [m for arg in getattr(annotation, "__args__", ()) for m in models(arg)]
+    inside: list[type[BaseModel]] = []
+    for argument in getattr(annotation, "__args__", ()):
+        inside += models(argument)
+    return inside

@@ -21,29 +21,33 @@ def methods() -> str:
     for method in modules():
         lines += described(method, settings(method))
         for name, values in tried(method).items():
-            lines.append(f"    tune: true tries {name}: {shown(values)}")
+            lines.append(f"    tune: true tries {name}: {as_yaml(values)}")
     return "\n".join(lines)
 
 
 def scenes() -> str:
     """Every kind of scene."""
-    return "\n".join(line for kind, model in KINDS.items() for line in described(kind, model))
+    lines: list[str] = []
+    for kind, model in KINDS.items():
+        lines += described(kind, model)
+    return "\n".join(lines)
 
 
 def described(title: str, model: type[BaseModel], indent: str = "") -> Iterator[str]:
-    """Lines of a settings model: its first line, then every setting with its default and what it
-    means, and those inside it.
+    """Lines of a settings model: the first paragraph of its docstring, then every setting with its
+    default and what it means, and those inside it.
     """
-    yield f"{indent}{title}: {(model.__doc__ or '').strip().splitlines()[0]}"
+    first_paragraph = (model.__doc__ or "").strip().split("\n\n")[0]
+    yield f"{indent}{title}: {' '.join(first_paragraph.split())}"
     for name, field in model.model_fields.items():
-        default = "required" if field.is_required() else f"default {shown(field.default)}"
+        default = "required" if field.is_required() else f"default {as_yaml(field.default)}"
         meaning = " ".join((field.description or "").split())
         yield f"{indent}    {name} ({default}){': ' if meaning else ''}{meaning}"
         for inner in models(field.annotation):
             yield from described(name, inner, indent + "        ")
 
 
-def shown(default: object) -> str:
+def as_yaml(default: object) -> str:
     """A default as it would stand in a config."""
     return (
         yaml.safe_dump(TypeAdapter(Any).dump_python(default, mode="json"), default_flow_style=True)

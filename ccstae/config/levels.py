@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from ccstae.config.base import Settings
 
-MOST_ELECTRONS = 1e10
+MAX_ELECTRONS = 1e10
 """Per pattern: counts are 32-bit numbers."""
 
 
@@ -31,17 +31,18 @@ class Level(Settings):
 
 
 def _countable(electrons: float) -> float:
-    if electrons > MOST_ELECTRONS and not math.isinf(electrons):
-        raise ValueError(f"expected at most {MOST_ELECTRONS:g}, or .inf for the noise-free level")
+    if electrons > MAX_ELECTRONS and not math.isinf(electrons):
+        raise ValueError(f"expected at most {MAX_ELECTRONS:g}, or .inf for the noise-free level")
     return electrons
 
 
 def _one_is_a_list(kind: Any) -> BeforeValidator:
     """Takes a single value for a list of one."""
-    return BeforeValidator(
-        lambda v: v if isinstance(v, list | tuple) else (v,),
-        json_schema_input_type=kind | tuple[kind, ...],
-    )
+
+    def as_list(given: Any) -> Any:
+        return given if isinstance(given, list | tuple) else (given,)
+
+    return BeforeValidator(as_list, json_schema_input_type=kind | tuple[kind, ...])
 
 
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -63,7 +64,6 @@ class Noise(Settings):
 
     @property
     def levels(self) -> list[Level]:
-        return [
-            Level(background=w, electrons=n)
-            for w, n in itertools.product(self.background, self.electrons)
-        ]
+        """Every combination, backgrounds in the outer loop."""
+        pairs = itertools.product(self.background, self.electrons)
+        return [Level(background=share, electrons=dose) for share, dose in pairs]

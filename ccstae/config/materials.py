@@ -1,13 +1,15 @@
-"""Materials: crystals seen along their zone axis."""
+"""Materials: crystals seen along their zone axis. Those of the package lie in `materials.yaml`."""
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
 from ccstae.config.base import Settings
+from ccstae.config.plain_yaml import read_file
 
 Element = Annotated[str, StringConstraints(pattern="^[A-Z][a-z]?$")]
 
@@ -61,3 +63,10 @@ class Material(Settings):
                 "give no layer_distance_A with a structure: it is one repeat along the zone axis"
             )
         return self
+
+
+@cache
+def of_the_package() -> dict[str, Material]:
+    """The materials that every config may use, by id."""
+    data = read_file(Path(__file__).with_name("materials.yaml"))
+    return {name: Material.model_validate(item) for name, item in data.items()}

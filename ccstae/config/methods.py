@@ -73,25 +73,22 @@ AnyMethod = Annotated[
 @cache
 def modules() -> dict[str, str]:
     """The module with `map_strain` of every method, by the method's id."""
-    found = {}
+    by_id = {}
     for path in sorted([*_FOLDER.glob("*.py"), *_FOLDER.glob("*/method.py")]):
         if _MAP_STRAIN.search(path.read_text()):
             parts = path.relative_to(_FOLDER).with_suffix("").parts
-            found[parts[0].replace("_", "-")] = ".".join(("ccstae.methods", *parts))
-    return found
+            by_id[parts[0].replace("_", "-")] = ".".join(("ccstae.methods", *parts))
+    return by_id
 
 
 def settings(method: str) -> type[MethodSettings]:
     """The settings model of a method."""
     module = _settings_module(method)
-    [model] = {
-        value
-        for value in vars(module).values()
-        if isinstance(value, type)
-        and issubclass(value, MethodSettings)
-        and value is not MethodSettings
-    }
-    return model
+    classes = {value for value in vars(module).values() if isinstance(value, type)}
+    models = [value for value in classes - {MethodSettings} if issubclass(value, MethodSettings)]
+    if len(models) != 1:
+        raise TypeError(f"{module.__name__}: expected one subclass of MethodSettings, got {models}")
+    return models[0]
 
 
 def tried(method: str) -> dict[str, list[Any]]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from ccstae.errors import InputError
 
-MOST_CHARACTERS = 2**20
+MAX_CHARACTERS = 2**20
 
 
 class _Loader(yaml.SafeLoader):
@@ -18,14 +19,14 @@ class _Loader(yaml.SafeLoader):
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen = set()
+    keys = set()
     for key, _ in node.value:
         if key.tag != "tag:yaml.org,2002:merge":
-            if key.value in seen:
+            if key.value in keys:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"key {key.value!r} is given twice", key.start_mark
                 )
-            seen.add(key.value if isinstance(key.value, str) else id(key))
+            keys.add(key.value if isinstance(key.value, str) else id(key))
     loader.flatten_mapping(node)
     return loader.construct_mapping(node, deep=True)
 
@@ -33,11 +34,39 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 
 
-def read_yaml(text: str, where: str) -> Any:
-    """Plain data from YAML; InputError says what is wrong, and on which line."""
-    if len(text) > MOST_CHARACTERS:
+def read_file(path: Path) -> Any:
+    """Plain data from a YAML file.
+
+    Raises:
+        InputError: the file cannot be read, is not text, or is no plain YAML.
+    """
+    try:
+        text = path.read_text()
+    except OSError as error:
         raise InputError(
-            f"{where}: holds {len(text)} characters; expected a config of at most {MOST_CHARACTERS}"
+            f"{path}: cannot be read: {error.strerror}; expected a YAML config file"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}: is not text: {error.reason} at byte {error.start}; expected a YAML config "
+            f"file"
+        ) from None
+    return read_yaml(text, str(path))
+
+
+def read_yaml(text: str, where: str) -> Any:
+    """Plain data from YAML text.
+
+    Args:
+        text: at most `MAX_CHARACTERS` of YAML.
+        where: what the text is, for messages: the file's name.
+
+    Raises:
+        InputError: says what is wrong, and on which line.
+    """
+    if len(text) > MAX_CHARACTERS:
+        raise InputError(
+            f"{where}: holds {len(text)} characters; expected a config of at most {MAX_CHARACTERS}"
         )
     try:
         data = yaml.load(text, _Loader)  # a SafeLoader

@@ -4,6 +4,7 @@ expected.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -12,64 +13,77 @@ from ccstae.config.base import models
 from ccstae.config.scenes import AnyScene
 from ccstae.errors import unknown
 
+KINDS: dict[Any, type[BaseModel]] = {
+    get_args(model.model_fields["kind"].annotation)[0]: model
+    for model in models(AnyScene)
+    if "kind" in model.model_fields
+}
+"""The settings model of every kind of scene."""
+
+MAX_VALUE_CHARACTERS = 60
+"""Of a value that a message repeats."""
+
 
 def first_problem(error: ValidationError, model: type[BaseModel]) -> str:
-    """The first problem as `path: what (value), expected ...`, with the nearest valid key for an
-    unknown one.
+    """The first problem as `path: what, got value`, with the nearest valid key for an unknown one.
+
+    Args:
+        error: what pydantic refused.
+        model: the settings model that refused it.
     """
-
-    # A misspelt key says more than that the right one is missing.
-    # Where a search is given as a mapping, that it is no boolean says nothing.
-    def aside(problem: Any) -> bool:
-        return problem["type"] == "missing" or (
-            problem["type"].startswith("bool") and isinstance(problem["input"], dict)
-        )
-
-    problem = min(error.errors(), key=aside)
-    # A scene's kind, by which its model is chosen, and which of two types a search may have, are
-    # parts of where pydantic finds a problem and not of the file.
-    loc = problem["loc"]
-    place = ".".join(
-        str(part)
-        for i, part in enumerate(loc)
-        if not (
-            (i == 2 and loc[0] == "scenes" and part in KINDS)
-            or (i == 3 and (loc[0], loc[2]) == ("methods", "tune"))
-        )
-    )
-    if problem["type"] == "union_tag_invalid":
+    problem = min(error.errors(), key=_says_little)
+    loc, kind = problem["loc"], problem["type"]
+    place = _place(loc)
+    if kind == "union_tag_invalid":
         return f"{place}.kind: {unknown('kind', problem['ctx']['tag'], KINDS)}"
-    if problem["type"] == "union_tag_not_found":
+    if kind == "union_tag_not_found":
         return f"{place}.kind: missing; expected one of {', '.join(KINDS)}"
-    if problem["type"] == "extra_forbidden":
+    if kind == "extra_forbidden":
         return f"{place}: {unknown('key', str(loc[-1]), _keys_at(model, loc[:-1]))}"
     message = problem["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
-    value = repr(problem["input"])
-    shown = (
-        ""
-        if problem["type"] == "missing"
-        else f", got {value if len(value) <= 60 else value[:57] + '...'}"
-    )
-    return f"{place or 'top level'}: {message}{shown}"
+    if kind != "missing":
+        message += f", got {_shortened(repr(problem['input']))}"
+    return f"{place or 'top level'}: {message}"
+
+
+def _says_little(problem: Mapping[str, Any]) -> bool:
+    """Whether any other problem says more: a misspelt key says more than that the right one is
+    missing, and where a search is given as a mapping, that it is no boolean says nothing.
+    """
+    no_boolean = problem["type"].startswith("bool") and isinstance(problem["input"], dict)
+    return problem["type"] == "missing" or no_boolean
+
+
+def _place(loc: tuple[int | str, ...]) -> str:
+    """Where in the file a problem lies.
+
+    The kind of a scene, by which pydantic chooses its model, and which of its two types a search
+    has, are parts of `loc` that the file does not have.
+    """
+    parts = list(loc)
+    if len(parts) > 2 and parts[0] == "scenes" and parts[2] in KINDS:
+        del parts[2]
+    elif len(parts) > 3 and parts[0] == "methods" and parts[2] == "tune":
+        del parts[3]
+    return ".".join(map(str, parts))
+
+
+def _shortened(value: str) -> str:
+    if len(value) <= MAX_VALUE_CHARACTERS:
+        return value
+    return value[: MAX_VALUE_CHARACTERS - 3] + "..."
 
 
 def _keys_at(model: Any, loc: tuple[Any, ...]) -> list[str]:
     """Field names of the settings model that lies at `loc` inside `model`."""
-    found = models(model)
+    here = models(model)
     for part in loc:
-        below: list[type[BaseModel]] = (
-            [KINDS[part]] if part in KINDS and KINDS[part] in found else []
-        )
-        for m in found:
-            if part in m.model_fields:
-                below += models(m.model_fields[part].annotation)
-        found = below or found
-    return sorted({name for m in found for name in m.model_fields})
-
-
-KINDS: dict[Any, type[BaseModel]] = {
-    get_args(m.model_fields["kind"].annotation)[0]: m
-    for m in models(AnyScene)
-    if "kind" in m.model_fields
-}
+        below: list[type[BaseModel]] = []
+        if part in KINDS and KINDS[part] in here:
+            below.append(KINDS[part])
+        for outer in here:
+            if part in outer.model_fields:
+                below += models(outer.model_fields[part].annotation)
+        here = below or here  # an id or an index leads to no other model
+    return sorted({name for inner in here for name in inner.model_fields})

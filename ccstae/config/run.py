@@ -10,20 +10,16 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import (
-    BaseModel,
-    Field,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from ccstae.config import methods
+from ccstae.config import materials, methods
 from ccstae.config.base import Id, Settings
+from ccstae.config.extends import with_blocks, with_parent
 from ccstae.config.levels import Level, Noise
 from ccstae.config.materials import Material
 from ccstae.config.methods import AnyMethod
 from ccstae.config.microscope import Microscope, Simulation
-from ccstae.config.plain_yaml import read_yaml
+from ccstae.config.plain_yaml import read_file, read_yaml
 from ccstae.config.problem import first_problem
 from ccstae.config.scenes import AnyScene
 from ccstae.errors import InputError, unknown
@@ -56,7 +52,10 @@ class Config(Settings):
     device: Device = "auto"
     microscope: Microscope = Microscope()
     simulation: Simulation = Simulation()
-    materials: dict[Id, Material] = Field(min_length=1)
+    materials: dict[Id, Material] = Field({}, min_length=1)
+    """Added to those of the package, or in place of the one with the same id. After reading: those
+    that the scenes use.
+    """
     scenes: dict[Id, AnyScene] = Field(min_length=1)
     noise: dict[Id, Noise] = Field(min_length=1)
     seeds: Seeds = Seeds()
@@ -70,189 +69,234 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _levels_differ_by_name(self) -> Self:
-        named: dict[str, Level] = {}
-        for level in (level for noise in self.noise.values() for level in noise.levels):
-            if named.setdefault(level.name, level) != level:
-                raise ValueError(
-                    f"noise: two levels would share the name {level.name}: expected backgrounds "
-                    f"0.01 apart, doses to 6 digits"
-                )
+        by_name: dict[str, Level] = {}
+        for noise in self.noise.values():
+            for level in noise.levels:
+                if by_name.setdefault(level.name, level) != level:
+                    raise ValueError(
+                        f"noise: two levels would share the name {level.name}: expected "
+                        f"backgrounds 0.01 apart, doses to 6 digits"
+                    )
         return self
 
     @property
     def levels(self) -> list[Level]:
         """All levels, each once, in the order of the config."""
-        return list(
-            {level.name: level for noise in self.noise.values() for level in noise.levels}.values()
-        )
+        by_name: dict[str, Level] = {}
+        for noise in self.noise.values():
+            for level in noise.levels:
+                by_name.setdefault(level.name, level)
+        return list(by_name.values())
 
     @property
     def scored(self) -> dict[str, AnyScene]:
         """The scenes that are scored; InputError where all are for tuning."""
-        found = {id: scene for id, scene in self.scenes.items() if not scene.tune}
-        if not found:
+        scored = {scene_id: scene for scene_id, scene in self.scenes.items() if not scene.tune}
+        if not scored:
             raise InputError("scenes: every one has tune: true; expected one to score")
-        return found
+        return scored
 
     @property
     def tuning(self) -> dict[str, AnyScene]:
         """The scenes that settings are chosen on."""
-        return {id: scene for id, scene in self.scenes.items() if scene.tune}
+        return {scene_id: scene for scene_id, scene in self.scenes.items() if scene.tune}
 
     def level(self, name: str) -> Level:
+        """The noise level of this name; InputError where the config has none."""
         for level in self.levels:
             if level.name == name:
                 return level
         raise InputError(unknown("noise level", name, [level.name for level in self.levels]))
 
-    def method_settings(self, id: str) -> BaseModel | None:
-        """The validated settings of a method; None for an outside command. InputError on bad
-        ones."""
-        entry = self.methods[id]
-        if entry.command is not None:
-            return None
-        return checked_settings(entry.method or id, entry.settings, f"methods.{id}.settings")
-
-    def with_settings(self, id: str, settings: dict[str, Any]) -> Config:
-        """This config with other settings of one method."""
-        entry = self.methods[id].model_copy(update={"settings": settings})
-        return self.model_copy(update={"methods": {**self.methods, id: entry}})
-
-    def tried(self, id: str) -> dict[str, list[Any]]:
-        """The values that a search tries of each setting of a method; nothing for one that is not
-        tuned.
+    def method_settings(self, row_id: str) -> BaseModel | None:
+        """The validated settings of a row of `methods`; None for an outside command. InputError on
+        bad ones.
         """
-        entry = self.methods[id]
-        if entry.tune is True:
-            return methods.tried(entry.method or id) if entry.command is None else {}
-        return entry.tune or {}
+        row = self.methods[row_id]
+        if row.command is not None:
+            return None
+        return checked_settings(row.method or row_id, row.settings, f"methods.{row_id}.settings")
+
+    def with_settings(self, row_id: str, settings: dict[str, Any]) -> Config:
+        """This config with other settings of one row of `methods`."""
+        row = self.methods[row_id].model_copy(update={"settings": settings})
+        return self.model_copy(update={"methods": {**self.methods, row_id: row}})
+
+    def tried(self, row_id: str) -> dict[str, list[Any]]:
+        """The values that a search tries of each setting of a row of `methods`; nothing for one
+        that is not tuned.
+        """
+        row = self.methods[row_id]
+        if row.tune is True:
+            return methods.tried(row.method or row_id) if row.command is None else {}
+        return row.tune or {}
 
 
 def load(path: Path | str) -> Config:
-    """Read and check a config file; InputError says file, place, value and what was expected, in
-    one line.
+    """Read and check a config file, with what it takes from its parent.
+
+    Args:
+        path: a YAML file.
+
+    Raises:
+        InputError: says file, place, value and what was expected, in one line.
     """
     path = Path(path)
-    try:
-        text = path.read_text()
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be read: {error.strerror}; expected a YAML config file"
-        ) from None
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path}: is not text: {error.reason} at byte {error.start}; expected a YAML config "
-            f"file"
-        ) from None
-    return parse(read_yaml(text, str(path)), str(path))
+    return parse(read_file(path), str(path), path.parent)
 
 
 def read(config: str) -> Config:
-    """The config that a command line names: a file, or `-` for standard input."""
+    """The config that a command line names.
+
+    Args:
+        config: a YAML file, or `-` for the same on standard input; what that extends is looked for
+            from the current folder.
+
+    Raises:
+        InputError: as `load`.
+    """
     if config != "-":
         return load(config)
+    where = "config on standard input"
     try:
         text = sys.stdin.read()
     except UnicodeDecodeError as error:
-        raise InputError(
-            f"config on standard input: is not text: {error.reason}; expected YAML"
-        ) from None
-    return parse(read_yaml(text, "config on standard input"), "config on standard input")
+        raise InputError(f"{where}: is not text: {error.reason}; expected YAML") from None
+    return parse(read_yaml(text, where), where)
+
+
+def parse(data: Any, where: str = "config", folder: Path = Path()) -> Config:
+    """Check a config given as plain data.
+
+    Args:
+        data: a mapping of settings, as a YAML file gives it.
+        where: what the config is, for messages: its file's name.
+        folder: the folder that the path of `extends` starts from.
+
+    Returns:
+        The config with every default filled in, and the materials that its scenes use.
+
+    Raises:
+        InputError: as `load`.
+    """
+    return _checked(with_parent(_mapping(data, where), where, folder), where)
 
 
 def from_snakemake(configfiles: Sequence[Path | str], overrides: Mapping[str, Any]) -> Config:
-    """The config of a workflow run: its files, each over the one before, and over them all what
-    `snakemake --config` says. InputError as `load` raises it.
+    """The config of a Snakemake run, read by this reader and not by Snakemake's.
+
+    Args:
+        configfiles: what `--configfile` names, or the Snakefile: one file.
+        overrides: what `--config` sets. Each block takes the place of the file's, as that of a
+            child takes the place of its parent's, and `inherit` works alike.
+
+    Raises:
+        InputError: not one file; else as `load`.
     """
-    data: dict[str, Any] = {}
-    for path in configfiles:
-        data = _updated(data, read_yaml(Path(path).read_text(), str(path)))
-    return parse(_updated(data, overrides), ", ".join(map(str, configfiles)))
-
-
-def _updated(data: Any, over: Any) -> Any:
-    if not (isinstance(data, Mapping) and isinstance(over, Mapping)):
-        return over
-    return {**data, **{key: _updated(data.get(key), value) for key, value in over.items()}}
-
-
-def parse(data: Any, where: str = "config") -> Config:
-    """Check a config given as plain data."""
-    if not isinstance(data, dict):
-        raise InputError(f"{where}: expected a mapping of settings, got {type(data).__name__}")
-    try:
-        config = Config.model_validate(data)
-    except ValidationError as error:
-        raise InputError(f"{where}: {first_problem(error, Config)}") from None
-    _check_references(config, where)
-    return config
+    if len(configfiles) != 1:
+        raise InputError(
+            f"--configfile: got {', '.join(map(str, configfiles)) or 'none'}; expected one file, "
+            f"which may take blocks from another by extends"
+        )
+    path = Path(configfiles[0])
+    data = with_parent(_mapping(read_file(path), str(path)), str(path), path.parent)
+    if not overrides:
+        return _checked(data, str(path))
+    where = f"{path} with --config {' '.join(map(str, overrides))}"
+    return _checked(with_blocks(overrides, data, where, str(path)), where)
 
 
 def dump(config: Config) -> str:
     """The whole config, defaults filled in, as YAML that `load` reads back."""
     data = config.model_dump(mode="json")
-    for id in config.methods:
-        settings = config.method_settings(id)
+    for row_id in config.methods:
+        settings = config.method_settings(row_id)
         if settings is not None:
-            data["methods"][id]["settings"] = settings.model_dump(mode="json")
-        data["methods"][id]["tune"] = config.tried(id) or False
+            data["methods"][row_id]["settings"] = settings.model_dump(mode="json")
+        data["methods"][row_id]["tune"] = config.tried(row_id) or False
     return yaml.safe_dump(data, sort_keys=False)
 
 
+def _mapping(data: Any, where: str) -> dict[str, Any]:
+    if not isinstance(data, dict):
+        raise InputError(f"{where}: expected a mapping of settings, got {type(data).__name__}")
+    return data
+
+
+def _checked(data: dict[str, Any], where: str) -> Config:
+    """The config of plain data in which nothing is left to inherit."""
+    try:
+        config = Config.model_validate(data)
+    except ValidationError as error:
+        raise InputError(f"{where}: {first_problem(error, Config)}") from None
+    config = config.model_copy(update={"materials": _used_materials(config, where)})
+    _check_references(config, where)
+    return config
+
+
+def _used_materials(config: Config, where: str) -> dict[str, Material]:
+    """The materials that the scenes use, the config's own before the package's."""
+    known = {**materials.of_the_package(), **config.materials}
+    used = set()
+    for scene_id, scene in config.scenes.items():
+        for name in scene.materials:
+            if name not in known:
+                raise InputError(
+                    f"{where}: scenes.{scene_id}.materials: {unknown('material', name, known)}"
+                )
+            used.add(name)
+    return {name: material for name, material in known.items() if name in used}
+
+
 def _check_references(config: Config, where: str) -> None:
+    """That every level and method that is named is there, and every search can be made."""
     levels = [level.name for level in config.levels]
     if config.throughput is not None and config.throughput not in levels:
         raise InputError(
             f"{where}: throughput: {unknown('noise level', config.throughput, levels)}"
         )
-    for id, scene in config.scenes.items():
-        for material in scene.materials:
-            if material not in config.materials:
-                raise InputError(
-                    f"{where}: scenes.{id}.materials: "
-                    f"{unknown('material', material, config.materials)}"
-                )
-    for id, entry in config.methods.items():
-        if entry.command is None:
-            name = entry.method or id
+    for row_id, row in config.methods.items():
+        if row.command is None:
+            name = row.method or row_id
             if name not in methods.modules():
                 raise InputError(
-                    f"{where}: methods.{id}: {unknown('method', name, methods.modules())}, "
+                    f"{where}: methods.{row_id}: {unknown('method', name, methods.modules())}, "
                     "or give a command"
                 )
-            checked_settings(name, entry.settings, f"{where}: methods.{id}.settings")
-        if entry.tune:
-            _check_tuning(config, id, where)
+            checked_settings(name, row.settings, f"{where}: methods.{row_id}.settings")
+        if row.tune:
+            _check_tuning(config, row_id, where)
 
 
-def _check_tuning(config: Config, id: str, where: str) -> None:
+def _check_tuning(config: Config, row_id: str, where: str) -> None:
     """A search has values to try, that the method takes, and counts to try them on that are never
     scored.
     """
-    tried = config.tried(id)
+    tried = config.tried(row_id)
     if not tried:
         raise InputError(
-            f"{where}: methods.{id}.tune: no settings to try; expected a mapping of settings to "
-            f"lists of values"
+            f"{where}: methods.{row_id}.tune: no settings to try; expected a mapping of settings "
+            f"to lists of values"
         )
     if not config.tuning or not config.seeds.tune:
         raise InputError(
-            f"{where}: methods.{id}.tune: expected a scene with tune: true and a seed in "
+            f"{where}: methods.{row_id}.tune: expected a scene with tune: true and a seed in "
             f"seeds.tune to choose settings on"
         )
-    entry = config.methods[id]
-    if entry.command is None:
-        for name, value in ((name, value) for name, values in tried.items() for value in values):
-            checked_settings(
-                entry.method or id, {**entry.settings, name: value}, f"{where}: methods.{id}.tune"
-            )
+    row = config.methods[row_id]
+    if row.command is not None:
+        return
+    for setting, values in tried.items():
+        for value in values:
+            settings = {**row.settings, setting: value}
+            checked_settings(row.method or row_id, settings, f"{where}: methods.{row_id}.tune")
 
 
-def checked_settings(name: str, settings: dict[str, Any], where: str) -> BaseModel:
+def checked_settings(method: str, settings: dict[str, Any], where: str) -> BaseModel:
     """The settings of a method of this package, defaults filled in; InputError on bad ones, with
     `where` in front.
     """
-    model = methods.settings(name)
+    model = methods.settings(method)
     try:
         return model.model_validate(settings)
     except ValidationError as error:

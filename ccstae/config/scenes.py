@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ccstae.config.base import Id, Settings
 
@@ -29,7 +29,7 @@ class Scan(Settings):
 class SceneSettings(Settings):
     """What every scene has."""
 
-    materials: tuple[Id, ...] = Field(min_length=1, max_length=8)
+    materials: tuple[Id] | tuple[Id, Id]
     scan: Scan = Scan()
     lattice_deg: float = Field(0.0, ge=-180, le=180)
     """Turns every lattice: the angle of its first vector from x."""
@@ -46,6 +46,16 @@ class SceneSettings(Settings):
     """Largest strain gradient that still counts as interior."""
     tune: bool = False
     """For choosing the settings of methods that ask for it, and never scored."""
+
+    @field_validator("materials", mode="before")
+    @classmethod
+    def _as_many_as_the_kind_takes(cls, materials: Any) -> Any:
+        needed = len(get_args(cls.model_fields["materials"].annotation))
+        if isinstance(materials, list | tuple) and len(materials) != needed:
+            raise ValueError(
+                "expected one material" if needed == 1 else "expected two materials, left and right"
+            )
+        return materials
 
 
 class Inclusion(Settings):

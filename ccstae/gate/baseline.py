@@ -10,7 +10,7 @@ import yaml
 from pydantic import Field, FiniteFloat, ValidationError
 from scipy.stats import t
 
-from ccstae.config.base import Settings
+from ccstae.config.base import Id, Settings
 from ccstae.errors import InputError
 from ccstae.io.atomic import write_text
 
@@ -27,9 +27,25 @@ class BaselineEntry(Settings):
     gate: bool
 
 
-class Baseline(Settings):
-    """Entries by `scene method level region quantity metric`, and where they were measured."""
+class Roles(Settings):
+    """Methods that the gate does not hold as it holds the others, by their ids in the run's
+    config.
+    """
 
+    controls: tuple[Id, ...] = ()
+    """Answer no strain everywhere, or nothing anywhere."""
+    watched: tuple[Id, ...] = ()
+    """Errors depend on the machine and do not gate; that there is an answer does."""
+    watched_noise_free: tuple[Id, ...] = ()
+    """The same of the errors without noise alone."""
+
+
+class Baseline(Settings):
+    """A baseline file: entries by `scene method level region quantity metric`, where they were
+    measured, and the roles of methods, which are set by hand.
+    """
+
+    roles: Roles = Roles()
     environment: dict[str, Any]
     seeds: int
     entries: dict[str, BaselineEntry]
@@ -82,13 +98,21 @@ def write_baseline(path: Path, baseline: Baseline) -> None:
             value, default_flow_style=True, sort_keys=False, width=math.inf
         ).strip()
 
+    roles = "".join(
+        f"  {role}: {line(methods)}\n"
+        for role, methods in baseline.roles.model_dump(mode="json").items()
+    )
     head = yaml.safe_dump(
         {"environment": baseline.environment, "seeds": baseline.seeds}, sort_keys=False
     )
     entries = "".join(
         f"  {key}: {line(entry.model_dump())}\n" for key, entry in sorted(baseline.entries.items())
     )
-    write_text(path, f"# Written by `ccstae regress --update`.\n{head}entries:\n{entries}")
+    text = f"roles:\n{roles}{head}entries:\n{entries}"
+    write_text(
+        path,
+        f"# Written by `ccstae regress --update`, which keeps the roles that stand here.\n{text}",
+    )
 
 
 def read_baseline(path: Path) -> Baseline:

@@ -25,6 +25,9 @@ runs had one. So a baseline is made with 36, which leave 0.003 (`false_breaches`
 outliers: `encoder` is wrong by a tenth in one pattern of some thousands, which doubled its error in
 a run of two seeds. So a run has three, whose median bears one seed with an outlier.
 
+Which methods are controls or only watched stands in the baseline (`roles`), since their ids are
+those of the run's config.
+
 Time is watched: it depends on the machine; and so are the errors of `ccstae-2023`, whose training
 lets rounding grow until another processor's answer is another answer. That it gives one still
 gates. Of `encoder`, a net without the refinement that takes its slips back, the noise-free errors
@@ -36,7 +39,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -54,6 +57,7 @@ from ccstae.gate.baseline import (
     Baseline,
     BaselineEntry,
     Better,
+    Roles,
     false_breaches,
     read_baseline,
     seed_of,
@@ -62,9 +66,6 @@ from ccstae.gate.baseline import (
 from ccstae.geometry import COMPONENTS
 from ccstae.io import atomic, layout
 
-CONTROLS = ("zero", "silent")  # no strain everywhere, and no answer anywhere
-WATCHED = ("ccstae-2023",)
-WATCHED_NOISE_FREE = ("encoder",)
 REGIONS = ("interior", "all")
 MIN_SEEDS = 6  # fewer do not tell a spread
 PAIRED_SEEDS = 3  # of the baseline's first seeds, held one by one
@@ -152,27 +153,33 @@ class Row:
         return self.metric, before, now, self.change, allowed, self.verdict
 
 
-def measure(metrics: pd.DataFrame) -> dict[str, tuple[Rule, Array]]:
+def measure(metrics: pd.DataFrame, roles: Roles) -> dict[str, tuple[Rule, Array]]:
     """What is compared: by key, the rule and one value a seed."""
     level = [
         Level(background=w, electrons=n).name
         for w, n in zip(metrics["background"], metrics["electrons"], strict=True)
     ]
     frame = metrics.assign(level=level).sort_values("seed", kind="stable")
+    others = frame[~frame["method"].isin(roles.controls)]
     return {
-        " ".join(key): (replace(rule, gate=rule.gate and not _rounds(*key)), values)
-        for key, rule, values in (*_single(frame), *_pooled(frame), *_paired(frame), *_time(frame))
+        " ".join(key): (replace(rule, gate=rule.gate and not _rounds(roles, *key)), values)
+        for key, rule, values in (
+            *_single(frame, roles.controls),
+            *_pooled(others),
+            *_paired(others),
+            *_time(others),
+        )
     }
 
 
-def _rounds(_scene: str, method: str, level: str, *key: str) -> bool:
+def _rounds(roles: Roles, _scene: str, method: str, level: str, *key: str) -> bool:
     """Whether an entry depends on how a processor rounds."""
-    return (method in WATCHED and key[-1] != "failure_rate") or (
-        method in WATCHED_NOISE_FREE and level == "clean" and key[-1] in ("rmse", "bias")
+    return (method in roles.watched and key[-1] != "failure_rate") or (
+        method in roles.watched_noise_free and level == "clean" and key[-1] in ("rmse", "bias")
     )
 
 
-def _single(frame: pd.DataFrame) -> Iterator[tuple[Key, Rule, Array]]:
+def _single(frame: pd.DataFrame, controls: Sequence[str]) -> Iterator[tuple[Key, Rule, Array]]:
     """The entries that are rows of the scores."""
     # The bound is the same in the rows of every method, and a control's error at every level: one
     # of each will do.
@@ -186,7 +193,7 @@ def _single(frame: pd.DataFrame) -> Iterator[tuple[Key, Rule, Array]]:
         first_method, first_level = first_rows.loc[scene, "method"], first_rows.loc[scene, "level"]
         if metric == "limit" and method == first_method and inside and not clean:
             yield (scene, "bound", *key[2:]), FINGERPRINT, values
-        elif method in CONTROLS:
+        elif method in controls:
             if metric in ("rmse", "bias", "failure_rate") and level == first_level:
                 yield key, FINGERPRINT, values
         elif metric in ("rmse", "bias") and clean and inside:
@@ -204,8 +211,7 @@ def _noisy(frame: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], dict[str
     and one column a seed.
     """
     noisy = frame[
-        ~frame["method"].isin(CONTROLS)
-        & (frame["level"] != "clean")
+        (frame["level"] != "clean")
         & frame["region"].isin(REGIONS)
         & frame["quantity"].isin(COMPONENTS)
     ]
@@ -253,7 +259,7 @@ def _paired(frame: pd.DataFrame) -> Iterator[tuple[Key, Rule, Array]]:
 
 def _time(frame: pd.DataFrame) -> Iterator[tuple[Key, Rule, Array]]:
     """The median of a method's times over the noise levels of a scene."""
-    seconds = frame[(frame["metric"] == "seconds") & ~frame["method"].isin(CONTROLS)]
+    seconds = frame[frame["metric"] == "seconds"]
     for group, rows in seconds.groupby(["scene", "method"], sort=False):
         key = (*map(str, group), "every", "all", "all", "seconds")
         yield key, SECONDS, rows.groupby("seed")["value"].median().to_numpy()
@@ -276,7 +282,7 @@ def compare(metrics: pd.DataFrame, baseline: Baseline) -> list[Row]:
         A row for every entry of the baseline and of the run, breaches first. Entries of one seed
         that the run lacks are not asked for.
     """
-    measured = measure(metrics)
+    measured = measure(metrics, baseline.roles)
     known, seeds = baseline.entries, {f"seed={seed}" for seed in metrics["seed"].unique()}
     asked = [key for key in known if seed_of(key) is None or seed_of(key) in seeds]
     rows = [
@@ -319,12 +325,13 @@ def _compare(key: str, entry: BaselineEntry, values: Array | None) -> Row:
     return Row(key, verdict, now, entry.value, entry.tolerance, entry.spread)
 
 
-def make_baseline(metrics: pd.DataFrame, environment: dict[str, Any]) -> Baseline:
+def make_baseline(metrics: pd.DataFrame, environment: dict[str, Any], roles: Roles) -> Baseline:
     """A baseline from a run's scores.
 
     Args:
         metrics: the scores, with the columns `score.COLUMNS`.
         environment: where they were made.
+        roles: methods that are held otherwise.
 
     Raises:
         InputError: where they are of too few seeds, or a value is no number.
@@ -337,7 +344,7 @@ def make_baseline(metrics: pd.DataFrame, environment: dict[str, Any]) -> Baselin
         )
     of_seed = {None, *(f"seed={seed}" for seed in seeds[:PAIRED_SEEDS])}
     entries = {}
-    for key, (rule, values) in sorted(measure(metrics).items()):
+    for key, (rule, values) in sorted(measure(metrics, roles).items()):
         if seed_of(key) not in of_seed:
             continue
         if not np.isfinite(values).all():
@@ -355,7 +362,7 @@ def make_baseline(metrics: pd.DataFrame, environment: dict[str, Any]) -> Baselin
             better=rule.better,
             gate=rule.gate,
         )
-    return Baseline(environment=environment, seeds=len(seeds), entries=entries)
+    return Baseline(roles=roles, environment=environment, seeds=len(seeds), entries=entries)
 
 
 def conclusion(rows: list[Row]) -> str:
@@ -449,7 +456,8 @@ def update(metrics_path: Path, baseline_path: Path) -> None:
             f"{provenance}: cannot be read: {error}; expected the provenance of the run that "
             f"becomes the baseline"
         ) from None
-    baseline = make_baseline(score.read(metrics_path), environment)
+    roles = read_baseline(baseline_path).roles if baseline_path.exists() else Roles()
+    baseline = make_baseline(score.read(metrics_path), environment, roles)
     write_baseline(baseline_path, baseline)
     size = f"{len(baseline.entries)} entries from {baseline.seeds} seeds"
     print(f"{size}; false breaches to expect in a run of three: {false_breaches(baseline):.2g}")

@@ -53,6 +53,21 @@ def build_scene(config: Config, scene_id: str) -> Scene:
     return scene
 
 
+def reference_warning(scene_id: str, scene: Scene) -> str | None:
+    """A line to show where the reference region of a scene is one column or one row of its scan;
+    None where it is wider.
+
+    The reference is a median over these positions, and noise moves that of few.
+    """
+    rows, columns = np.nonzero(scene.reference(scene.positions))
+    for line, indices in (("column", columns), ("row", rows)):
+        if len(np.unique(indices)) == 1:
+            return (
+                f"scene {scene_id}: the reference region holds {len(rows)} positions in one {line}"
+            )
+    return None
+
+
 def check_disks(config: Config, scene: Scene) -> None:
     """Check the disks of every material of a scene.
 

@@ -132,10 +132,17 @@ def test_a_misspelt_key_is_named_with_its_place(data: dict[str, Any], draw: st.D
 
 
 plain = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.just("inherit"),
     lambda inner: (
         st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from([*Config.model_fields, "x"]), inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from([*Config.model_fields, "extends", "x"]), inner, max_size=3
+        )
     ),
     max_leaves=10,
 )

@@ -69,7 +69,10 @@ def scores(seeds: range | tuple[int, ...] = SEEDS) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(score.COLUMNS))
 
 
-BASELINE = regress.make_baseline(scores(), {"python": "3.11"})
+ROLES = baseline.Roles(
+    controls=("zero",), watched=("ccstae-2023",), watched_noise_free=("encoder",)
+)
+BASELINE = regress.make_baseline(scores(), {"python": "3.11"}, ROLES)
 RUN = scores((1, 2, 3))
 
 
@@ -204,7 +207,7 @@ def test_a_method_that_rounds_its_own_way_is_watched_but_must_answer() -> None:
     def renamed(frame: pd.DataFrame) -> pd.DataFrame:
         return frame.assign(method=frame["method"].replace("com", "ccstae-2023"))
 
-    baseline = regress.make_baseline(renamed(scores()), {})
+    baseline = regress.make_baseline(renamed(scores()), {}, ROLES)
     rows = regress.compare(renamed(scaled(RUN, 2.0, method="com")), baseline)
     assert not any(row.breach for row in rows)
     assert any(row.verdict == "watched" for row in rows)
@@ -218,7 +221,7 @@ def test_of_a_net_without_refinement_the_noise_free_errors_alone_are_watched() -
     def renamed(frame: pd.DataFrame) -> pd.DataFrame:
         return frame.assign(method=frame["method"].replace("com", "encoder"))
 
-    baseline = regress.make_baseline(renamed(scores()), {})
+    baseline = regress.make_baseline(renamed(scores()), {}, ROLES)
     clean = (
         np.isinf(RUN["electrons"]) & (RUN["method"] == "com") & RUN["metric"].isin(["rmse", "bias"])
     )
@@ -285,6 +288,7 @@ def test_the_difference_of_two_baselines_reads_well(tmp_path: Path) -> None:
     other = regress.make_baseline(
         scaled(scores(), 1.1, method="com", background=0.5, quantity="exy", region="interior"),
         {"python": "3.11"},
+        ROLES,
     )
     lines = []
     for number, made in enumerate((BASELINE, other)):
@@ -326,9 +330,9 @@ def test_what_cannot_breach_by_chance_is_not_foretold_to() -> None:
 
 def test_a_baseline_takes_seeds_enough_and_numbers() -> None:
     with pytest.raises(InputError, match="has 3 seeds; expected at least 6"):
-        regress.make_baseline(RUN, {})
+        regress.make_baseline(RUN, {}, ROLES)
     with pytest.raises(InputError, match="expected finite numbers"):
-        regress.make_baseline(scores().assign(value=math.nan), {})
+        regress.make_baseline(scores().assign(value=math.nan), {}, ROLES)
 
 
 @pytest.fixture
@@ -339,6 +343,8 @@ def run(tmp_path: Path) -> Path:
     (tmp_path / "provenance.json").write_text(
         json.dumps({name: f"the {name}" for name in regress.ENVIRONMENT})
     )
+    first = baseline.Baseline(roles=ROLES, environment={}, seeds=0, entries={})
+    (tmp_path / "baseline.yaml").write_text(yaml.safe_dump(first.model_dump(mode="json")))
     regress.update(tmp_path / "many.csv", tmp_path / "baseline.yaml")
     return tmp_path
 
@@ -391,6 +397,7 @@ def test_a_baseline_is_written_when_asked_and_never_else(
     after = yaml.safe_load((run / "baseline.yaml").read_text())
     assert after["environment"]["cpu"] == "the cpu"
     assert after["seeds"] == len(SEEDS)
+    assert after["roles"] == ROLES.model_dump(mode="json")
     assert ended(run, monkeypatch=monkeypatch) == 0
 
 

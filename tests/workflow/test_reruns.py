@@ -103,9 +103,26 @@ EDITS = {
         {"resolve": 1, "truth": 1, "noise": SEEDS, "map": METHODS * SEEDS, **SCORED},
     ),
     "where a number comes from": (
-        "config/ci.yaml",
+        "ccstae/config/materials.yaml",
         replace("Schutte", "W. J. Schutte"),
         {"resolve": 1, **SCORED},
+    ),
+    "a number of a material": (
+        "ccstae/config/materials.yaml",
+        replace("a_A: 3.282", "a_A: 3.283"),
+        {
+            "resolve": 1,
+            "simulate": 1,
+            "truth": 1,
+            "noise": DATA_SETS,
+            "map": METHODS * DATA_SETS,
+            **SCORED,
+        },
+    ),
+    "a material of no scene": (
+        "ccstae/config/materials.yaml",
+        replace("a_A: 2.504", "a_A: 2.505"),
+        {},
     ),
     "how a config is laid out": ("config/ci.yaml", comment, {}),
 }
@@ -234,10 +251,10 @@ def refusal(checkout: Checkout, *words: str) -> str:
 
 
 def test_a_bad_config_ends_with_one_line_and_code_2(checkout: Checkout) -> None:
-    checkout.edit("config/ci.yaml", replace("energy_keV", "energie_keV"))
+    checkout.edit("config/ci.yaml", replace("detector_px", "detektor_px"))
     error = refusal(checkout)
     assert "config/ci.yaml" in error
-    assert "energy_keV" in error
+    assert "detector_px" in error
 
 
 def test_a_key_given_twice_is_refused(checkout: Checkout) -> None:
