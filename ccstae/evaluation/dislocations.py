@@ -126,7 +126,8 @@ def find(
     scale = median / (2 * math.log(2))  # the median of chi^2 with two degrees of freedom
     variance = variance * (scale if covariance is None else max(1.0, scale)) + trapezoid
     min_square = chi2.isf(_MAX_FALSE_ALARMS / free.sum(), 2)
-    x, y = (np.arange(size) + circuit.cells / 2 for size in free.shape[::-1])
+    y = np.arange(free.shape[0]) + circuit.cells / 2
+    x = np.arange(free.shape[1]) + circuit.cells / 2
     middle = np.stack(np.meshgrid(x, y), -1)
     positions: list[Array] = []
     burgers: list[Array] = []
@@ -197,7 +198,7 @@ def match(
     true, matched = true[near], matched[near]
     metrics = {"cores_false": float(len(answer.position) - len(matched))}
     if asked.any():
-        hit = asked[true]
+        hit = asked[true]  # of the matched true ones, those asked for
         difference = np.linalg.norm(burgers_A[true] - answer.burgers_A[matched], axis=-1)
         right = difference < _BURGERS_TOLERANCE * np.linalg.norm(burgers_A[true], axis=-1)
         metrics |= {

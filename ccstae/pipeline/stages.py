@@ -144,5 +144,5 @@ def sources(config: Config, stage: str, method: str | None = None) -> list[str]:
         if path.suffix == ".py"
         for name in module_names(path)
     }
-    files = named + sorted(path for path in beside if path.is_file())
-    return made_from(starts_in) + [str(path) for path in files]
+    outside = named + sorted(path for path in beside if path.is_file())
+    return made_from(starts_in) + [str(path) for path in outside]

@@ -244,7 +244,7 @@ class Renderer:
         drift = None
         if self.config.microscope.nuisances.drifts:
             drift = torch.from_numpy(nuisance.drift_px(self.config.microscope, scene.scan, flat))
-        size = batch(self.win, self.device)
+        size = batch_size(self.win, self.device)
         n = self.config.microscope.detector_px
         out = torch.zeros(len(flat), n, n)
         gradient = torch.zeros(len(flat), 2, n, n)
@@ -337,7 +337,7 @@ class Renderer:
         return (y.transpose(1, 2) @ x.repeat_interleave(2, -1)).unflatten(-1, (-1, 2))
 
 
-def batch(win: optics.Window, on: str) -> int:
+def batch_size(win: optics.Window, on: str) -> int:
     """Patterns to render at a time on a torch device."""
     return device.batch(_MAX_BATCH_SAMPLES[on] // win.samples**2)
 
