@@ -224,7 +224,7 @@ def _clean(map_scan: Mapper, tolerance: Tolerance, wanted: Collection[str]) -> I
 def _noisy(map_scan: Mapper, tolerance: Tolerance, wanted: Collection[str]) -> Iterator[Check]:
     F, vacuum, scan, bound = _noisy_scan()
     answer, _ = map_scan(copy.deepcopy(scan))
-    empty = np.isnan(answer.F).all((-1, -2))
+    empty = np.asarray(np.isnan(answer.F).all((-1, -2)))
     yield Check(
         "vacuum",
         bool(empty[vacuum].all()),

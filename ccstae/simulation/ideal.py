@@ -79,7 +79,7 @@ class IdealCrystal:
     @property
     def nodes(self) -> tuple[NDArray[np.int64], Array]:
         """(h, k) of every disk and its share of the electrons."""
-        hk = geometry.lattice_nodes(self.G0, 2.7 * np.linalg.norm(self.G0[:, 0]))
+        hk = geometry.lattice_nodes(self.G0, 2.7 * float(np.linalg.norm(self.G0[:, 0])))
         length = np.linalg.norm(hk @ self.G0.T, axis=1) / np.linalg.norm(self.G0[:, 0])
         share = np.zeros(len(hk))
         for value, square in zip(RINGS, (1, 3, 4, 7), strict=True):

@@ -523,9 +523,9 @@ def test_a_new_method_is_listed_runs_from_a_config_and_passes_its_test(
     # The example of CONTRIBUTING.md in its place, with its test.
     text = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
     method, example = (part.split("```")[0] for part in text.split("```python\n")[1:3])
-    (copied / "ccstae" / "methods" / "discs.py").write_text(method)
-    (test.parent / "test_discs.py").write_text(example)
-    passed = in_copy(copied, "-m", "pytest", "-q", str(test.parent / "test_discs.py"))
+    (copied / "ccstae" / "methods" / "disks.py").write_text(method)
+    (test.parent / "test_disks.py").write_text(example)
+    passed = in_copy(copied, "-m", "pytest", "-q", str(test.parent / "test_disks.py"))
     assert passed.returncode == 0, passed.stdout
 
 
