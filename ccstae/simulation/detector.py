@@ -65,10 +65,10 @@ class Detector:
         if self.distorted is not None:
             intensity = torch.fft.ifftshift(amplitude, (1, 2)).abs().square()
             samples = intensity.reshape(count, -1).T.contiguous()
-            images = [
+            pattern, *slopes = [
                 (part @ samples).T.reshape(-1, self.pixels, self.pixels) for part in self.distorted
             ]
-            return images[0], torch.stack(images[1:], 1)[:, : 2 * self.parts - 2]
+            return pattern, torch.stack(slopes, 1)[:, : 2 * self.parts - 2]
         # |amplitude|^2 (y, B, x) of the samples that reach the detector.
         reach = slice(self.first, self.last)
         real, imaginary = torch.view_as_real(amplitude[:, reach, reach].transpose(0, 1)).unbind(-1)

@@ -50,9 +50,9 @@ def bad_pixels(microscope: Microscope) -> tuple[NDArray[np.bool_], NDArray[np.bo
     nuisances = microscope.nuisances
     n = microscope.detector_px
     order = np.random.default_rng(nuisances.seed).permutation(n * n)
-    rank = np.empty(n * n, int)
-    rank[order] = np.arange(n * n)
-    rank = rank.reshape(n, n)
+    flat = np.empty(n * n, int)
+    flat[order] = np.arange(n * n)
+    rank = flat.reshape(n, n)
     dead, hot = round(nuisances.dead_px * n * n), round(nuisances.hot_px * n * n)
     return rank < dead, (rank >= dead) & (rank < dead + hot)
 

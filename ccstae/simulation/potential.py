@@ -270,8 +270,8 @@ def _factor(
 
     (kx, 2 (2 ky - 1)) float32, each twice, for real and imaginary parts.
     """
-    ky, kx = np.fft.rfftfreq(shape[0]), np.fft.rfftfreq(shape[1])
-    ky, kx = ky[ky < _BAND], kx[kx < _BAND]
+    frequencies = [np.asarray(np.fft.rfftfreq(n), np.float64) for n in shape]
+    ky, kx = [k[k < _BAND] for k in frequencies]
     # Factors are read from a table in q^2: they are smooth, and the grid has 1e7 points and more.
     table_q2 = np.linspace(0, (_BAND / step_A) ** 2 * 2.01, 400_001)
     table: Array = LobatoParametrization().projected_scattering_factor(symbol)(table_q2)  # type: ignore[misc]

@@ -102,8 +102,8 @@ class UniformRenderer:
         gradient = np.empty((len(lattices), 2, n, n), np.float32)
         for start in range(0, len(lattices), _MAX_BATCH):
             part = slice(start, start + _MAX_BATCH)
-            F, label = lattices[part, :4].reshape(-1, 2, 2), lattices[part, 4]
-            out[part], gradient[part] = self.patterns(F, label)
+            each_F, label = lattices[part, :4].reshape(-1, 2, 2), lattices[part, 4]
+            out[part], gradient[part] = self.patterns(each_F, label)
         which = which.ravel()
         return out[which].reshape(*lead, n, n), gradient[which].reshape(*lead, 2, n, n)
 

@@ -193,7 +193,7 @@ def run(folder: Path, **nuisances: Any) -> tuple[Path, Truth]:
     return paths[2], read_truth(paths[2])
 
 
-def test_the_truth_file_tells_of_them_and_the_limit_counts_them(tmp_path: Path) -> None:
+def test_the_truth_file_tells_of_them_and_the_bound_counts_them(tmp_path: Path) -> None:
     path, truth = run(tmp_path / "plain")
     with h5py.File(path) as file:
         assert "nuisance" not in file
@@ -212,7 +212,7 @@ def test_the_truth_file_tells_of_them_and_the_limit_counts_them(tmp_path: Path) 
     np.testing.assert_allclose(found["distortion"], ELLIPSE)
     assert (found["dead"].sum(), found["source_size_A"]) == (205, 3)
     level = made()[0].levels[1].name
-    assert np.median(spoilt.limit[level] / truth.bound[level]) > 1.02
+    assert np.median(spoilt.bound[level] / truth.bound[level]) > 1.02
 
 
 def test_the_truth_file_tells_of_thickness_and_tilt(tmp_path: Path) -> None:
