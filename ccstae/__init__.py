@@ -6,6 +6,8 @@ The names below are loaded when they are first used, so that `import ccstae` loa
 
 from typing import TYPE_CHECKING, Any
 
+from ccstae.version import __version__
+
 if TYPE_CHECKING:
     from ccstae import geometry
     from ccstae.config.run import Config
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from ccstae.io.truth import Truth, read_truth
     from ccstae.methods.base import Answer
 
-__version__ = "0.1.0"
+
 __all__ = [
     "Answer",
     "Calibration",

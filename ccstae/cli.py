@@ -16,11 +16,11 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from ccstae import __version__
 from ccstae.config.run import dump, read
 from ccstae.errors import InputError, unknown
 from ccstae.io import layout
 from ccstae.machine.device import Device, keep_freed_memory
+from ccstae.version import __version__
 
 # The stages' modules are imported where they run: torch and abTEM take seconds, and `--help` should
 # not.

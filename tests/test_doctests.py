@@ -8,7 +8,7 @@ from importlib import import_module
 import pytest
 
 
-@pytest.mark.parametrize("module", ["ccstae.geometry", "ccstae.evaluation.score"])
+@pytest.mark.parametrize("module", ["ccstae.geometry", "ccstae.evaluation.metrics"])
 def test_examples_in_docstrings_give_what_they_say(module: str) -> None:
     outcome = doctest.testmod(import_module(module))
     assert outcome.attempted > 0

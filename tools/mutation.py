@@ -109,23 +109,23 @@ MUTATIONS = {
         "out = np.maximum(out, 0.5 * np.abs(slope).max((-1, -2)))",
     ),
     "failures dropped instead of counted": Mutation(
-        "ccstae/evaluation/score.py",
+        "ccstae/evaluation/metrics.py",
         "answer = np.where(failed[..., None, None], np.eye(2), F_gauged)",
         "answer = np.where(failed[..., None, None], truth.F_probe, F_gauged)",
     ),
     "errors 10 % worse in one method": Mutation(
-        "ccstae/evaluation/score.py",
+        "ccstae/evaluation/metrics.py",
         "error = compared.error[mask, c]",
         'error = (1 + 0.1 * (answer.attributes["method"] == "ccstae")) * compared.error[mask, c]',
     ),
     "errors 10 % worse in one method, under noise alone": Mutation(
-        "ccstae/evaluation/score.py",
+        "ccstae/evaluation/metrics.py",
         "error = compared.error[mask, c]",
         'error = (1 + 0.1 * (answer.attributes["method"] == "com" and bound is not None)) * '
         "compared.error[mask, c]",
     ),
     "stated uncertainty 20 % too small": Mutation(
-        "ccstae/evaluation/score.py",
+        "ccstae/evaluation/metrics.py",
         "deviation = np.sqrt(np.maximum(",
         "deviation = 0.8 * np.sqrt(np.maximum(",
     ),

@@ -1,335 +1,50 @@
-"""Errors of every method against the truth, as one long tidy table.
-
-Every answer is treated alike: rotations are taken modulo the lattice's symmetry, every map and the
-truth itself are re-referenced over the same positions, and a position on the sample without an
-answer enters every metric with the error of the no-strain answer. The headline truth is the
-deformation averaged over the probe.
-
-Metrics of a component in a region, e the error (answer minus truth), s the per-pattern Cramer-Rao
-standard deviation:
-
-* `bias` mean e; `mae` mean |e|; `rmse` root mean square e; `p95` 95th percentile of |e|;
-* `robust_std` 1.4826 times the median of |e - median e|, the standard deviation of a normal law
-  without its tails;
-* `limit` root mean square s; `rmse_over_limit` is rmse / limit;
-* `limit_ratio` the robust_std of e / s, pattern by pattern: 1 for an efficient method whatever the
-  spread of s;
-* `coverage95` share of |e| <= 1.96 standard deviations of the method's own covariance; no answer is
-  not covered;
-* `gain` slope of the answer over the truth by least squares, weighted with 1 / s^2: 1 where a
-  method shows strain in full, less where it smooths or shrinks it, whatever its noise. Of quantity
-  `all` it is one slope for all components. Only where the truth varies;
-* `own_bias` and `own_rmse` the same as without `own_`, of the strain that a program from outside
-  gets by its own formula, where it tells it; all else comes from F, so that no method loses by its
-  formula.
-
-`failure_rate` (quantity `all`) is the share of positions without an answer. Of the labels (quantity
-`label`), over unmixed positions: `accuracy` is the share that is right, vacuum included, under the
-best one-to-one naming of the method's classes; `sample_accuracy` the share for which vacuum and
-specimen are told apart; `material_accuracy` the accuracy on the specimen alone. Where circuits must
-close (quantity `all`, region `all`; dislocations.py finds the dislocations in the answer's own F):
-`cores_found` is the share of the dislocations with a circuit round them on the sample that are
-found within one scan step, `burgers_right` the share found with the right Burgers vector,
-`core_error` their root mean square distance in scan steps, `cores_false` how many more are found.
-At the noise-free level the bound is 0 and what is divided by it is nan.
-"""
+"""The scores of a run: every map held against the truth of its scene (`metrics` says how)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
-
-from ccstae import geometry
 from ccstae.config.levels import Level
 from ccstae.config.run import Config
 from ccstae.errors import InputError
-from ccstae.evaluation import dislocations
-from ccstae.io import atomic, layout
+from ccstae.evaluation.metrics import score_map
+from ccstae.io import layout
 from ccstae.io.maps import Map, read_map
+from ccstae.io.scores import write_not_run, write_scores
 from ccstae.io.truth import Truth, read_truth
 
-COLUMNS = (
-    "scene",
-    "method",
-    "background",
-    "electrons",
-    "seed",
-    "region",
-    "quantity",
-    "metric",
-    "value",
-)
-NOT_RUN_COLUMNS = (*COLUMNS[:5], "error")
-# 1 / (sqrt(2) erfinv(1/2)): median absolute deviation to standard deviation, normal law
-MAD_TO_STD = 1.482602218505602
-_MIN_VARIATION = 1e-4  # standard deviation of a truth that has a gain
-Z95 = 1.959963984540054  # sqrt(2) erfinv(0.95)
 
-Array = NDArray[np.float64]
-Mask = NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class Compared:
-    """An answer beside the truth, both in the common gauge; components are exx, eyy, exy, theta
-    (radians).
-    """
-
-    truth: Array  # (Ry, Rx, 4)
-    answer: Array  # (Ry, Rx, 4), theta on the branch of the truth; no strain where failed
-    failed: Mask  # (Ry, Rx), no answer
-
-    @property
-    def error(self) -> Array:
-        return self.answer - self.truth
-
-    def deformation(self, sample: Mask) -> Array:
-        """F (Ry, Rx, 2, 2) of the answer, NaN off the sample and where it gives up."""
-        F = geometry.deformation(*np.moveaxis(self.answer, -1, 0))
-        return np.where((sample & ~self.failed)[..., None, None], F, np.nan)
-
-
-def compare(truth: Truth, F: Array) -> Compared:
-    """Bring an answer and the probe-averaged truth to the common gauge and take their components.
+def write(
+    config: Config, run_dir: Path, metrics_path: Path, not_run_path: Path | None = None
+) -> None:
+    """Score every map of a run and write the long table.
 
     Args:
-        truth: of the scene.
-        F: the answer, shape (Ry, Rx, 2, 2), in any gauge; NaN where the method gives up.
-
-    Returns:
-        Both with shape (Ry, Rx, 4), theta in radians, and where there was no answer.
-    """
-    expected = geometry.components(geometry.regauge(truth.F_probe, truth.reference))
-    F_gauged = geometry.regauge(_on_branch(F, truth), truth.reference)
-    failed = np.asarray(np.isnan(F).any((-1, -2)))
-    answer = np.where(failed[..., None, None], np.eye(2), F_gauged)
-    answered = geometry.components(answer)
-    turn = geometry.wrap(answered[..., 3] - expected[..., 3], truth.symmetry)
-    answered[..., 3] = expected[..., 3] + turn
-    return Compared(expected, answered, failed)
-
-
-def _on_branch(F: Array, truth: Truth) -> Array:
-    """Each F turned by the lattice's symmetry to lie nearest the truth, up to one turn common to
-    the whole map.
-
-    The common turn (the map's own zero of rotation) is the circular mean over the reference
-    positions; without it a map whose zero lies half a period away would scatter over two branches
-    and have no median.
-    """
-    turn = geometry.polar(F)[1] - geometry.polar(truth.F_probe)[1]
-    inside = turn[truth.reference & np.isfinite(turn)]
-    common = np.angle(np.exp(1j * truth.symmetry * inside).sum()) / truth.symmetry
-    return geometry.to_branch(F, truth.F_probe @ geometry.rotation_matrix(common), truth.symmetry)
-
-
-def regions(truth: Truth) -> dict[str, Mask]:
-    """Positions on the sample by region name, empty regions left out, then `all` of the sample."""
-    sample = truth.label != 0
-    masks = {name: (truth.region == index) & sample for index, name in enumerate(truth.regions)}
-    return {name: mask for name, mask in {**masks, "all": sample}.items() if mask.any()}
-
-
-def robust_std(values: Array) -> float:
-    """1.4826 times the median absolute deviation from the median: the standard deviation of a
-    normal law, which a few outliers do not move.
-
-    >>> round(robust_std(np.array([-1.0, 0.0, 1.0])), 4)
-    1.4826
-    >>> round(robust_std(np.array([-1.0, -1.0, 0.0, 1.0, 100.0])), 4)
-    1.4826
-    """
-    return float(MAD_TO_STD * np.median(np.abs(values - np.median(values))))
-
-
-def component_metrics(
-    error: Array, bound: Array | None, deviation: Array | None
-) -> dict[str, float]:
-    """Metrics of one component over the n positions of a region.
-
-    Args:
-        error: answer minus truth, shape (n,).
-        bound: Cramer-Rao bound on its standard deviation, shape (n,); None where there is no noise.
-        deviation: the standard deviation that the method states, shape (n,), NaN where it gave no
-            answer; None where it states none.
-
-    Returns:
-        Values by the name of the metric; see the module's docstring.
-
-    A method that errs by one bound, and states it:
-
-    >>> bound = np.full(4, 1e-3)
-    >>> metrics = component_metrics(np.array([1e-3, -1e-3, 1e-3, -1e-3]), bound, bound)
-    >>> round(metrics["rmse_over_limit"], 9), metrics["coverage95"]
-    (1.0, 1.0)
-    """
-    metrics = {
-        "bias": float(error.mean()),
-        "mae": float(np.abs(error).mean()),
-        "rmse": _rms(error),
-        "robust_std": robust_std(error),
-        "p95": float(np.percentile(np.abs(error), 95)),
-    }
-    if bound is None:
-        metrics |= {"limit": 0.0, "limit_ratio": math.nan, "rmse_over_limit": math.nan}
-    else:
-        metrics |= {
-            "limit": _rms(bound),
-            "limit_ratio": robust_std(error / bound),
-            "rmse_over_limit": metrics["rmse"] / _rms(bound),
-        }
-    if deviation is not None:
-        metrics["coverage95"] = (
-            math.nan if bound is None else float((np.abs(error) <= Z95 * deviation).mean())
-        )
-    return metrics
-
-
-def gain(truth: Array, answer: Array, bound: Array | None) -> float | None:
-    """Slope of answers over truths, one for all components, each about its own mean.
-
-    Args:
-        truth, answer: shape (n, components).
-        bound: of the same shape, for the weights 1 / bound^2; None where there is no noise, and
-            weights are equal.
-
-    Returns:
-        The slope; None where no truth varies.
-
-    A method that shows four fifths of the strain, and adds a constant:
-
-    >>> truth = np.array([[0.00], [0.01], [0.02]])
-    >>> round(gain(truth, 0.8 * truth + 0.005, None), 9)
-    0.8
-    """
-    weight = np.ones_like(truth) if bound is None else 1 / np.square(bound)
-    truth = truth - np.average(truth, axis=0, weights=weight)
-    if truth.std(0).max() < _MIN_VARIATION:
-        return None
-    return float((weight * truth * answer).sum() / (weight * truth**2).sum())
-
-
-def label_accuracy(truth: NDArray[Any], label: NDArray[Any]) -> float:
-    """Share of unmixed positions (truth >= 0) labelled right, under the best one-to-one naming of
-    the method's classes.
-
-    Of four positions the method puts one into the wrong class; the mixed one is not asked:
-
-    >>> label_accuracy(np.array([1, 1, 2, 2, -1]), np.array([7, 7, 3, 7, 3]))
-    0.75
-    """
-    unmixed = truth >= 0
-    _, rows = np.unique(truth[unmixed], return_inverse=True)
-    _, columns = np.unique(label[unmixed], return_inverse=True)
-    together = np.zeros((rows.max() + 1, columns.max() + 1))
-    np.add.at(together, (rows, columns), 1)
-    return float(together[linear_sum_assignment(together, maximize=True)].sum() / unmixed.sum())
-
-
-def score_map(truth: Truth, level: Level, answer: Map) -> Iterator[tuple[str, str, str, float]]:
-    """All scores of one map.
-
-    Args:
-        truth: of the scene.
-        level: of the noise in the counts.
-        answer: the map, with `seconds` and `peak_memory_bytes` among its attributes.
-
-    Yields:
-        (region, quantity, metric, value) in a fixed order; see the module's docstring.
+        config: of the run.
+        run_dir: its folder, with the truth files and maps.
+        metrics_path: where the table goes, a CSV file with the columns `scores.COLUMNS`.
+        not_run_path: where the list of maps goes that no program could make, and why; beside the
+            table where left out.
 
     Raises:
-        KeyError: where the truth lacks the level's bound.
+        InputError: names a file that is missing or unfit, or that cannot be written.
     """
-    compared = compare(truth, answer.F)
-    bound = None if math.isinf(level.electrons) else truth.bound[level.name]
-    deviation = None
-    if answer.covariance is not None:
-        deviation = np.sqrt(np.maximum(np.diagonal(answer.covariance, axis1=-2, axis2=-1), 0))
-        deviation = np.where(compared.failed[..., None], np.nan, deviation)
-    own_error = None
-    if answer.own_strain is not None:
-        own_F = geometry.deformation(*np.moveaxis(answer.own_strain, -1, 0))
-        own_error = compare(truth, own_F).error
-    for region, mask in regions(truth).items():
-        for c, component in enumerate(geometry.COMPONENTS):
-            error = compared.error[mask, c]
-            bound_here = None if bound is None else bound[mask, c]
-            stated = None if deviation is None else deviation[mask, c]
-            for metric, value in component_metrics(error, bound_here, stated).items():
-                yield region, component, metric, value
-            yield from _gain(compared, bound, mask, [c], region, component)
-            if own_error is not None:
-                yield region, component, "own_bias", float(own_error[mask, c].mean())
-                yield region, component, "own_rmse", _rms(own_error[mask, c])
-        yield from _gain(compared, bound, mask, [0, 1, 2, 3], region, "all")
-        yield region, "all", "failure_rate", float(compared.failed[mask].mean())
-    for metric, value in core_metrics(truth, compared, answer.covariance).items():
-        yield "all", "all", metric, value
-    if answer.label is not None:
-        for metric, value in _label_metrics(truth.label, answer.label).items():
-            yield "all", "label", metric, value
-    seconds = float(answer.attributes["seconds"])
-    made = "error" not in answer.attributes
-    speed = compared.failed.size / max(seconds, 1e-9) if made else 0.0
-    yield "all", "all", "seconds", seconds
-    yield "all", "all", "patterns_per_second", speed
-    yield "all", "all", "peak_memory_bytes", float(answer.attributes["peak_memory_bytes"])
-
-
-def _label_metrics(truth: NDArray[Any], label: NDArray[Any]) -> dict[str, float]:
-    """How right the labels of a map are."""
-    unmixed = truth >= 0
-    told_apart = (label > 0) == (truth > 0)
-    metrics = {
-        "accuracy": label_accuracy(truth, label),
-        "sample_accuracy": float(told_apart[unmixed].mean()),
-    }
-    material = truth > 0
-    if material.any():
-        metrics["material_accuracy"] = label_accuracy(truth[material], label[material])
-    return metrics
-
-
-def _gain(
-    compared: Compared,
-    bound: Array | None,
-    mask: Mask,
-    components: list[int],
-    region: str,
-    quantity: str,
-) -> Iterator[tuple[str, str, str, float]]:
-    """The row of a gain, where there is one."""
-    truth = compared.truth[mask][:, components]
-    answer = compared.answer[mask][:, components]
-    value = gain(truth, answer, None if bound is None else bound[mask][:, components])
-    if value is not None:
-        yield region, quantity, "gain", value
-
-
-def core_metrics(truth: Truth, compared: Compared, covariance: Array | None) -> dict[str, float]:
-    """What a map shows of a scene's dislocations; nothing where circuits need not close."""
-    lines = truth.dislocations
-    if lines is None:
-        return {}
-    sample = truth.label != 0
-    answered = dislocations.find(
-        compared.deformation(sample), lines.lattice_A, lines.step_A, covariance
-    )
-    asked = dislocations.surrounded(lines.position, sample, lines.step_A)
-    return dislocations.match(lines.position, lines.burgers_A, answered, asked)
-
-
-def _rms(values: Array) -> float:
-    return float(np.sqrt(np.mean(np.square(values))))
+    rows: list[tuple[Any, ...]] = []
+    not_run: list[tuple[Any, ...]] = []
+    for scene in config.scored:
+        truth = _read_truth(layout.truth_path(Path(run_dir), scene), config.levels)
+        for method, level, seed in product(config.methods, config.levels, config.seeds.test):
+            map_path = layout.map_path(Path(run_dir), scene, level.name, seed, method)
+            answer = _read_map(map_path, truth.label.shape)
+            key = (scene, method, level.background, level.electrons, seed)
+            rows += [(*key, *row) for row in score_map(truth, level, answer)]
+            if "error" in answer.attributes:
+                not_run.append((*key, answer.attributes["error"]))
+    write_scores(metrics_path, rows)
+    write_not_run(not_run_path or layout.not_run_path(metrics_path), not_run)
 
 
 def _read_truth(path: Path, levels: list[Level]) -> Truth:
@@ -356,91 +71,3 @@ def _read_map(path: Path, shape: tuple[int, int]) -> Map:
                 f"{path}: attribute {name} is {value!r}; expected a finite number from 0 up"
             )
     return answer
-
-
-def write(
-    config: Config, run_dir: Path, metrics_path: Path, not_run_path: Path | None = None
-) -> None:
-    """Score every map of a run and write the long table.
-
-    Args:
-        config: of the run.
-        run_dir: its folder, with the truth files and maps.
-        metrics_path: where the table goes, a CSV file with the columns `COLUMNS`.
-        not_run_path: where the list of maps goes that no program could make, and why; beside the
-            table where left out.
-
-    Raises:
-        InputError: names a file that is missing or unfit, or that cannot be written.
-    """
-    rows: list[tuple[Any, ...]] = []
-    not_run: list[tuple[Any, ...]] = []
-    for scene in config.scored:
-        truth = _read_truth(layout.truth_path(Path(run_dir), scene), config.levels)
-        for method, level, seed in product(config.methods, config.levels, config.seeds.test):
-            map_path = layout.map_path(Path(run_dir), scene, level.name, seed, method)
-            answer = _read_map(map_path, truth.label.shape)
-            key = (scene, method, level.background, level.electrons, seed)
-            rows += [(*key, *row) for row in score_map(truth, level, answer)]
-            if "error" in answer.attributes:
-                not_run.append((*key, answer.attributes["error"]))
-    _write_table(metrics_path, pd.DataFrame(rows, columns=list(COLUMNS)))
-    _write_table(
-        not_run_path or layout.not_run_path(metrics_path),
-        pd.DataFrame(not_run, columns=list(NOT_RUN_COLUMNS)),
-    )
-
-
-def _write_table(path: Path, frame: pd.DataFrame) -> None:
-    with atomic.atomic(path) as temporary:
-        frame.to_csv(temporary, index=False, na_rep="nan", float_format="%.9g", lineterminator="\n")
-
-
-def read_not_run(metrics_path: Path) -> pd.DataFrame:
-    """The maps that no program could make, from the list beside the scores at `metrics_path`.
-
-    Returns:
-        A frame with the columns `NOT_RUN_COLUMNS`; empty where there is no list.
-    """
-    path, columns = layout.not_run_path(metrics_path), list(NOT_RUN_COLUMNS)
-    if not path.is_file():
-        return pd.DataFrame(columns=columns)
-    return pd.read_csv(path, keep_default_na=False)[columns]
-
-
-def read(path: Path) -> pd.DataFrame:
-    """Read a table of scores.
-
-    Returns:
-        A frame with the columns `COLUMNS`: ids as text, numbers as float, the seed as int.
-
-    Raises:
-        InputError: where it is missing, not a table or has other columns.
-    """
-    if not Path(path).is_file():
-        raise InputError(f"{path}: no such file; expected the table of scores")
-    try:
-        # Ids are text whatever they spell: a method may be called "null".
-        kinds: dict[str, type] = {name: str for name in COLUMNS}
-        kinds |= {"background": float, "electrons": float, "value": float, "seed": int}
-        frame = pd.read_csv(path, dtype=kinds, keep_default_na=False, na_values={"value": ["nan"]})
-    except (ValueError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a readable table: {str(error).splitlines()[0]}") from None
-    if tuple(frame.columns) != COLUMNS:
-        raise InputError(
-            f"{path}: columns are {', '.join(map(str, frame.columns))}; expected "
-            f"{', '.join(COLUMNS)}"
-        )
-    return frame
-
-
-def shown_level(metrics: pd.DataFrame) -> tuple[float, float]:
-    """(background, electrons) of the level that stands for a run where only one is shown: w nearest
-    0.25 at the highest noisy dose.
-    """
-    levels = metrics[["background", "electrons"]].drop_duplicates()
-    noisy = levels[np.isfinite(levels["electrons"])]
-    levels = noisy if len(noisy) else levels
-    highest = levels[levels["electrons"] == levels["electrons"].max()]
-    row = highest.loc[(highest["background"] - 0.25).abs().idxmin()]
-    return float(row["background"]), float(row["electrons"])

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from ccstae.config.levels import Level
 from ccstae.config.run import Config
 from ccstae.errors import InputError
-from ccstae.evaluation import score
+from ccstae.evaluation.metrics import compare, regions
 from ccstae.io import layout
 from ccstae.io.maps import read_map
 from ccstae.io.truth import read_truth
@@ -161,7 +161,7 @@ def squares(
     seeds = config.seeds.tune[:1] if noise_free else config.seeds.tune  # draws without noise agree
     for seed, scene in product(seeds, config.tuning):
         truth = read_truth(layout.truth_path(run_dir, scene))
-        interior = score.regions(truth).get("interior", truth.label != 0)
+        interior = regions(truth).get("interior", truth.label != 0)
         bound = (
             np.ones(4)
             if noise_free
@@ -170,7 +170,7 @@ def squares(
         with tempfile.TemporaryDirectory(prefix="ccstae-") as folder:
             answer = Path(folder) / "map.h5"
             run.write(config, method, layout.counts_path(run_dir, scene, level.name, seed), answer)
-            compared = score.compare(truth, read_map(answer).F)
+            compared = compare(truth, read_map(answer).F)
         errors = np.append(errors, (compared.error[interior] ** 2 / bound**2).mean(1))
         silent.append(compared.failed[interior].mean())
         if least is not None and better(least[: len(errors)], errors):

@@ -16,10 +16,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-import ccstae
 from ccstae.errors import InputError
 from ccstae.io import atomic
 from ccstae.io.hdf5 import short
+from ccstae.version import __version__
 
 FORMAT = 1
 """Version of what the tensors mean: another one is not read."""
@@ -40,7 +40,7 @@ def write_weights(
     Raises:
         InputError: where the system takes no more of it.
     """
-    header = {"format": FORMAT, "version": ccstae.__version__, "method": method, **about}
+    header = {"format": FORMAT, "version": __version__, "method": method, **about}
     on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic.atomic(path) as temporary:
         temporary.write_bytes(save(on_cpu, {_KEY: json.dumps(header, sort_keys=True)}))
@@ -84,7 +84,7 @@ def _check(path: Path | str, about: Any, method: str) -> None:
     if about.get("format") != FORMAT:
         raise InputError(
             f"{path}: weights of format {short(about.get('format'))}, written by ccstae {version}; "
-            f"expected format {FORMAT}, that of ccstae {ccstae.__version__}: learn them anew, or "
+            f"expected format {FORMAT}, that of ccstae {__version__}: learn them anew, or "
             f"use the version that wrote them"
         )
     if about.get("method") != method:
@@ -92,9 +92,9 @@ def _check(path: Path | str, about: Any, method: str) -> None:
             f"{path}: weights of the method {short(about.get('method'))}; expected those of "
             f"{method!r}"
         )
-    if about.get("version") != ccstae.__version__:
+    if about.get("version") != __version__:
         print(
-            f"{path}: weights learned by ccstae {version}; this is {ccstae.__version__}",
+            f"{path}: weights learned by ccstae {version}; this is {__version__}",
             file=sys.stderr,
         )
 

@@ -21,6 +21,7 @@ _PLUMBING = (
     "ccstae.machine.sources",
     "ccstae.pipeline.claim",
     "ccstae.pipeline.stages",
+    "ccstae.version",
 )
 _CONFIG, _COUNTED = "ccstae.config.", "ccstae.config.plain_yaml"
 

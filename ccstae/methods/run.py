@@ -12,7 +12,6 @@ from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 
-import ccstae
 from ccstae.config.methods import MethodSettings
 from ccstae.config.run import Config
 from ccstae.errors import InputError, unknown
@@ -20,6 +19,7 @@ from ccstae.io.counts import Counts, read_counts
 from ccstae.io.maps import Map, write_map
 from ccstae.machine.device import resolve, within_memory
 from ccstae.methods import base, external
+from ccstae.version import __version__
 
 
 def write(
@@ -130,7 +130,7 @@ def _with_weights(
 def versions() -> dict[str, str]:
     """Versions of what the numbers depend on, by the name of the package."""
     return {
-        "ccstae": ccstae.__version__,
+        "ccstae": __version__,
         "python": platform.python_version(),
         **{name: metadata.version(name) for name in ("numpy", "torch")},
     }

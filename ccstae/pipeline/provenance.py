@@ -13,9 +13,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ccstae import __version__
 from ccstae.config.run import Config
 from ccstae.io import atomic, layout
+from ccstae.version import __version__
 
 PACKAGES = (
     "abtem",

@@ -7,6 +7,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+import numpy as np
+import pandas as pd
+
 from ccstae.config.run import Config
 
 STRAIN_UNIT = 1e-4  # errors are shown in units of 1e-4 (strain) and 1e-4 rad (rotation)
@@ -100,3 +103,15 @@ def spread(values: Iterable[float]) -> str:
 def _decimals(value: float) -> int:
     size = abs(value)
     return 3 if size < 0.9995 else 2 if size < 9.995 else 1 if size < 99.95 else 0
+
+
+def shown_level(metrics: pd.DataFrame) -> tuple[float, float]:
+    """(background, electrons) of the level that stands for a run where only one is shown: w nearest
+    0.25 at the highest noisy dose.
+    """
+    levels = metrics[["background", "electrons"]].drop_duplicates()
+    noisy = levels[np.isfinite(levels["electrons"])]
+    levels = noisy if len(noisy) else levels
+    highest = levels[levels["electrons"] == levels["electrons"].max()]
+    row = highest.loc[(highest["background"] - 0.25).abs().idxmin()]
+    return float(row["background"]), float(row["electrons"])

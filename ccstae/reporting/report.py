@@ -13,9 +13,9 @@ import markupsafe
 
 from ccstae.config.run import Config, dump
 from ccstae.errors import InputError
-from ccstae.evaluation import score
 from ccstae.io import atomic, layout, tuned
 from ccstae.io.maps import read_map
+from ccstae.io.scores import read_scores
 from ccstae.pipeline import provenance
 from ccstae.reporting import display, tables
 from ccstae.reporting.figures import catalogue as figures
@@ -83,7 +83,7 @@ def write(config: Config, run_dir: Path, report_path: Path) -> None:
         facts=facts(config),
         tables=all_tables,
         pictures=pictures(config, run_dir / layout.FIGURES),
-        shown=display.level(*score.shown_level(score.read(metrics_path))),
+        shown=display.level(*display.shown_level(read_scores(metrics_path))),
         searched=[
             _searched(config, run_dir, method)
             for method, entry in config.methods.items()

@@ -14,9 +14,10 @@ import numpy as np
 import pandas as pd
 
 from ccstae.config.run import Config
-from ccstae.evaluation import score, throughput
+from ccstae.evaluation import throughput
 from ccstae.geometry import COMPONENTS
 from ccstae.io import atomic, layout
+from ccstae.io.scores import read_not_run, read_scores
 from ccstae.reporting import display, side_by_side
 from ccstae.reporting.table import BOUND, LEVEL, MAP, Table, latex, markdown, pivot, plain
 
@@ -59,7 +60,7 @@ def load(config: Config, metrics_path: Path) -> list[Table]:
     speeds = None
     if config.throughput:
         speeds = throughput.read(Path(metrics_path).with_name(layout.THROUGHPUT))
-    return make(config, score.read(metrics_path), score.read_not_run(metrics_path), speeds)
+    return make(config, read_scores(metrics_path), read_not_run(metrics_path), speeds)
 
 
 def make(
@@ -85,7 +86,7 @@ def make(
     metrics = metrics.assign(not_run=_is_not_run(metrics, not_run))
     inside = metrics[metrics["region"] == HEADLINE_REGION]
     noisy = inside[np.isfinite(inside["electrons"])]
-    shown = score.shown_level(metrics)
+    shown = display.shown_level(metrics)
     regional = metrics[(metrics["background"] == shown[0]) & (metrics["electrons"] == shown[1])]
     unit = display.STRAIN_UNIT
     unanswered = "Positions without an answer enter with the error of the no-strain answer."
@@ -298,7 +299,7 @@ def summary(metrics_path: Path) -> str:
     Raises:
         InputError: The scores are missing or unreadable.
     """
-    metrics, not_run = score.read(metrics_path), score.read_not_run(metrics_path)
+    metrics, not_run = read_scores(metrics_path), read_not_run(metrics_path)
     metrics = metrics.assign(not_run=_is_not_run(metrics, not_run))
     frame = _summary_columns(metrics)
     scenes = list(dict.fromkeys(metrics["scene"]))

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from good_config import GOOD, run
 
-from ccstae.evaluation import score
+from ccstae.io.scores import COLUMNS
 
 ARRAY = {"path": "a.npy", "sha256": "0" * 64}
 LABELLED = {
@@ -461,7 +461,7 @@ def test_a_bad_file(
     )
 
 
-SCORES = ",".join(score.COLUMNS) + "\n"
+SCORES = ",".join(COLUMNS) + "\n"
 TUNED = {
     "method": "template",
     "level": "w0.00_n100000",

@@ -17,7 +17,7 @@ from ccstae.config import plain_yaml
 from ccstae.config.levels import Level
 from ccstae.config.run import Config, dump, parse
 from ccstae.errors import InputError
-from ccstae.evaluation import score
+from ccstae.evaluation.metrics import component_metrics
 from ccstae.pipeline import stages
 from ccstae.simulation import noise
 
@@ -238,13 +238,13 @@ errors = hnp.arrays(float, st.integers(3, 40), elements=st.floats(-1, 1, allow_s
 
 @given(errors, st.floats(1e-4, 1), st.floats(0.1, 10))
 def test_laws_of_the_metrics(error: np.ndarray, limit: float, scale: float) -> None:
-    found = score.component_metrics(error, np.full(error.shape, limit), None)
+    found = component_metrics(error, np.full(error.shape, limit), None)
     tiny = 1e-9
     assert abs(found["bias"]) <= found["mae"] + tiny <= found["rmse"] + 2 * tiny
     assert found["p95"] <= np.abs(error).max() + tiny
     assert found["rmse_over_limit"] == pytest.approx(found["rmse"] / limit)
     assert found["limit_ratio"] == pytest.approx(found["robust_std"] / limit, rel=1e-6, abs=1e-9)
-    larger = score.component_metrics(scale * error, np.full(error.shape, limit), None)
+    larger = component_metrics(scale * error, np.full(error.shape, limit), None)
     for name in ("bias", "mae", "rmse", "robust_std", "p95"):
         assert larger[name] == pytest.approx(scale * found[name], rel=1e-6, abs=1e-9)
 

@@ -17,8 +17,10 @@ from ccstae.config.levels import Level
 from ccstae.config.run import load
 from ccstae.errors import InputError
 from ccstae.evaluation import score
+from ccstae.evaluation.metrics import component_metrics, gain, label_accuracy, regions, score_map
 from ccstae.io import layout
 from ccstae.io.maps import Map, read_map, write_map
+from ccstae.io.scores import COLUMNS, read_scores
 from ccstae.io.truth import DislocationLines, Truth, read_truth, write_truth
 
 NOISY = Level(background=0.25, electrons=1e5)
@@ -26,7 +28,7 @@ CLEAN = Level(background=0, electrons=math.inf)
 
 
 def scores(truth: Truth, answer: Map, level: Level = NOISY) -> dict[tuple[str, str, str], float]:
-    return {row[:3]: row[3] for row in score.score_map(truth, level, answer)}
+    return {row[:3]: row[3] for row in score_map(truth, level, answer)}
 
 
 def shifted(truth: Truth, component: int, error: np.ndarray | float) -> np.ndarray:
@@ -71,7 +73,7 @@ def test_a_constant_error_gives_its_metrics_in_one_component_alone(component: in
 def test_metrics_of_a_component_by_hand():
     error = np.array([1.0, -1.0, 3.0, 5.0])
     limit = np.array([1.0, 1.0, 2.0, 2.0])
-    found = score.component_metrics(error, limit, np.array([1.0, 0.5, 2.0, np.nan]))
+    found = component_metrics(error, limit, np.array([1.0, 0.5, 2.0, np.nan]))
     assert found["bias"] == 2
     assert found["mae"] == 2.5
     assert found["rmse"] == 3
@@ -94,21 +96,21 @@ def test_metrics_of_a_component_by_hand():
 def test_limit_ratio_is_one_for_an_efficient_method_whatever_the_spread_of_the_bound():
     rng = np.random.default_rng(0)
     limit = rng.uniform(1e-4, 5e-3, 100_000)
-    found = score.component_metrics(rng.normal(size=limit.size) * limit, limit, None)
+    found = component_metrics(rng.normal(size=limit.size) * limit, limit, None)
     assert found["limit_ratio"] == pytest.approx(1, abs=0.01)
     assert found["rmse_over_limit"] == pytest.approx(1, abs=0.01)
 
 
 def test_no_answer_counts_with_the_error_of_no_strain():
     truth = made_truth()
-    inside = score.regions(truth)["interior"] & ~truth.reference
+    inside = regions(truth)["interior"] & ~truth.reference
     failed = np.zeros(SHAPE, bool)
     rows, columns = np.nonzero(inside)
     failed[rows[::7], columns[::7]] = True
     F = shifted(truth, 0, 1e-3)
     F[failed] = np.nan
     found = scores(truth, made_map("x", F))
-    interior = score.regions(truth)["interior"]
+    interior = regions(truth)["interior"]
     strain = geometry.components(truth.F_probe)[..., 0]
     error = np.where(failed, -strain, np.where(truth.reference, 0, 1e-3))[interior]
     assert found["interior", "all", "failure_rate"] == pytest.approx(failed.sum() / interior.sum())
@@ -178,12 +180,12 @@ def test_rotation_errors_are_wrapped():
 def test_labels_are_matched_by_the_best_naming():
     truth = np.array([0, 0, 0, 1, 1, 1, 1, 2, 2, -1])
     found = np.array([5, 5, 2, 0, 0, 0, 2, 2, 2, 0])
-    assert score.label_accuracy(truth, found) == pytest.approx(
+    assert label_accuracy(truth, found) == pytest.approx(
         7 / 9
     )  # 5 is vacuum, 0 and 2 the materials; the mixed one is out
-    one_class = score.label_accuracy(truth, np.zeros(10, int))
+    one_class = label_accuracy(truth, np.zeros(10, int))
     assert one_class == pytest.approx(4 / 9)  # one class can name one truth only
-    many = score.label_accuracy(truth, np.arange(10))
+    many = label_accuracy(truth, np.arange(10))
     assert many == pytest.approx(3 / 9)
 
 
@@ -212,7 +214,7 @@ def test_noise_free_level_has_no_ratios():
 
 
 def test_coverage_of_an_honest_covariance(run_dir: Path):
-    table = score.read(run_dir / "metrics.csv")
+    table = read_scores(run_dir / "metrics.csv")
     chosen = table[
         (table.metric == "coverage95") & (table.region == "all") & np.isfinite(table.electrons)
     ]
@@ -223,8 +225,8 @@ def test_coverage_of_an_honest_covariance(run_dir: Path):
 
 
 def test_the_table_of_a_run(run_dir: Path):
-    table = score.read(run_dir / "metrics.csv")
-    assert not table.duplicated(list(score.COLUMNS[:-1])).any()
+    table = read_scores(run_dir / "metrics.csv")
+    assert not table.duplicated(list(COLUMNS[:-1])).any()
     assert set(table.metric) >= {
         "bias",
         "mae",
@@ -249,7 +251,7 @@ def test_the_table_of_a_run(run_dir: Path):
     assert values["all", "patterns_per_second"] == SHAPE[0] * SHAPE[1] / 2
     assert values["all", "peak_memory_bytes"] == 3e6
     assert values["interior", "failure_rate"] == pytest.approx(
-        3 / score.regions(made_truth())["interior"].sum()
+        3 / regions(made_truth())["interior"].sum()
     )
     labels = table[(table.quantity == "label") & (table.method == "ccstae")]
     assert (labels.value == 1).all()
@@ -296,30 +298,30 @@ def test_a_truth_without_the_levels_limit_is_named(tmp_path: Path, make_run):
 
 def test_reading_keeps_ids_as_text(tmp_path: Path):
     row = ["pair", "null", 0, "inf", 1, "NA", "exx", "rmse", 1e-4]
-    pd.DataFrame([row], columns=list(score.COLUMNS)).to_csv(tmp_path / "m.csv", index=False)
-    table = score.read(tmp_path / "m.csv")
+    pd.DataFrame([row], columns=list(COLUMNS)).to_csv(tmp_path / "m.csv", index=False)
+    table = read_scores(tmp_path / "m.csv")
     assert (table.method[0], table.region[0], table.electrons[0]) == ("null", "NA", math.inf)
 
 
 @pytest.mark.parametrize(
-    "text", ["", "a,b\n1,2\n", ",".join(score.COLUMNS) + "\npair,zero\n1,2,3,4,5,6,7,8,9,10,11\n"]
+    "text", ["", "a,b\n1,2\n", ",".join(COLUMNS) + "\npair,zero\n1,2,3,4,5,6,7,8,9,10,11\n"]
 )
 def test_an_unfit_table_is_named(tmp_path: Path, text: str):
     (tmp_path / "m.csv").write_text(text)
     with pytest.raises(InputError, match=r"m\.csv"):
-        score.read(tmp_path / "m.csv")
+        read_scores(tmp_path / "m.csv")
 
 
 def test_gain_is_the_slope_whatever_offset_and_noise():
     rng = np.random.default_rng(0)
     truth, limit = rng.normal(size=(50_000, 2)) * [1e-2, 2e-3], np.full((50_000, 2), [5e-3, 2e-3])
     answer = truth * [0.8, 1.1] + [3e-3, -0.1] + rng.normal(size=truth.shape) * limit
-    assert score.gain(truth[:, :1], answer[:, :1], limit[:, :1]) == pytest.approx(0.8, abs=0.01)
-    assert score.gain(truth[:, 1:], answer[:, 1:], limit[:, 1:]) == pytest.approx(1.1, abs=0.02)
+    assert gain(truth[:, :1], answer[:, :1], limit[:, :1]) == pytest.approx(0.8, abs=0.01)
+    assert gain(truth[:, 1:], answer[:, 1:], limit[:, 1:]) == pytest.approx(1.1, abs=0.02)
     # Weights are squares of truth over bound: 2^2 and 1.
-    assert score.gain(truth, answer, limit) == pytest.approx((4 * 0.8 + 1.1) / 5, abs=0.01)
-    assert score.gain(truth, 0.5 * truth, None) == pytest.approx(0.5)
-    assert score.gain(np.full((9, 1), 0.01), truth[:9, :1], None) is None
+    assert gain(truth, answer, limit) == pytest.approx((4 * 0.8 + 1.1) / 5, abs=0.01)
+    assert gain(truth, 0.5 * truth, None) == pytest.approx(0.5)
+    assert gain(np.full((9, 1), 0.01), truth[:9, :1], None) is None
 
 
 def test_gain_of_a_map_that_halves_the_strain():

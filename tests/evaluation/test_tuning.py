@@ -14,7 +14,8 @@ from ccstae import cli
 from ccstae.config.levels import Level
 from ccstae.config.run import Config, dump, parse
 from ccstae.errors import InputError
-from ccstae.evaluation import score, tuning
+from ccstae.evaluation import tuning
+from ccstae.evaluation.metrics import compare
 from ccstae.io import layout, tuned
 from ccstae.io.counts import write_counts
 from ccstae.io.maps import read_map
@@ -198,7 +199,7 @@ def test_errors_are_held_against_the_bound_unless_there_is_no_noise(run_dir: Pat
     made = configured(zero={})
     truth = read_truth(layout.truth_path(run_dir, "other"))
     rmse = np.sqrt(
-        (score.compare(truth, np.broadcast_to(np.eye(2), (6, 6, 2, 2))).error ** 2).mean((0, 1))
+        (compare(truth, np.broadcast_to(np.eye(2), (6, 6, 2, 2))).error ** 2).mean((0, 1))
     )
     bound = MODEL.limit(np.eye(2), LEVEL.electrons, LEVEL.background)
     assert tuning.squares(made, "zero", LEVEL, run_dir)[0].mean() == pytest.approx(

@@ -15,10 +15,10 @@ import yaml
 
 from ccstae import cli
 from ccstae.errors import InputError
-from ccstae.evaluation import score
 from ccstae.gate import baseline
 from ccstae.gate import compare as regress
 from ccstae.geometry import COMPONENTS
+from ccstae.io.scores import COLUMNS
 
 SEEDS = range(1, 13)
 LIMIT = {"exx": 1.6e-3, "eyy": 1.5e-3, "exy": 1.0e-3, "theta": 1.0e-3}
@@ -66,7 +66,7 @@ def scores(seeds: range | tuple[int, ...] = SEEDS) -> pd.DataFrame:
                 if method == "ccstae":
                     rows.append(("pair", method, w, n, seed, "all", "label", "accuracy", 0.99))
                 rows.append(("pair", method, w, n, seed, "all", "all", "seconds", 2.0))
-    return pd.DataFrame(rows, columns=list(score.COLUMNS))
+    return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 ROLES = baseline.Roles(

@@ -14,7 +14,7 @@ import yaml
 from made_run import drawn_counts
 
 from ccstae.config.run import Config, dump, parse
-from ccstae.evaluation import score
+from ccstae.evaluation.metrics import compare
 from ccstae.io import layout
 from ccstae.io.maps import Map, read_map
 from ccstae.io.truth import Truth, read_truth
@@ -78,7 +78,7 @@ def mapped(given: Config, counts: Path, out: Path, folder: Path) -> Map:
 
 def ratio(answer: Map, truth: Truth, given: Config) -> np.ndarray:
     """Root mean square over the interior of each component's error over its bound, (4,)."""
-    found = score.compare(truth, answer.F)
+    found = compare(truth, answer.F)
     inside = truth.region == truth.regions.index("interior")
     return np.sqrt(((found.error / truth.bound[given.levels[0].name])[inside] ** 2).mean(0))
 

@@ -20,8 +20,9 @@ from ccstae import geometry
 from ccstae.config.levels import Level
 from ccstae.config.methods import Method
 from ccstae.config.run import load
-from ccstae.evaluation import score
 from ccstae.evaluation.dislocations import Circuits, FoundDislocations
+from ccstae.evaluation.metrics import compare
+from ccstae.io.scores import read_scores
 from ccstae.reporting.figures import catalogue as figures
 from ccstae.reporting.figures import dislocations, error, maps, patterns, scatter, style, truth
 from ccstae.simulation import noise
@@ -29,7 +30,7 @@ from ccstae.simulation import noise
 
 @pytest.fixture(scope="module")
 def metrics(run_dir: Path):
-    return score.read(run_dir / "metrics.csv")
+    return read_scores(run_dir / "metrics.csv")
 
 
 def line(panel: Axes, label: str) -> tuple[np.ndarray, np.ndarray]:
@@ -92,7 +93,7 @@ def test_maps_show_answer_residual_failures_and_vacuum():
     F = exact.F_probe @ geometry.deformation(0, 0, 0, 2e-3)
     F[exact.reference] = exact.F_probe[exact.reference]
     F[4, 12] = np.nan
-    answers = {"one": score.compare(exact, F)}
+    answers = {"one": compare(exact, F)}
     limit = next(iter(exact.bound.values()))
     with style.styled():
         drawn = maps.draw(answers, limit, exact.label == 0, exact.region == 1, 3.2)
@@ -121,7 +122,7 @@ def uniform_truth():
 def test_noise_about_no_strain_does_not_saturate_maps():
     exact = uniform_truth()
     limit = next(iter(exact.bound.values()))
-    answers = {"com": score.compare(exact, noisy(exact, limit, 1))}
+    answers = {"com": compare(exact, noisy(exact, limit, 1))}
     with style.styled():
         drawn = maps.draw(answers, limit, exact.label == 0, exact.region == 1, 3.2)
     panels = np.array(drawn.axes[:16]).reshape(8, 2)
@@ -135,7 +136,7 @@ def test_rounding_errors_show_as_nothing():
     """Uniform truth without noise: what differs from no strain by rounding has no colour."""
     exact = uniform_truth()
     rounding = np.full((*SHAPE, 4), 1e-12)
-    answers = {"com": score.compare(exact, noisy(exact, rounding, 1))}
+    answers = {"com": compare(exact, noisy(exact, rounding, 1))}
     with style.styled():
         drawn_maps = maps.draw(answers, None, exact.label == 0, exact.region == 1, 3.2)
         drawn_truth = truth.draw(
@@ -163,7 +164,7 @@ def test_maps_say_what_black_is(failed: bool):
         F[4, 12] = np.nan
     with style.styled():
         drawn = maps.draw(
-            {"one": score.compare(exact, F)},
+            {"one": compare(exact, F)},
             next(iter(exact.bound.values())),
             exact.label == 0,
             exact.region == 1,
@@ -185,7 +186,7 @@ def test_controls_are_left_out_of_maps(run_dir: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(maps, "draw", note("maps"))
     monkeypatch.setattr(scatter, "draw", note("scatter"))
-    of_maps = figures._of_maps(made_config(), run_dir, "pair", score.read(run_dir / "metrics.csv"))
+    of_maps = figures._of_maps(made_config(), run_dir, "pair", read_scores(run_dir / "metrics.csv"))
     assert [next(of_maps)[0], next(of_maps)[0]] == ["maps", "scatter"]
     answering = ["com", "template", "ccstae"]
     assert drawn == {"maps": answering, "scatter": answering}
@@ -199,7 +200,7 @@ def test_one_control_stands_for_all_in_error_figures(
     run = made.model_copy(update={"methods": {**made.methods, "silent": silent}})
     drawn: list[list[str]] = []
     monkeypatch.setattr(error, "draw", lambda _, lines, axis: drawn.append(list(lines)))
-    list(figures._of_scores(run, run_dir, "pair", score.read(run_dir / "metrics.csv")))
+    list(figures._of_scores(run, run_dir, "pair", read_scores(run_dir / "metrics.csv")))
     assert drawn == [["zero", "com", "template", "ccstae"]] * 2
 
 
@@ -232,8 +233,8 @@ def test_scatter_points_can_be_seen(count: int, least: float):
 def test_scatter_draws_every_sample_position_once_a_seed():
     exact = made_truth()
     answers = {
-        "zero": [score.compare(exact, np.broadcast_to(np.eye(2), (*SHAPE, 2, 2)))] * 2,
-        "exact": [score.compare(exact, exact.F_probe)] * 2,
+        "zero": [compare(exact, np.broadcast_to(np.eye(2), (*SHAPE, 2, 2)))] * 2,
+        "exact": [compare(exact, exact.F_probe)] * 2,
     }
     sample = exact.label != 0
     with style.styled():

@@ -16,9 +16,9 @@ from made_run import made_config
 
 from ccstae.config.run import Config, dump
 from ccstae.errors import InputError
-from ccstae.evaluation import score
 from ccstae.io import atomic, layout, tuned
 from ccstae.io.maps import read_map, write_map
+from ccstae.io.scores import read_scores
 from ccstae.reporting import report, tables
 
 _VOID = {"meta", "img", "br", "hr", "link", "input"}
@@ -77,7 +77,7 @@ def test_the_report_holds_figures_tables_settings_and_provenance(folder: Path):
         (folder / "figures" / f"{i}.png").read_bytes() for i in page.ids if i.startswith("pair_")
     ]
     assert len(page.images) == 7
-    for table in tables.make(made_config(), score.read(folder / "metrics.csv")):
+    for table in tables.make(made_config(), read_scores(folder / "metrics.csv")):
         assert table.name in page.ids
         assert table.rows[-1][-1] in page.text
     assert dump(made_config()).strip() in page.text

@@ -17,6 +17,7 @@ from ccstae.config.run import Config
 from ccstae.evaluation import score, throughput
 from ccstae.io import layout
 from ccstae.io.maps import write_map
+from ccstae.io.scores import read_scores
 from ccstae.io.truth import write_truth
 from ccstae.reporting import side_by_side, tables
 from ccstae.reporting.figures import speed, style
@@ -85,7 +86,7 @@ def test_a_method_that_did_not_run_says_so_and_wins_nothing(
 
 
 def test_its_scores_are_those_of_no_answer(run_dir: Path) -> None:
-    metrics = score.read(run_dir / "metrics.csv").set_index("method")
+    metrics = read_scores(run_dir / "metrics.csv").set_index("method")
     absent = metrics.loc["absent"]
     assert (absent[absent["metric"] == "failure_rate"]["value"] == 1).all()
     assert (absent[absent["metric"] == "patterns_per_second"]["value"] == 0).all()
@@ -134,7 +135,7 @@ def test_speeds_on_one_core_and_on_all(made: dict[str, tables.Table]) -> None:
 
 
 def test_accuracy_against_speed_is_drawn(run_dir: Path) -> None:
-    metrics = score.read(run_dir / "metrics.csv")
+    metrics = read_scores(run_dir / "metrics.csv")
     speeds = throughput.read(Path(run_dir, layout.THROUGHPUT))
     drawn = speed.draw(
         side_by_side.error_over_bound(metrics[metrics["background"] == 0.25]),

@@ -14,14 +14,16 @@ from made_run import made_config
 from ccstae import geometry
 from ccstae.config.methods import Method
 from ccstae.config.run import load
-from ccstae.evaluation import score
+from ccstae.io.scores import COLUMNS, read_scores
 from ccstae.reporting import display, tables
 
 
 @pytest.fixture(scope="module")
 def made(run_dir: Path) -> dict[str, tables.Table]:
     loaded = load(run_dir / "config.resolved.yaml")
-    return {table.name: table for table in tables.make(loaded, score.read(run_dir / "metrics.csv"))}
+    return {
+        table.name: table for table in tables.make(loaded, read_scores(run_dir / "metrics.csv"))
+    }
 
 
 def row(table: tables.Table, *key: str) -> dict[str, str]:
@@ -48,7 +50,7 @@ def test_every_table_is_made(made: dict[str, tables.Table]):
 def test_headline_is_the_interior_rmse_beside_the_bound(
     made: dict[str, tables.Table], run_dir: Path
 ):
-    metrics = score.read(run_dir / "metrics.csv")
+    metrics = read_scores(run_dir / "metrics.csv")
     chosen = metrics[
         (metrics.region == "interior")
         & (metrics.quantity == "eyy")
@@ -118,7 +120,7 @@ def test_controls_are_never_the_best():
             for component in geometry.COMPONENTS
             for metric, value in (("rmse", error), ("limit", 1e-4))
         ],
-        columns=list(score.COLUMNS),
+        columns=list(COLUMNS),
     )
     by_name = {table.name: table for table in tables.make(settings, metrics)}
     for name in ("headline", "regions"):
@@ -140,14 +142,14 @@ def test_captions_say_what_values_are_of(run_dir: Path, seeds: list[int], words:
     settings = settings.model_copy(
         update={"seeds": settings.seeds.model_copy(update={"test": seeds})}
     )
-    for table in tables.make(settings, score.read(run_dir / "metrics.csv")):
+    for table in tables.make(settings, read_scores(run_dir / "metrics.csv")):
         assert words in table.caption or table.name == "cost"
         assert "median over" not in table.caption
 
 
 def test_the_bound_stands_where_the_first_method_did_not_run(run_dir: Path):
-    metrics = score.read(run_dir / "metrics.csv")
-    not_run = metrics[metrics["method"] == "zero"][[*score.COLUMNS[:5]]].drop_duplicates()
+    metrics = read_scores(run_dir / "metrics.csv")
+    not_run = metrics[metrics["method"] == "zero"][[*COLUMNS[:5]]].drop_duplicates()
     made = tables.make(made_config(), metrics, not_run.assign(error="no wheel"))
     found = row(made[0], "eyy", "w 0.25, 1e5 e")
     assert (found["bound"], found["zero"]) == ("20.0", "not run")
@@ -241,7 +243,7 @@ def test_summary_is_six_lines_for_four_methods_and_what_they_are(run_dir: Path):
 
 
 def test_summary_gives_spread_and_speed(run_dir: Path):
-    metrics = score.read(run_dir / "metrics.csv")
+    metrics = read_scores(run_dir / "metrics.csv")
     chosen = metrics[
         (metrics.region == "interior")
         & (metrics.quantity == "exx")

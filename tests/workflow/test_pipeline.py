@@ -12,6 +12,7 @@ from made_run import drawn_counts
 from ccstae.config.run import parse
 from ccstae.evaluation import score
 from ccstae.io import layout
+from ccstae.io.scores import read_scores
 from ccstae.methods import run
 
 # What a user would write: nothing here is known to the package.
@@ -61,7 +62,7 @@ def test_entries_of_a_config_are_all_it_takes(scene: str, tmp_path: Path) -> Non
     for method in config.methods:
         run.write(config, method, counts, layout.map_path(tmp_path, scene, level.name, 1, method))
     score.write(config, tmp_path, tmp_path / "metrics.csv")
-    table = score.read(tmp_path / "metrics.csv")
+    table = read_scores(tmp_path / "metrics.csv")
     errors = table[
         (table.metric == "rmse") & (table.quantity == "exx") & (table.region == "interior")
     ].set_index("method")["value"]

@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 
 from ccstae.config.levels import Level
 from ccstae.config.run import Config
-from ccstae.evaluation import score, throughput
+from ccstae.evaluation import throughput
 from ccstae.evaluation.dislocations import circuits, find
+from ccstae.evaluation.metrics import compare, regions
 from ccstae.io import layout
 from ccstae.io.maps import read_map
 from ccstae.io.scene import read_patterns
+from ccstae.io.scores import read_scores
 from ccstae.io.truth import read_truth
 from ccstae.reporting import display, side_by_side
 from ccstae.reporting.figures import (
@@ -157,7 +159,7 @@ def write(config: Config, run_dir: Path, figures_dir: Path) -> None:
         InputError: A file is missing or unreadable.
     """
     run_dir, figures_dir = Path(run_dir), Path(figures_dir)
-    metrics = score.read(run_dir / layout.METRICS)
+    metrics = read_scores(run_dir / layout.METRICS)
     with style.styled():
         for scene in config.scored:
             of_scene = metrics[metrics["scene"] == scene]
@@ -200,8 +202,8 @@ def _of_maps(
     step_nm = settings.scan.step_A / 10
     exact = read_truth(layout.truth_path(run_dir, scene))
     sample = exact.label != 0
-    interior = score.regions(exact).get("interior", sample)
-    background, electrons = score.shown_level(metrics)
+    interior = regions(exact).get("interior", sample)
+    background, electrons = display.shown_level(metrics)
     level = Level(background=background, electrons=electrons)
     limit = None if math.isinf(electrons) else exact.bound[level.name]
 
@@ -213,7 +215,7 @@ def _of_maps(
         for method in config.methods
     }
     compared = {
-        method: [score.compare(exact, answer.F) for answer in of_seeds]
+        method: [compare(exact, answer.F) for answer in of_seeds]
         for method, of_seeds in answers.items()
     }
     shown = {method: compared[method] for method in _without_controls(config)}

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from ccstae.evaluation.score import Compared
+from ccstae.evaluation.metrics import Compared
 from ccstae.geometry import COMPONENTS
 from ccstae.reporting import display
 from ccstae.reporting.figures import style

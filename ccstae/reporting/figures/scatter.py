@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from ccstae.evaluation.score import Compared
+from ccstae.evaluation.metrics import Compared
 from ccstae.geometry import COMPONENTS
 from ccstae.reporting import display
 from ccstae.reporting.figures import style
