@@ -216,7 +216,7 @@ def test_a_run_that_was_killed_goes_on_where_it_was(
     simulate.write(config, "made", whole / "made.h5", whole / "exact.h5")
     for name in ("made.h5", "exact.h5"):
         assert (killed / name).read_bytes() == (whole / name).read_bytes()
-    assert sorted(path.name for path in killed.iterdir()) == ["made.h5", "exact.h5"]
+    assert sorted(path.name for path in killed.iterdir()) == ["exact.h5", "made.h5"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="room is set aside on Linux")
