@@ -61,8 +61,8 @@ class Located:
 
 def disk_radius_px(calibration: Calibration) -> float:
     """Radius of the disks in pixels: semiangle / wavelength / pixel size."""
-    wavelength_A = geometry.wavelength_A(calibration.energy_keV)
-    return calibration.semiangle_mrad * 1e-3 / wavelength_A / calibration.pixel_size_inv_A
+    radius_inv_A = geometry.disk_radius_inv_A(calibration.semiangle_mrad, calibration.energy_keV)
+    return radius_inv_A / calibration.pixel_size_inv_A
 
 
 def nodes(calibration: Calibration, shape: tuple[int, ...]) -> Tensor:
