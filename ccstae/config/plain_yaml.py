@@ -11,11 +11,29 @@ import yaml
 from ccstae.errors import InputError
 
 MAX_CHARACTERS = 2**20
+MAX_VALUES = 2**17
+"""With aliases written out: a few lines of aliases of aliases stand for more than any memory."""
+_TOO_MANY = f"more than {MAX_VALUES} values where aliases are written out"
 
 
 class _Loader(yaml.SafeLoader):
     """Plain data alone, and no key given twice: of two, YAML would keep the last and say
     nothing."""
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Merge `<<`, which copies each alias, unless that makes a mapping without end."""
+        size = len(node.value)
+        for key, value in node.value:
+            if key.tag == "tag:yaml.org,2002:merge":
+                for merged in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                    if isinstance(merged, yaml.MappingNode):
+                        self.flatten_mapping(merged)
+                        size += len(merged.value)
+                    if size > MAX_VALUES:
+                        raise yaml.constructor.ConstructorError(
+                            None, None, _TOO_MANY, key.start_mark
+                        )
+        super().flatten_mapping(node)
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
@@ -70,6 +88,7 @@ def read_yaml(text: str, where: str) -> Any:
         )
     try:
         data = yaml.load(text, _Loader)  # a SafeLoader
+        _check_size(data)
         json.dumps(data, default=str)  # a config that holds itself has no end
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -83,3 +102,17 @@ def read_yaml(text: str, where: str) -> Any:
             f"nested without end"
         ) from None
     return data
+
+
+def _check_size(data: Any) -> None:
+    """ValueError where data have too many values, each counted as often as an alias repeats it."""
+    values, left = 0, [data]
+    while left:
+        value = left.pop()
+        values += 1
+        if values > MAX_VALUES:
+            raise ValueError(_TOO_MANY)
+        if isinstance(value, dict):
+            left.extend(value.values())
+        elif isinstance(value, list):
+            left.extend(value)

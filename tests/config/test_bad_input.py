@@ -346,6 +346,16 @@ SETTINGS: list[tuple[str, Any, list[str]]] = [
     ("methods.mine", {"command": "a", "method": "zero"}, ["methods.mine", "not both"]),
 ]
 
+
+def _aliases(form: str, alias: str) -> bytes:
+    """Ten lines, each of ten aliases of the line before: written out, they fill any memory."""
+    lines = ["name: mine", "a0: &a0 {x: 1}"]
+    for n in range(1, 11):
+        inside = ", ".join(alias.format(n - 1, k) for k in range(10))
+        lines.append(f"a{n}: &a{n} {form.format(inside)}")
+    return "\n".join(lines).encode()
+
+
 # Whole files, and what the message must say beside the file's name.
 TEXTS: dict[str, tuple[bytes, list[str]]] = {
     "empty": (b"", ["expected a mapping", "NoneType"]),
@@ -353,6 +363,15 @@ TEXTS: dict[str, tuple[bytes, list[str]]] = {
     "a word": (b"name", ["expected a mapping", "str"]),
     "not YAML": (b"name: mine\nmethods: [zero\n", ["line 3", "not valid YAML"]),
     "tabs": (b"name: mine\nseeds:\n\ttest: [1]\n", ["line 3", "not valid YAML"]),
+    "aliases of aliases": (_aliases("[{}]", "*a{}"), ["more than 131072 values"]),
+    "aliases of aliases in mappings": (
+        _aliases("{{{}}}", "k{1}: *a{0}"),
+        ["more than 131072 values"],
+    ),
+    "aliases of aliases that are merged": (
+        _aliases("{{<<: [{}]}}", "*a{}"),
+        ["line 8", "more than 131072 values"],
+    ),
     "a key given twice": (b"name: mine\nname: yours\n", ["line 2", "'name' is given twice"]),
     "a key given twice, further in": (
         b"name: mine\nseeds:\n  test: [1]\n  test: [2]\n",
