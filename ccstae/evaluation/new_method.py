@@ -58,7 +58,7 @@ def write(name: str, project: Path = _PROJECT) -> list[str]:
     """Write `ccstae/methods/NAME.py` and `tests/methods/test_NAME.py`, with `_` for `-`.
 
     Args:
-        name: the method's id, of small letters, digits, - and _.
+        name: the method's id, of small letters, digits and -; a _ is read as -.
         project: the root of a checkout.
 
     Returns:
@@ -68,7 +68,7 @@ def write(name: str, project: Path = _PROJECT) -> list[str]:
         InputError: for a name that cannot be a module's or is taken, and for a package that lies in
             no checkout.
     """
-    stem = name.replace("-", "_")
+    name, stem = name.replace("_", "-"), name.replace("-", "_")
     if not _NAME.fullmatch(name) or keyword.iskeyword(stem):
         raise InputError(
             f"{name!r} cannot name a method; expected small letters, digits, - and _, beginning "

@@ -502,8 +502,9 @@ def copied(tmp_path: Path) -> Path:
 def test_a_new_method_is_listed_runs_from_a_config_and_passes_its_test(
     copied: Path, counts_path: Path
 ) -> None:
-    made = in_copy(copied, *CLI, "new-method", "my-own")
+    made = in_copy(copied, *CLI, "new-method", "my_own")  # the file's name will do
     assert made.returncode == 0, made.stderr
+    assert "methods: {my-own: }" in made.stdout
     assert made.stdout.count("\n") == 3
     assert "tests/methods/test_my_own.py" in made.stdout
     assert "\nmy-own: One line" in in_copy(copied, *CLI, "methods").stdout
@@ -536,7 +537,7 @@ def test_a_new_method_is_listed_runs_from_a_config_and_passes_its_test(
         ("../mine", "expected small letters"),
         ("class", "no word of Python"),
         ("com", "'com' is taken: there is ccstae/methods/com"),
-        ("ccstae_2023", "'ccstae_2023' is taken: there is ccstae/methods/ccstae_2023"),
+        ("ccstae_2023", "'ccstae-2023' is taken: there is ccstae/methods/ccstae_2023"),
         ("base", "'base' is taken: there is ccstae/methods/base.py"),
     ],
 )
