@@ -60,6 +60,11 @@ BAD = {
         ["check-method", "zero", "--settings", '{"silence": true}'],
         ["zero: settings.silence", "did you mean 'silent'?"],
     ),
+    "a program without a name": (["check-method", ""], ["expected a program and its arguments"]),
+    "no time for a program": (
+        ["check-method", "true", "--time-limit-s", "0"],
+        ["time_limit_s", "greater than 0"],
+    ),
     "a name that no method can have": (["new-method", "a b"], ["'a b' cannot name a method"]),
     "no map": (["check-map", "nowhere.h5"], ["nowhere.h5", "expected an HDF5 file"]),
 }

@@ -24,9 +24,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from ccstae import geometry
 from ccstae.config.methods import Method, MethodSettings, modules
+from ccstae.config.problem import first_problem
 from ccstae.config.run import checked_settings
 from ccstae.errors import InputError
 from ccstae.io.counts import Counts, read_counts, write_counts
@@ -120,9 +122,13 @@ def program(
         time_limit_s: the longest that one scan may take.
 
     Raises:
-        InputError: where the command cannot be split into words, or its first word is no program.
+        InputError: where the command is empty or cannot be split into words, its first word is no
+            program, or the time is none.
     """
-    entry = Method(command=command, settings=settings or {}, time_limit_s=time_limit_s)
+    try:
+        entry = Method(command=command, settings=settings or {}, time_limit_s=time_limit_s)
+    except ValidationError as error:
+        raise InputError(first_problem(error, Method)) from None
     first = external.command_words("program", command)[0]
     if shutil.which(first) is None:
         raise InputError(
