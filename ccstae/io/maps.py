@@ -105,7 +105,8 @@ def check_deformation(F: NDArray[np.float64], what: str) -> None:
             it; it says which of these, at how many positions, and at which first.
     """
     answered = ~np.isnan(F).any((-1, -2))
-    determinant = np.linalg.det(np.where(np.isfinite(F).all((-1, -2), keepdims=True), F, np.eye(2)))
+    usable = (np.abs(F) <= MAX_DEFORMATION).all((-1, -2), keepdims=True)
+    determinant = np.linalg.det(np.where(usable, F, np.eye(2)))
     for problem, wrong in (
         ("infinities", np.isinf(F).any((-1, -2))),
         (
