@@ -78,7 +78,7 @@ def configs(draw: st.DrawFn) -> dict[str, Any]:
     return {
         "name": draw(ids),
         "device": draw(st.sampled_from(["auto", "cpu", "gpu"])),
-        "materials": {id: draw(material) for id in materials},
+        "materials": {name: draw(material) for name in materials},
         "scenes": draw(st.dictionaries(ids, scene, min_size=1, max_size=2)),
         "noise": draw(st.dictionaries(ids, level, min_size=1, max_size=3))
         | {"clean": {"electrons": math.inf}},

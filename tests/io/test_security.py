@@ -242,10 +242,10 @@ def test_outputs_stay_inside_results_whatever_the_name(name: str) -> None:
 
 
 @pytest.mark.parametrize("what", ["scenes", "methods", "materials", "noise"])
-@pytest.mark.parametrize("id", ["../up", "/tmp/x", "a b", "a;b", "$a", "-a", "", "a.b"])
-def test_ids_are_safe_in_paths_and_shells(what: str, id: str) -> None:
+@pytest.mark.parametrize("item_id", ["../up", "/tmp/x", "a b", "a;b", "$a", "-a", "", "a.b"])
+def test_ids_are_safe_in_paths_and_shells(what: str, item_id: str) -> None:
     data = copy.deepcopy(GOOD)
-    data[what][id] = next(iter(data[what].values()))
+    data[what][item_id] = next(iter(data[what].values()))
     with pytest.raises(InputError, match=what):
         parse(data)
 

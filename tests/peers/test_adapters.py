@@ -18,8 +18,8 @@ from synthetic import Model, errors, random_deformations  # noqa: E402
 
 MODEL = Model()
 PEERS = {
-    id: entry
-    for id, entry in load(ROOT / "config" / "peers.yaml").methods.items()
+    name: entry
+    for name, entry in load(ROOT / "config" / "peers.yaml").methods.items()
     if entry.environment
 }
 

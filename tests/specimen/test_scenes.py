@@ -193,12 +193,12 @@ def test_atoms_are_where_the_deformation_says(name: str) -> None:
         np.testing.assert_allclose(hk, np.round(hk), atol=4e-3)
 
 
-@pytest.mark.parametrize("id", EVERY.scenes)
-def test_atoms_do_not_depend_on_the_box(id: str) -> None:
+@pytest.mark.parametrize("scene_id", EVERY.scenes)
+def test_atoms_do_not_depend_on_the_box(scene_id: str) -> None:
     """A box holds the atoms of its halves (for one lattice a position, of any part round the same
     centre), and no atom twice.
     """
-    scene = build_scene(EVERY, id)
+    scene = build_scene(EVERY, scene_id)
     whole, numbers = scene.atoms((-60.0, -40.0, 60.0, 40.0))
     if isinstance(scene, Flake | Polycrystal):
         parts = [scene.atoms(box) for box in ((-60.0, -40.0, 3.0, 40.0), (3.0, -40.0, 60.0, 40.0))]
@@ -295,15 +295,15 @@ def test_a_ramp_sweeps_every_component() -> None:
     )
 
 
-@pytest.mark.parametrize("id", EVERY.scenes)
-def test_every_scene_has_a_reference(id: str) -> None:
-    scene = build_scene(EVERY, id)
+@pytest.mark.parametrize("scene_id", EVERY.scenes)
+def test_every_scene_has_a_reference(scene_id: str) -> None:
+    scene = build_scene(EVERY, scene_id)
     chosen = scene.reference(scene.positions)
     assert 0 < chosen.sum() < chosen.size
     parts = geometry.components(np.median(scene.deformation(scene.positions)[chosen], 0))
-    expected = [0, 0, 0, 0] if id != "uniform" else geometry.components(scene.F[0, 0])
+    expected = [0, 0, 0, 0] if scene_id != "uniform" else geometry.components(scene.F[0, 0])
     # A tilted specimen is seen in projection, which shortens it by half the square of the tilt.
-    x, y = np.array(EVERY.scenes[id].tilt_mrad) * 1e-3
+    x, y = np.array(EVERY.scenes[scene_id].tilt_mrad) * 1e-3
     np.testing.assert_allclose(
         parts, np.array(expected) - [x * x / 2, y * y / 2, x * y / 2, 0], atol=2e-4
     )
