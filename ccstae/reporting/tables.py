@@ -243,8 +243,8 @@ def _components(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 def _with_bound(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
     """A metric with the bound as one more method; it is the same for every method and seed."""
-    limit = _components(frame, "limit").drop_duplicates(["scene", "region", "quantity", *LEVEL])
-    bound = limit.assign(method=BOUND, not_run=False)
+    bound = _components(frame, "limit").drop_duplicates(["scene", "region", "quantity", *LEVEL])
+    bound = bound.assign(method=BOUND, not_run=False)
     return pd.concat([_components(frame, metric), bound], ignore_index=True)
 
 

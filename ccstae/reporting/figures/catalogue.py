@@ -205,7 +205,7 @@ def _of_maps(
     interior = regions(exact).get("interior", sample)
     background, electrons = display.shown_level(metrics)
     level = Level(background=background, electrons=electrons)
-    limit = None if math.isinf(electrons) else exact.bound[level.name]
+    bound = None if math.isinf(electrons) else exact.bound[level.name]
 
     answers = {
         method: [
@@ -220,8 +220,8 @@ def _of_maps(
     }
     shown = {method: compared[method] for method in _without_controls(config)}
     first_seed = {method: of_seeds[0] for method, of_seeds in shown.items()}
-    yield "maps", maps.draw(first_seed, limit, ~sample, interior, step_nm)
-    yield "scatter", scatter.draw(shown, style.lines(config.methods), limit, sample, interior)
+    yield "maps", maps.draw(first_seed, bound, ~sample, interior, step_nm)
+    yield "scatter", scatter.draw(shown, style.lines(config.methods), bound, sample, interior)
 
     lines = exact.dislocations
     if lines is not None and len(lines.position):
@@ -241,7 +241,7 @@ def _of_maps(
     materials = list(settings.materials)
     lattice_A = [a for a in (config.materials[name].a_A for name in materials) if a is not None]
     every_a_A = lattice_A if len(lattice_A) == len(materials) else None
-    yield "truth", truth.draw(exact, materials, every_a_A, limit, step_nm)
+    yield "truth", truth.draw(exact, materials, every_a_A, bound, step_nm)
 
     places = patterns.positions(exact, materials)
     clean, calibration = read_patterns(layout.scene_path(run_dir, scene), list(places.values()))

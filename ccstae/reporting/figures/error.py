@@ -37,8 +37,8 @@ def draw(metrics: pd.DataFrame, lines: dict[str, style.Line], axis: str) -> Figu
     panels = drawn.subplots(2, 2, sharex=True)
     for panel, component in zip(panels.flat, COMPONENTS, strict=True):
         rows = inside[inside["quantity"] == component]
-        limits = rows[rows["metric"] == "limit"]
-        bound = limits.groupby(axis)["value"].median() / display.STRAIN_UNIT
+        bounds = rows[rows["metric"] == "limit"]
+        bound = bounds.groupby(axis)["value"].median() / display.STRAIN_UNIT
         panel.plot(
             bound.index, bound, color=style.BOUND_COLOUR, lw=1.8, label="Cramér-Rao bound", zorder=4
         )

@@ -20,7 +20,7 @@ _PANEL_IN = 1.6
 
 def draw(
     answers: dict[str, Compared],
-    limit: NDArray[np.float64] | None,
+    bound: NDArray[np.float64] | None,
     vacuum: NDArray[np.bool_],
     interior: NDArray[np.bool_],
     step_nm: float,
@@ -28,7 +28,7 @@ def draw(
     """Two rows a component (map, residual), truth and bound in the first column, then one column a
     method.
 
-    limit (Ry, Rx, 4), None without noise. All panels of a row share their colour scale.
+    bound (Ry, Rx, 4), None without noise. All panels of a row share their colour scale.
     """
     rows, columns = vacuum.shape
     height_in = _PANEL_IN * max(0.4, rows / columns)
@@ -36,8 +36,8 @@ def draw(
     drawn.set_layout_engine("constrained", w_pad=0.03, h_pad=0.02)
     panels = drawn.subplots(8, len(answers) + 1)
     for c in range(len(COMPONENTS)):
-        _map_row(drawn, panels[2 * c], answers, c, limit, vacuum, interior, step_nm)
-        _residual_row(drawn, panels[2 * c + 1], answers, c, limit, vacuum, interior, step_nm)
+        _map_row(drawn, panels[2 * c], answers, c, bound, vacuum, interior, step_nm)
+        _residual_row(drawn, panels[2 * c + 1], answers, c, bound, vacuum, interior, step_nm)
     for panel, name in zip(panels[0], ["truth", *answers], strict=True):
         panel.set_title(name, fontweight="bold", fontsize=10 if len(name) < 16 else 8)
     patches = [Patch(facecolor=style.VACUUM_COLOUR, label="vacuum")] if vacuum.any() else []
@@ -54,7 +54,7 @@ def _map_row(
     panels: NDArray[np.object_],
     answers: dict[str, Compared],
     c: int,
-    limit: NDArray[np.float64] | None,
+    bound: NDArray[np.float64] | None,
     vacuum: NDArray[np.bool_],
     interior: NDArray[np.bool_],
     step_nm: float,
@@ -62,8 +62,8 @@ def _map_row(
     """Component c of the truth and of every answer."""
     factor, unit = display.MAP_UNITS[COMPONENTS[c]]
     truth = next(iter(answers.values())).truth[..., c]
-    bound = 0.0 if limit is None else float(np.median(limit[interior, c]))
-    end = factor * style.strain_end(_all_but_largest(truth[~vacuum]), bound)
+    median_bound = 0.0 if bound is None else float(np.median(bound[interior, c]))
+    end = factor * style.strain_end(_all_but_largest(truth[~vacuum]), median_bound)
     shown = style.image(panels[0], factor * truth, step_nm, end, vacuum=vacuum)
     panels[0].set_ylabel(display.SYMBOLS[COMPONENTS[c]], fontsize=12)
     for panel, answer in zip(panels[1:], answers.values(), strict=True):
@@ -77,23 +77,23 @@ def _residual_row(
     panels: NDArray[np.object_],
     answers: dict[str, Compared],
     c: int,
-    limit: NDArray[np.float64] | None,
+    bound: NDArray[np.float64] | None,
     vacuum: NDArray[np.bool_],
     interior: NDArray[np.bool_],
     step_nm: float,
 ) -> None:
     """The bound of component c, and what is left of every answer."""
     factor = 1 / display.STRAIN_UNIT
-    if limit is None:
+    if bound is None:
         errors = np.stack([answer.error[interior, c] for answer in answers.values()])
         end = factor * max(_all_but_largest(errors), _MIN_RESIDUAL_END)
-        bound, title = np.zeros(vacuum.shape), "no noise: bound 0"
+        drawn_bound, title = np.zeros(vacuum.shape), "no noise: bound 0"
     else:
-        bound = limit[..., c]
-        rms_bound = _rms(limit[interior, c])
+        drawn_bound = bound[..., c]
+        rms_bound = _rms(bound[interior, c])
         end = factor * _RESIDUAL_BOUNDS * rms_bound
         title = f"bound (1 s.d.) {display.number(factor * rms_bound)}"
-    shown = style.image(panels[0], factor * bound, step_nm, end, vacuum=vacuum)
+    shown = style.image(panels[0], factor * drawn_bound, step_nm, end, vacuum=vacuum)
     _small_title(panels[0], title)
     panels[0].set_ylabel("residual", fontsize=10)
     for panel, answer in zip(panels[1:], answers.values(), strict=True):

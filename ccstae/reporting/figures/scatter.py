@@ -18,11 +18,11 @@ _ELSEWHERE = "#b0b0b0"
 def draw(
     answers: dict[str, list[Compared]],
     lines: dict[str, style.Line],
-    limit: NDArray[np.float64] | None,
+    bound: NDArray[np.float64] | None,
     sample: NDArray[np.bool_],
     interior: NDArray[np.bool_],
 ) -> Figure:
-    """One row a method, one column a component; all seeds. limit (Ry, Rx, 4), None without
+    """One row a method, one column a component; all seeds. bound (Ry, Rx, 4), None without
     noise.
     """
     drawn = style.figure(8.2, 1.95 * len(answers) + 0.7)
@@ -31,9 +31,9 @@ def draw(
     for c, component in enumerate(COMPONENTS):
         factor, unit = display.MAP_UNITS[component]
         truth = factor * next(iter(answers.values()))[0].truth[sample, c]
-        bound = 0.0 if limit is None else factor * float(np.median(limit[interior, c]))
+        median_bound = 0.0 if bound is None else factor * float(np.median(bound[interior, c]))
         low, high = truth.min(), truth.max()
-        margin = max(0.15 * (high - low) + 4 * bound, factor * style.MIN_STRAIN_END)
+        margin = max(0.15 * (high - low) + 4 * median_bound, factor * style.MIN_STRAIN_END)
         ends = np.array([low - margin, high + margin])
         for panel, (method, repeats) in zip(panels[:, c], answers.items(), strict=True):
             colours = ((sample & ~interior, _ELSEWHERE), (interior, lines[method].colour))
@@ -50,7 +50,7 @@ def draw(
                     rasterized=True,
                 )
             panel.plot(ends, ends, color="black", lw=0.8, zorder=4)
-            for shift in () if limit is None else (-1.96 * bound, 1.96 * bound):
+            for shift in () if bound is None else (-1.96 * median_bound, 1.96 * median_bound):
                 panel.plot(ends, ends + shift, color="black", lw=0.7, ls=":", zorder=4)
             panel.set(xlim=ends, ylim=ends)
             panel.locator_params(nbins=5)

@@ -56,7 +56,7 @@ def draw(
     truth: Truth,
     materials: list[str],
     lattice_A: list[float] | None,
-    limit: NDArray[np.float64] | None,
+    bound: NDArray[np.float64] | None,
     step_nm: float,
 ) -> Figure:
     """Total strain above; below elastic strain (where lattice parameters are known), materials and
@@ -82,10 +82,10 @@ def draw(
         panel.imshow(
             mixed, extent=style.extent(vacuum.shape, step_nm), cmap=ListedColormap([_MIXED])
         )
-    if limit is None:
+    if bound is None:
         panels[1, 3].set_axis_off()
     else:
-        _bound(drawn, panels[1, 3], limit[..., 0], vacuum, step_nm)
+        _bound(drawn, panels[1, 3], bound[..., 0], vacuum, step_nm)
     names = ["vacuum", *materials, "mixed"]
     colours = [style.VACUUM_COLOUR, *_MATERIALS[: len(materials)], _MIXED]
     _classes(
@@ -134,11 +134,11 @@ def _strain(
 def _bound(
     drawn: Figure,
     panel: Axes,
-    limit: NDArray[np.float64],
+    bound: NDArray[np.float64],
     vacuum: NDArray[np.bool_],
     step_nm: float,
 ) -> None:
-    values = np.ma.masked_array(limit / display.STRAIN_UNIT, vacuum)
+    values = np.ma.masked_array(bound / display.STRAIN_UNIT, vacuum)
     shown = panel.imshow(
         values,
         extent=style.extent(vacuum.shape, step_nm),
