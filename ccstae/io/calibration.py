@@ -9,7 +9,6 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ccstae import geometry
 from ccstae.errors import InputError
 from ccstae.io.hdf5 import attribute, short, values
 
@@ -117,26 +116,3 @@ def read_probe(file: h5py.File, shape: tuple[int, ...]) -> NDArray[np.float32]:
             f"the vacuum probe"
         )
     return probe
-
-
-def check_detector(file: h5py.File, calibration: Calibration, shape: tuple[int, ...]) -> None:
-    """Check that direct beam and first diffracted ring can lie on a detector of `shape` (Qy, Qx).
-
-    Raises:
-        InputError: where they cannot, or where disks would overlap.
-    """
-    x, y = calibration.centre_px
-    if not (0 <= x <= shape[1] - 1 and 0 <= y <= shape[0] - 1):
-        raise InputError(
-            f"{file.filename}: attribute centre_px is {(x, y)}; expected a pixel of the {shape} "
-            f"detector, x first"
-        )
-    radius = geometry.disk_radius_inv_A(calibration.semiangle_mrad, calibration.energy_keV)
-    nearest = float(np.linalg.norm(calibration.lattice_inv_A, axis=0).min())
-    half = min(shape) / 2 * calibration.pixel_size_inv_A
-    if 2 * radius >= nearest or nearest > 2 * half:
-        raise InputError(
-            f"{file.filename}: disks of radius {radius:.4g} 1/A, {nearest:.4g} 1/A apart, on a "
-            f"detector of {2 * half:.4g} 1/A; "
-            "expected disks that lie apart, and on the detector: check the calibration"
-        )
