@@ -209,8 +209,8 @@ class SiteFinder:
         hk = nodes(calibration, shape)
         if len(hk) == 0:
             raise InputError(
-                f"the detector of {tuple(shape)} pixels shows no disk of the nominal lattice beside "
-                f"the direct beam; expected the first ring on it: check the calibration"
+                f"the detector of {tuple(shape)} pixels shows no disk of the nominal lattice "
+                f"beside the direct beam; expected the first ring on it: check the calibration"
             )
         nominal = torch.from_numpy(calibration.lattice_inv_A / calibration.pixel_size_inv_A).float()
         length = torch.linalg.vector_norm(hk.float() @ nominal.T, dim=-1)
