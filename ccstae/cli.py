@@ -481,8 +481,8 @@ def defect(error: Exception) -> str:
     at = ours[-1]  # `main` at the least
     file = Path(at.filename).relative_to(package.parent)
     return (
-        f"{type(error).__name__} at {file}:{at.lineno}: {error}; this is a defect of ccstae: please "
-        f"report it with its traceback, which CCSTAE_TRACEBACK=1 shows"
+        f"{type(error).__name__} at {file}:{at.lineno}: {error}; this is a defect of ccstae: "
+        f"please report it with its traceback, which CCSTAE_TRACEBACK=1 shows"
     )
 
 

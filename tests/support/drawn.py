@@ -13,9 +13,12 @@ from hypothesis import assume
 from hypothesis import strategies as st
 
 from ccstae import geometry
+from ccstae.config.methods import settings as default_settings
+from ccstae.errors import InputError
 from ccstae.io import slips
 from ccstae.io.calibration import Calibration
 from ccstae.io.counts import Counts
+from ccstae.methods import base
 
 SLIPS = (1e-10, 1e-3, 0.1, 1 / (2 * np.pi), 1, 1, 1, 1, 2 * np.pi, 10, 1e3, 1e10)
 ODD: tuple[Any, ...] = (0, -1.0, np.nan, np.inf, 1e-300, 1e300, "3", b"", [1, 2, 3], 2**62)
@@ -118,6 +121,18 @@ def disk(shape: tuple[int, ...], at: np.ndarray, radius: float) -> np.ndarray:
     return inside / (np.pi * radius**2)
 
 
+def answers(method: str, counts: Counts) -> bool:
+    """Whether a method answers a scan, in the form that `base.Answer` has, or refuses it with an
+    InputError; any other exception passes.
+    """
+    try:
+        answer = base.load(method).map_strain(counts, default_settings(method)(), "cpu")
+    except InputError:
+        return False
+    base.check_answer(answer, counts.counts.shape[:2], method)
+    return True
+
+
 @st.composite
 def files(draw: st.DrawFn, path: Path) -> Path:
     """A counts file, good or with something in it that is wrong."""
@@ -138,7 +153,9 @@ def files(draw: st.DrawFn, path: Path) -> Path:
         draw(st.sampled_from(["u1", "u2", "u4", "u8", "i4", "f4", ">u2", "c8"]))
     )
     probe: Any = rng.random(shape).astype(draw(st.sampled_from(["f4", "f8", "f2", "u2"])))
-    wrong = draw(st.sampled_from([None, None, "attribute", "missing", "lattice", "probe", "counts"]))
+    wrong = draw(
+        st.sampled_from([None, None, "attribute", "missing", "lattice", "probe", "counts"])
+    )
     if wrong == "attribute":
         attributes[draw(st.sampled_from(sorted(attributes)))] = draw(st.sampled_from(ODD))
     elif wrong == "missing":

@@ -6,12 +6,9 @@ import drawn
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from ccstae.config.methods import settings_model
-from ccstae.errors import InputError
 from ccstae.io.counts import Counts
-from ccstae.methods import base
 
-EXAMPLES = {"zero": 20, "com": 20, "template": 20, "cepstral": 20, "ccstae": 5}
+EXAMPLES = {"zero": 40, "com": 40, "template": 40, "cepstral": 40, "ccstae": 5}
 
 
 @pytest.mark.parametrize("method", EXAMPLES)
@@ -24,12 +21,7 @@ def test_a_method_answers_or_refuses(method: str) -> None:
         suppress_health_check=list(HealthCheck),
     )
     @given(drawn.scans())
-    def answers(counts: Counts) -> None:
-        try:
-            answer = base.load(method).map_strain(counts, settings_model(method)(), "cpu")
-        except InputError as error:
-            assert "\n" not in str(error)
-            return
-        base.check_answer(answer, counts.counts.shape[:2], method)
+    def holds(counts: Counts) -> None:
+        drawn.answers(method, counts)
 
-    answers()
+    holds()
