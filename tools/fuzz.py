@@ -21,39 +21,46 @@ import drawn
 from hypothesis import HealthCheck, given, settings
 
 from ccstae.config.methods import modules
+from ccstae.io.counts import Counts
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("methods", nargs="*", metavar="METHOD", default=sorted(modules()))
     parser.add_argument("--examples", type=int, default=500)
-    given_words = parser.parse_args()
-    failed = False
-    for method in given_words.methods:
-        tried = {"answered": 0, "refused": 0}
+    words = parser.parse_args()
+    held = [holds(method, words.examples) for method in words.methods]
+    sys.exit(not all(held))
 
-        @settings(
-            max_examples=given_words.examples,
-            deadline=None,
-            database=None,
-            suppress_health_check=list(HealthCheck),
-        )
-        @given(drawn.scans())
-        def holds(counts, method=method, tried=tried):
-            tried["answered" if drawn.answers(method, counts) else "refused"] += 1
 
-        begun = time.monotonic()
-        try:
-            holds()
-        except Exception:
-            traceback.print_exc()
-            failed = True
-        print(
-            f"{method}: {tried['answered']} answered, {tried['refused']} refused, "
-            f"{time.monotonic() - begun:.0f} s",
-            flush=True,
-        )
-    sys.exit(failed)
+def holds(method: str, examples: int) -> bool:
+    """Whether a method answers or refuses each of so many scans; says how many, and shows a scan on
+    which it fails.
+    """
+    answered, begun = [], time.monotonic()
+
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(drawn.scans())
+    def each(counts: Counts) -> None:
+        answered.append(drawn.answers(method, counts))
+
+    error = None
+    try:
+        each()
+    except Exception as raised:
+        error = raised
+        traceback.print_exc()
+    print(
+        f"{method}: {sum(answered)} answered, {len(answered) - sum(answered)} refused, "
+        f"{'a failure' if error else 'no failure'}, {time.monotonic() - begun:.0f} s",
+        flush=True,
+    )
+    return error is None
 
 
 if __name__ == "__main__":

@@ -109,8 +109,14 @@ def read_probe(file: h5py.File, shape: tuple[int, ...]) -> NDArray[np.float32]:
     Raises:
         InputError: where it is missing or no distribution of electrons.
     """
-    probe = values(file, "probe", 2, "f", shape).astype(np.float32)
-    if (probe < 0).any() or not probe.sum() > 0:
+    with np.errstate(over="ignore"):
+        probe = values(file, "probe", 2, "f", shape).astype(np.float32)
+    if not np.isfinite(probe).all():
+        raise InputError(
+            f"{file.filename}: /probe holds numbers beyond those of float32; expected the "
+            f"electrons of the vacuum probe"
+        )
+    if (probe < 0).any() or not probe.any():
         raise InputError(
             f"{file.filename}: /probe holds negative numbers, or only 0; expected the electrons of "
             f"the vacuum probe"

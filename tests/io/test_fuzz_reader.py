@@ -62,4 +62,4 @@ def test_whatever_a_file_holds_it_is_read_or_refused(
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     holds()
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < MAX_GROWTH_KIB
-    assert 0.02 < np.mean(read) < 0.98  # both happen
+    assert 0.05 < np.mean(read) < 0.95  # both happen

@@ -20,14 +20,16 @@ from ccstae.io.calibration import Calibration
 from ccstae.io.counts import Counts
 from ccstae.methods import base
 
-SLIPS = (1e-10, 1e-3, 0.1, 1 / (2 * np.pi), 1, 1, 1, 1, 2 * np.pi, 10, 1e3, 1e10)
+SLIPS = (1e-300, 1e-10, 1e-3, 0.1, 1 / (2 * np.pi), 2 * np.pi, 10, 1e3, 1e10, 1e300)
+WRONG = ("attribute", "missing", "lattice", "probe", "counts", "dtype")
+SLIPPED = ("energy_keV", "semiangle_mrad", "pixel_size_inv_A", "step_A", "lattice_inv_A")
 ODD: tuple[Any, ...] = (0, -1.0, np.nan, np.inf, 1e-300, 1e300, "3", b"", [1, 2, 3], 2**62)
 
 
 @st.composite
 def detectors(draw: st.DrawFn) -> tuple[int, int]:
     """(Qy, Qx), square or not."""
-    side = draw(st.integers(12, 48))
+    side = draw(st.sampled_from([12, 17, 24, 32, 32, 48]))
     return side, draw(st.sampled_from([side, side, draw(st.integers(12, 64))]))
 
 
@@ -35,8 +37,8 @@ def detectors(draw: st.DrawFn) -> tuple[int, int]:
 def calibrations(draw: st.DrawFn, shape: tuple[int, int]) -> Calibration:
     """A good calibration, more often than not, for a detector of `shape`."""
     energy = draw(st.sampled_from([60.0, 80.0, 200.0, 300.0]))
-    radius_px = draw(st.floats(0.9, 6))
-    nearest_px = draw(st.floats(1.8, 6)) * radius_px
+    radius_px = draw(st.sampled_from([0.9, 1.1, 1.5, 2, 2.7, 3, 4]))
+    nearest_px = draw(st.sampled_from([1.9, 2.1, 2.5, 3, 3, 4, 5])) * radius_px
     pixel = draw(st.floats(0.003, 0.1))
     gamma = np.deg2rad(draw(st.sampled_from([60.0, 90.0, 75.0, 119.0])))
     second = draw(st.floats(1, 2)) if gamma != np.deg2rad(60) else 1.0
@@ -138,23 +140,28 @@ def files(draw: st.DrawFn, path: Path) -> Path:
     """A counts file, good or with something in it that is wrong."""
     shape = draw(detectors())
     calibration = draw(calibrations(shape))
+    # One thing is wrong in most files, and in the others the calibration at most.
+    wrong = draw(st.sampled_from([None, None, None, "slip", *WRONG]))
+    slipped = draw(st.sampled_from(SLIPPED)) if wrong == "slip" else None
+    factor = draw(st.sampled_from(SLIPS))
     attributes: dict[str, Any] = {
-        name: getattr(calibration, name)
+        name: getattr(calibration, name) * (factor if name == slipped else 1)
         for name in ("energy_keV", "semiangle_mrad", "pixel_size_inv_A", "step_A")
     }
-    factor = st.sampled_from(SLIPS)
-    attributes = {name: value * draw(factor) for name, value in attributes.items()}
     attributes["centre_px"] = calibration.centre_px
     attributes["rotational_symmetry"] = calibration.rotational_symmetry
-    lattice: Any = calibration.lattice_inv_A * draw(factor)
+    lattice: Any = calibration.lattice_inv_A * (factor if slipped == "lattice_inv_A" else 1)
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     scan = draw(st.sampled_from([(1, 1), (2, 3)]))
     counts: Any = rng.integers(0, 200, (*scan, *shape)).astype(
-        draw(st.sampled_from(["u1", "u2", "u4", "u8", "i4", "f4", ">u2", "c8"]))
+        draw(
+            st.sampled_from(
+                ["u1", "u2", "u4", "u8", ">u2"] if wrong != "dtype" else ["i4", "f4", "c8"]
+            )
+        )
     )
-    probe: Any = rng.random(shape).astype(draw(st.sampled_from(["f4", "f8", "f2", "u2"])))
-    wrong = draw(
-        st.sampled_from([None, None, "attribute", "missing", "lattice", "probe", "counts"])
+    probe: Any = rng.random(shape).astype(
+        draw(st.sampled_from(["f4", "f8", "f2"] if wrong != "dtype" else ["f4", "u2", "c8"]))
     )
     if wrong == "attribute":
         attributes[draw(st.sampled_from(sorted(attributes)))] = draw(st.sampled_from(ODD))
@@ -164,7 +171,9 @@ def files(draw: st.DrawFn, path: Path) -> Path:
         numbers = draw(st.lists(st.floats(width=64), min_size=4, max_size=4))
         lattice = np.array(numbers).reshape(draw(st.sampled_from([(2, 2), (4,), (1, 4)])))
     elif wrong == "probe":
-        probe = probe * draw(st.sampled_from([0, -1, np.nan, np.inf, 1e30]))
+        factor = draw(st.sampled_from([0, -1, np.nan, np.inf, 1e30, 1e300]))
+        with np.errstate(all="ignore"):
+            probe = probe.astype(float) * factor
         probe = draw(st.sampled_from([probe, probe[:-1], probe[None]]))
     elif wrong == "counts":
         counts = draw(st.sampled_from([counts[0], counts[:0], counts[..., :1], None]))
