@@ -2,7 +2,7 @@
 around.
 
 CONFIG is a YAML file, or `-` for the same on standard input. Bad input ends with one line and exit
-code 2; a breach of the baseline with 1.
+code 2, as does a defect of the package; a breach of the baseline with 1, an interrupt with 130.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import traceback
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -34,6 +35,8 @@ app = typer.Typer(
 )
 config_app = typer.Typer(help="Check, complete and describe configs.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
+
+INTERRUPTED = 130
 
 ConfigPath = Annotated[
     str, typer.Argument(metavar="CONFIG", help="A YAML config file; - reads standard input.")
@@ -437,17 +440,53 @@ def warn(warning: str | None) -> None:
 
 
 def main() -> None:
-    """Run the command line; bad input and a system that refuses end with one line and exit
-    code 2."""
+    """Run the command line; whatever goes wrong ends with one line.
+
+    Bad input, a system that refuses and a defect of this package end with exit code 2, an interrupt
+    with 130. A defect's traceback goes to the file of `--log`, and to standard error where the
+    environment variable CCSTAE_TRACEBACK is set.
+    """
     try:
         app()
+    except SystemExit as end:
+        if end.code == INTERRUPTED:  # as typer ends where a key or a signal interrupts it
+            fail("interrupted", INTERRUPTED)
+        raise
+    except KeyboardInterrupt:
+        fail("interrupted", INTERRUPTED)
     except InputError as error:
         fail(str(error))
     except OSError as error:
         fail(f"{error.filename or 'input or output'}: {error.strerror or error}")
+    except Exception as error:
+        if isinstance(error, MemoryError) or "can't allocate memory" in str(error):  # torch's
+            fail(
+                f"out of memory: {error or 'none left'}; expected more memory, or smaller patterns"
+            )
+        fail(defect(error))
 
 
-def fail(message: str) -> NoReturn:
-    """Print one line and exit with code 2."""
+def defect(error: Exception) -> str:
+    """A line for an exception that nobody foresaw: its type, its message, and where it arose."""
+    from ccstae.machine.progress import Copy
+
+    report = "".join(traceback.format_exception(error))
+    if os.environ.get("CCSTAE_TRACEBACK"):
+        print(report, end="", file=sys.stderr)
+    elif isinstance(sys.stderr, Copy):
+        sys.stderr.log.write(report)
+    package = Path(__file__).parent
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if Path(frame.filename).is_relative_to(package)]
+    at = ours[-1]  # `main` at the least
+    file = Path(at.filename).relative_to(package.parent)
+    return (
+        f"{type(error).__name__} at {file}:{at.lineno}: {error}; this is a defect of ccstae: "
+        f"please report it with its traceback, which CCSTAE_TRACEBACK=1 shows"
+    )
+
+
+def fail(message: str, code: int = 2) -> NoReturn:
+    """Print one line and exit with a code."""
     print("error: " + " ".join(message.split()), file=sys.stderr)
-    sys.exit(2)
+    sys.exit(code)

@@ -129,6 +129,60 @@ def test_a_system_that_refuses_is_told_in_one_line(
     assert "Not a directory" in said or "File exists" in said
 
 
+def raises(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the subcommand `methods` end with an exception that nobody foresaw."""
+
+    def methods() -> str:
+        raise error
+
+    monkeypatch.setattr("ccstae.config.describe.methods", methods)
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_a_defect_is_told_in_one_line_and_its_traceback_where_it_is_asked_for(
+    traced: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    raises(RuntimeError("no such\ndimension"), monkeypatch)
+    monkeypatch.setattr(sys, "stderr", sys.stderr)  # `--log` replaces it
+    if traced:
+        monkeypatch.setenv("CCSTAE_TRACEBACK", "1")
+    log = tmp_path / "log.txt"
+    assert run("--log", str(log), "methods", monkeypatch=monkeypatch) == 2
+    said = capsys.readouterr().err
+    last = said.splitlines()[-1]
+    assert last.startswith("error: RuntimeError at ccstae/cli.py:")
+    assert "no such dimension; this is a defect of ccstae" in last
+    assert ("Traceback" in said) == traced
+    assert traced or said.count("\n") == 1
+    assert "Traceback" in log.read_text()
+    assert last in log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "expected"),
+    [
+        (KeyboardInterrupt(), 130, "error: interrupted\n"),
+        (MemoryError(), 2, "error: out of memory: "),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 2, "error: out of memory: "),
+    ],
+)
+def test_an_interrupt_and_a_lack_of_memory_are_told_in_one_line(
+    error: BaseException,
+    code: int,
+    expected: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    raises(error, monkeypatch)
+    assert run("methods", monkeypatch=monkeypatch) == code
+    said = capsys.readouterr().err
+    assert said.startswith(expected)
+    assert said.count("\n") == 1
+
+
 def test_a_resolved_config_says_everything_and_reads_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,7 +9,6 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ccstae import geometry
 from ccstae.errors import InputError
 from ccstae.io.hdf5 import attribute, short, values
 
@@ -110,33 +109,16 @@ def read_probe(file: h5py.File, shape: tuple[int, ...]) -> NDArray[np.float32]:
     Raises:
         InputError: where it is missing or no distribution of electrons.
     """
-    probe = values(file, "probe", 2, "f", shape).astype(np.float32)
-    if (probe < 0).any() or not probe.sum() > 0:
+    with np.errstate(over="ignore"):
+        probe = values(file, "probe", 2, "f", shape).astype(np.float32)
+    if not np.isfinite(probe).all():
+        raise InputError(
+            f"{file.filename}: /probe holds numbers beyond those of float32; expected the "
+            f"electrons of the vacuum probe"
+        )
+    if (probe < 0).any() or not probe.any():
         raise InputError(
             f"{file.filename}: /probe holds negative numbers, or only 0; expected the electrons of "
             f"the vacuum probe"
         )
     return probe
-
-
-def check_detector(file: h5py.File, calibration: Calibration, shape: tuple[int, ...]) -> None:
-    """Check that direct beam and first diffracted ring can lie on a detector of `shape` (Qy, Qx).
-
-    Raises:
-        InputError: where they cannot, or where disks would overlap.
-    """
-    x, y = calibration.centre_px
-    if not (0 <= x <= shape[1] - 1 and 0 <= y <= shape[0] - 1):
-        raise InputError(
-            f"{file.filename}: attribute centre_px is {(x, y)}; expected a pixel of the {shape} "
-            f"detector, x first"
-        )
-    radius = geometry.disk_radius_inv_A(calibration.semiangle_mrad, calibration.energy_keV)
-    nearest = float(np.linalg.norm(calibration.lattice_inv_A, axis=0).min())
-    half = min(shape) / 2 * calibration.pixel_size_inv_A
-    if 2 * radius >= nearest or nearest > 2 * half:
-        raise InputError(
-            f"{file.filename}: disks of radius {radius:.4g} 1/A, {nearest:.4g} 1/A apart, on a "
-            f"detector of {2 * half:.4g} 1/A; "
-            "expected disks that lie apart, and on the detector: check the calibration"
-        )

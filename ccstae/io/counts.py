@@ -14,11 +14,11 @@ from ccstae.errors import InputError
 from ccstae.io import hdf5
 from ccstae.io.calibration import (
     Calibration,
-    check_detector,
     read_calibration,
     read_probe,
     write_calibration,
 )
+from ccstae.io.slips import check_detector
 
 MAX_COUNT = 2**32 - 1
 

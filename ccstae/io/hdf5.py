@@ -24,6 +24,19 @@ from ccstae.io.atomic import atomic, reserve, writing
 MAX_EXPANSION = 4096
 MAX_ATTRIBUTE_BYTES = 2**16
 
+# Registered filters that detectors and archives use: https://github.com/HDFGroup/hdf5_plugins
+FILTERS = {
+    307: "bzip2",
+    32000: "LZF",
+    32001: "blosc",
+    32004: "LZ4",
+    32008: "bitshuffle",
+    32013: "ZFP",
+    32015: "zstd",
+    32017: "SZ",
+    32026: "blosc2",
+}
+
 
 @contextmanager
 def opened(path: Path | str) -> Iterator[h5py.File]:
@@ -100,7 +113,8 @@ def dataset(
             name, for messages.
 
     Raises:
-        InputError: where it is missing, a link, stored elsewhere or not in full, or does not fit.
+        InputError: where it is missing, a link, stored elsewhere or not in full, compressed by a
+            filter that this HDF5 lacks, or does not fit.
     """
     sides = None if shape is None else f"({', '.join(map(str, shape))})"
     form = f"rank {rank}" if sides is None else f"rank {rank}, shape {sides}"
@@ -123,12 +137,27 @@ def dataset(
         for side, expected in zip(stored.shape, shape, strict=True)
     ):
         raise InputError(f"{where} has shape {stored.shape}; expected {sides}")
+    _check_filters(stored, where)
     size = stored.id.get_storage_size()
     if stored.size == 0 or stored.nbytes > MAX_EXPANSION * size + 2**20:
         raise InputError(
             f"{where} of shape {stored.shape} stores {size} bytes; expected data, written in full"
         )
     return stored
+
+
+def _check_filters(stored: h5py.Dataset, where: str) -> None:
+    """InputError where a filter of the dataset is not at hand to undo it."""
+    properties = stored.id.get_create_plist()
+    for index in range(properties.get_nfilters()):
+        code, _, _, given_name = properties.get_filter(index)
+        if not h5py.h5z.filter_avail(code):
+            name = FILTERS.get(code) or given_name.decode(errors="replace") or "unknown"
+            raise InputError(
+                f"{where} is compressed by the HDF5 filter {code} ({short(name)}), which is "
+                f"missing here; expected one of HDF5's own, such as gzip: install the filter's "
+                f"plugin where HDF5_PLUGIN_PATH points, or write the file anew"
+            )
 
 
 def values(

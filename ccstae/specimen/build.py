@@ -7,6 +7,8 @@ import numpy as np
 from ccstae import geometry
 from ccstae.config.run import Config
 from ccstae.errors import InputError, unknown
+from ccstae.io import slips
+from ccstae.io.calibration import Calibration
 from ccstae.specimen.crystal import crystal
 from ccstae.specimen.heterostructure import Heterostructure
 from ccstae.specimen.local import Labelled, Rotation, Uniform
@@ -72,23 +74,37 @@ def check_disks(config: Config, scene: Scene) -> None:
     """Check the disks of every material of a scene.
 
     Raises:
-        InputError: where they overlap at this convergence, or too few fall on the detector.
+        InputError: where they overlap at this convergence, are smaller than a pixel, or too few
+            fall on the detector; with the slip of units that this looks like.
     """
     m = config.microscope
-    radius = geometry.disk_radius_inv_A(m.semiangle_mrad, m.energy_keV)
+    shape = (m.detector_px, m.detector_px)
     half = m.detector_px / 2 * m.pixel_size_inv_A
     for crystal_of_scene in scene.crystals:
-        g = crystal_of_scene.reciprocal
-        hk = geometry.lattice_nodes(g, 10 * float(np.linalg.norm(g[:, 0])), 3)
-        nearest = float(np.linalg.norm(hk[1] @ g.T))
+        calibration = Calibration(
+            energy_keV=m.energy_keV,
+            semiangle_mrad=m.semiangle_mrad,
+            pixel_size_inv_A=m.pixel_size_inv_A,
+            step_A=scene.settings.scan.step_A,
+            centre_px=(m.detector_px // 2, m.detector_px // 2),
+            lattice_inv_A=crystal_of_scene.reciprocal,
+            rotational_symmetry=2,
+        )
+        radius = slips.radius_px(calibration) * m.pixel_size_inv_A
+        nearest = slips.nearest_px(calibration) * m.pixel_size_inv_A
         if 2 * radius >= nearest:
             largest_mrad = nearest / 2 * geometry.wavelength_A(m.energy_keV) * 1e3
-            raise InputError(
+            wrong = (
                 f"microscope.semiangle_mrad: the disks overlap at {m.semiangle_mrad:g} mrad; "
                 f"expected less than {largest_mrad:.2f} mrad for these materials"
             )
-        if nearest + radius > half:
-            raise InputError(
+        elif nearest + radius > half:
+            wrong = (
                 f"microscope: the first ring ({nearest:.3f} 1/A) leaves the detector ({half:.3f} "
                 f"1/A); expected it inside"
             )
+        elif (fault := slips.fault(calibration, shape)) is not None:
+            wrong = f"microscope: {fault}"
+        else:
+            continue
+        raise InputError(wrong + slips.looks_like(calibration, shape))

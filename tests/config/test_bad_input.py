@@ -54,6 +54,22 @@ SETTINGS: list[tuple[str, Any, list[str]]] = [
     ("microscope.energy_keV", "80 kV", ["microscope.energy_keV", "valid number", "'80 kV'"]),
     ("microscope.semiangle_mrad", 0, ["microscope.semiangle_mrad", "greater than 0"]),
     ("microscope.semiangle_mrad", 31, ["microscope.semiangle_mrad", "less than or equal to 30"]),
+    (
+        "microscope.semiangle_mrad",
+        0.003,
+        ["microscope: disks of radius 0.005526 px", "looks like semiangle_mrad given in rad"],
+    ),
+    ("microscope.semiangle_mrad", 8, ["microscope.semiangle_mrad: the disks overlap at 8 mrad"]),
+    (
+        "microscope.pixel_size_inv_A",
+        0.13,
+        ["at least 1 px", "looks like pixel_size_inv_A given in 1/nm"],
+    ),
+    (
+        "microscope.pixel_size_inv_A",
+        0.0013,
+        ["microscope: the first ring", "looks like pixel_size_inv_A given in 1/Angstrom, but"],
+    ),
     ("microscope.pixel_size_inv_A", 1.3, ["microscope.pixel_size_inv_A", "0.2"]),
     ("microscope.detector_px", 127, ["microscope.detector_px", "multiple of 2", "127"]),
     ("microscope.detector_px", 1e9, ["microscope.detector_px", "1024"]),

@@ -422,3 +422,33 @@ def rewritten(path: Path) -> Path:
             source.copy(name, file)
         file.attrs.update(source.attrs)
     return path
+
+
+@pytest.mark.parametrize(
+    ("code", "named"),
+    [(32008, "32008 .*bitshuffle"), (32004, "32004 .*LZ4"), (511, "511 .*unknown")],
+)
+def test_a_filter_that_is_missing_is_named(code: int, named: str, tmp_path: Path) -> None:
+    """As a detector writes its counts, on a machine that lacks the filter's plugin."""
+    path = tmp_path / "counts.h5"
+    make_counts(path)
+    with h5py.File(path, "r+") as file:
+        counts = file["counts"][...]
+        del file["counts"]
+        creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        creation.set_chunk(counts.shape)
+        creation.set_filter(code, h5py.h5z.FLAG_OPTIONAL, ())
+        dataset = h5py.h5d.create(
+            file.id,
+            b"counts",
+            h5py.h5t.py_create(counts.dtype),
+            h5py.h5s.create_simple(counts.shape),
+            creation,
+        )
+        # Filter mask 0: all filters were applied to what is stored.
+        dataset.write_direct_chunk((0, 0, 0, 0), counts.tobytes(), 0)
+    with pytest.raises(
+        InputError, match=f"/counts is compressed by the HDF5 filter {named}"
+    ) as bad:
+        read_counts(path)
+    assert "damaged" not in str(bad.value)

@@ -147,7 +147,7 @@ def from_probe(
 
     Args:
         probe: vacuum probe (Qy, Qx), in any unit.
-        centre: its nominal place (x, y) in pixels.
+        centre: its nominal place (x, y) in pixels, on the detector. The border may cut the probe.
         radius_px: radius of the disk.
         iterations: rounds.
 
@@ -158,14 +158,20 @@ def from_probe(
     samples = spline.samples(pixels)
     half = pixels // 2
     cx, cy = round(centre[0]), round(centre[1])
-    patch = probe[cy - half : cy + half + 1, cx - half : cx + half + 1]
+    y = torch.arange(cy - half, cy + half + 1, device=probe.device)
+    x = torch.arange(cx - half, cx + half + 1, device=probe.device)
+    height, width = probe.shape
+    known = ((y >= 0) & (y < height))[:, None] & ((x >= 0) & (x < width))
+    patch = probe[y.clamp(0, height - 1)][:, x.clamp(0, width - 1)]
     shift = torch.tensor([[centre[0] - cx, centre[1] - cy]], dtype=probe.dtype, device=probe.device)
     at = (torch.arange(samples, device=probe.device) - samples // 2) / spline.OVERSAMPLING
     r = torch.hypot(at[:, None], at[None, :])
     steps = torch.arange(pixels, device=probe.device) - half
     distance = torch.hypot(steps[:, None] - shift[0, 1], steps[None, :] - shift[0, 0])
-    order = distance.reshape(-1).argsort()
-    profile = _interpolate(r, distance.reshape(-1)[order], patch.reshape(-1)[order])
+    order = distance[known].argsort()
+    profile = _interpolate(r, distance[known][order], patch[known][order])
+    # Where the border cuts the probe, its radial mean stands for what it does not show.
+    patch = torch.where(known, patch, spline.render(profile, shift, pixels)[0])
     share = spline.adjoint_of_flat(torch.ones_like(shift[:, 0]), shift, pixels, samples)
     for _ in range(iterations):
         model = spline.render(profile, shift, pixels)[0]

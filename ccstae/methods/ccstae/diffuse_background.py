@@ -137,7 +137,7 @@ def under_direct_beam(
     Returns:
         Counts per pixel of a mean pattern, (Qy, Qx).
     """
-    reach = 3 * bare
+    reach = min(3 * bare, len(total))  # a small detector ends before
     distances = _array(r)
     ring = distances.astype(int)
     near, far = ring < bare, (ring >= bare) & (ring < reach)

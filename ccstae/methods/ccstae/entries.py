@@ -109,6 +109,7 @@ def _main_axis(x: Tensor, v: Tensor) -> Tensor:
     lie apart if any do.
     """
     white = (x - x.mean(0)) / (v.mean(0) + 1e-12).sqrt()
+    white = white.nan_to_num(0.0, 0.0, 0.0)  # fits that diverged lie apart from none
     return white @ torch.linalg.eigh(white.T @ white)[1][:, -1]
 
 

@@ -28,6 +28,31 @@ MIN_RELATIVE_INTENSITY = 1e-3  # of a disk, against the mean one
 MIN_MODEL_ERROR_SIGNIFICANCE = 3.0  # standard errors
 
 
+def beam_px(nominal: tuple[float, float], found: Tensor, radius_px: float) -> tuple[float, float]:
+    """Where the direct beam of a scan lies: at its nominal place (x, y), or at the median of those
+    that were found (n, 2) where that is more than a disk's radius away.
+    """
+    median = found.median(0).values.tolist()
+    if math.dist(nominal, median) > radius_px:
+        return median[0], median[1]
+    return nominal
+
+
+def probe_at(probe: Tensor, centre: tuple[float, float], radius_px: float) -> Tensor:
+    """The vacuum probe (Qy, Qx), brought to the direct beam (x, y) by whole pixels where it was
+    recorded elsewhere: less than half as many electrons there as in the brightest place.
+    """
+    sums = sites.box_sums(probe[None], radius_px)
+    x, y = (
+        min(max(round(place), 0), size - 1)
+        for place, size in zip(centre, (probe.shape[1], probe.shape[0]), strict=True)
+    )
+    if 2 * sums[0, y, x] >= sums.max():
+        return probe
+    beam = sites.direct_beam(probe[None], sums, radius_px)[0].round().long().tolist()
+    return probe.roll((y - beam[1], x - beam[0]), (0, 1))
+
+
 def start(
     teachers: Tensor,
     first: Encoded,

@@ -88,9 +88,9 @@ def learn(counts: Counts, settings: CcstaeSettings, device: str) -> Trained | No
         return None
     teachers = teachers[:: ceil_div(len(teachers), MAX_TEACHERS)]
     data, rough = scan.load(candidates[teachers.cpu().numpy()]), rough[teachers]
-    probe = torch.from_numpy(counts.probe).to(device)
-    centre = counts.calibration.centre_px
     radius = disk_radius_px(counts.calibration)
+    centre = learning.beam_px(counts.calibration.centre_px, rough.centre, radius)
+    probe = learning.probe_at(torch.from_numpy(counts.probe).to(device), centre, radius)
     affine = settings.transformer == "affine"
     dictionary = learning.start(data, rough, scan.nominal, probe, centre, radius, affine)
     encoder = None

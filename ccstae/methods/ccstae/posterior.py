@@ -346,10 +346,13 @@ def location_error(covariance: Tensor, g: Tensor) -> Tensor:
 
 
 def cholesky_factor(covariance: Tensor) -> Tensor:
-    """Cholesky factor of covariances (n, m, m) whose parameters have different units."""
+    """Cholesky factor of covariances (n, m, m) whose parameters have different units; NaN where one
+    is not positive definite, so that its draws count for nothing.
+    """
     scale = torch.diagonal(covariance, dim1=1, dim2=2).clamp_min(1e-30).sqrt()
     scaled = covariance / (scale[:, :, None] * scale[:, None, :])
-    return scale[:, :, None] * torch.linalg.cholesky(scaled)
+    factor, failed = torch.linalg.cholesky_ex(scaled)
+    return scale[:, :, None] * torch.where(failed[:, None, None] == 0, factor, torch.nan)
 
 
 def with_drawn_block(covariance: Tensor, drawn: Tensor) -> Tensor:

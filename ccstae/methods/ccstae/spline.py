@@ -156,7 +156,8 @@ class PhaseTable:
             the expansion (N, 3, 6). Their product, expansion @ images, is T, dT/dx and dT/dy at the
             shifts.
         """
-        cell = ((shift + 0.5) * self.PHASES).round().clamp(0, self.PHASES)
+        # The images of a patch without a place are some or other, its expansion is NaN.
+        cell = ((shift + 0.5) * self.PHASES).nan_to_num().round().clamp(0, self.PHASES)
         x, y = (shift + 0.5 - cell / self.PHASES).unbind(1)
         side = self.PHASES + 1
         index = which * side**2 + (cell[:, 1] * side + cell[:, 0]).long()

@@ -56,6 +56,9 @@ def fit(
     Returns:
         The fits in float64. Fewer than three sites, or sites on one line, give NaN.
     """
+    if len(hk) == 0:
+        nowhere = measured.new_full((len(measured), 3, 2), torch.nan, dtype=torch.float64)
+        return LatticeFit(nowhere[:, 0], nowhere[:, 1:])
     finite = torch.isfinite(measured).all(-1) & torch.isfinite(weights)
     measured = torch.where(finite[..., None], measured, 0.0).double()
     weights = torch.where(finite, weights, 0.0).double()

@@ -30,6 +30,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from ccstae import geometry
+from ccstae.errors import InputError
 from ccstae.io.calibration import Calibration
 from ccstae.io.counts import Counts
 from ccstae.methods.base import Answer
@@ -45,6 +46,17 @@ ROUNDS = 8
 # Log of the odds, lattice against none, below which a pattern has no answer: 20 to 1, "strong"
 # evidence (H. Jeffreys, Theory of Probability (1961)).
 MIN_EVIDENCE = 3.0
+# Memory of what is worked out for all sites of all candidates of some patterns at a time. A scan
+# whose disks are tiny against its detector learns from fewer patterns, and from the inner rings
+# alone, so that one pattern takes at most `MAX_PATTERN_BYTES`.
+MAX_BYTES = 256 * 2**20
+MAX_PATTERN_BYTES = 64 * 2**20
+MAX_SAMPLE_BYTES = 2**30
+BYTES_PER_SITE = 24  # of a candidate: four float32 and one index
+BYTES_PER_RING = 20  # of a candidate: counts, sites, even spread and two temporaries, float32
+# The outermost disk that is used lies at least at this share of the detector's reach, so that a
+# rough lattice predicts any disk to its radius.
+MIN_REACH_SHARE = 0.25
 # A fit that ends this far from the rough lattice, relative to it, has lost the disks.
 MAX_RELATIVE_DRIFT = 0.12
 
@@ -188,15 +200,25 @@ class SiteFinder:
             calibration: of the instrument, with the nominal lattice.
             shape: of the detector, (Qy, Qx).
             device: "cpu" or "cuda".
+
+        Raises:
+            InputError: where no node can lie on the detector, or the disks are so small against it
+                that their candidates would take more than `MAX_PATTERN_BYTES` for a pattern.
         """
         radius = disk_radius_px(calibration)
         hk = nodes(calibration, shape)
+        if len(hk) == 0:
+            raise InputError(
+                f"the detector of {tuple(shape)} pixels shows no disk of the nominal lattice "
+                f"beside the direct beam; expected the first ring on it: check the calibration"
+            )
         nominal = torch.from_numpy(calibration.lattice_inv_A / calibration.pixel_size_inv_A).float()
         length = torch.linalg.vector_norm(hk.float() @ nominal.T, dim=-1)
         # Rings that stay on the detector whichever way they turn, for a beam in its middle. A beam
         # beside it puts some sites off the detector; `_sums` leaves these out.
         whole = length + radius <= min(shape) / 2
         hk = hk[whole] if whole.any() else hk[length < length.min() * 1.01]
+        hk = _within_memory(hk, nominal, calibration.rotational_symmetry, radius)
         ring = torch.nn.functional.one_hot(rings(calibration, hk)).float()
         reach = float(torch.linalg.vector_norm(hk.float() @ nominal.T, dim=-1).max())
         G, scales = _candidates(nominal, calibration.rotational_symmetry, radius, reach)
@@ -218,7 +240,9 @@ class SiteFinder:
         shape = counts.counts.shape
         patterns = counts.counts.reshape(-1, *shape[2:])
         finder = cls.blank(counts.calibration, shape[2:], device)
-        step = max(1, len(patterns) // SAMPLE)
+        bytes_per_pattern = BYTES_PER_RING * finder.on_gain.numel()
+        sample = max(1, min(SAMPLE, MAX_SAMPLE_BYTES // (2 * bytes_per_pattern)))
+        step = max(1, len(patterns) // sample)
         _, on, sites = windows.over_scan(finder._sums, patterns[::step], device)
         return finder._maximise(on, sites)
 
@@ -231,6 +255,14 @@ class SiteFinder:
         Returns:
             Rough lattices, and whether there is one: the evidence exceeds `MIN_EVIDENCE`.
         """
+        size = self._patterns_at_a_time()
+        if len(patterns) > size:
+            parts = [self.locate(part) for part in patterns.split(size)]
+            return Located(
+                torch.cat([part.centre for part in parts]),
+                torch.cat([part.G for part in parts]),
+                torch.cat([part.has_lattice for part in parts]),
+            )
         centre, on, sites = self._sums(patterns)
         odds = self._log_odds(on, self._even(sites, self._around(on, sites)))
         # The evidence takes all orientations for equally likely, since a mixture learned from a
@@ -243,6 +275,11 @@ class SiteFinder:
         """Centres (B, 2), counts on the sites of each candidate by ring (B, K, R), and how many of
         those sites are on the detector (B, K, R).
         """
+        size = self._patterns_at_a_time()
+        if len(patterns) > size:
+            parts = [self._sums(part) for part in patterns.split(size)]
+            centre, on, sites = (torch.cat(values) for values in zip(*parts, strict=True))
+            return centre, on, sites
         B, height, width = patterns.shape
         sums = windows.piecewise(lambda piece: box_sums(piece, self.radius), patterns)
         centre = direct_beam(patterns, sums, self.radius)
@@ -259,6 +296,11 @@ class SiteFinder:
         by_site = (B, len(self.hk), -1)
         on, sites = self.ring.T @ (n * whole).reshape(by_site), self.ring.T @ whole.reshape(by_site)
         return centre, on.mT, sites.mT
+
+    def _patterns_at_a_time(self) -> int:
+        """How many patterns `MAX_BYTES` have room for."""
+        sites = len(self.G) * len(self.hk)
+        return max(1, MAX_BYTES // (BYTES_PER_SITE * sites + BYTES_PER_RING * self.on_gain.numel()))
 
     def _around(self, on: Tensor, sites: Tensor) -> Tensor:
         """Mean box sum (B, scales, R) over all orientations at each scale: what lies at that
@@ -373,13 +415,44 @@ def track(fitted: LatticeFit, rough: Located, lost: Tensor) -> tuple[LatticeFit,
     return back, lost
 
 
+def _within_memory(hk: Tensor, nominal: Tensor, symmetry: int, radius: float) -> Tensor:
+    """The sites of `hk` (S, 2), on inner rings, whose candidates fit into `MAX_PATTERN_BYTES`."""
+    length = torch.linalg.vector_norm(hk.float() @ nominal.T, dim=-1)
+    reach = float(length.max())
+    for limit in length.unique().flip(0).tolist():
+        inner = hk[length <= limit]
+        turns, scales = _grid(symmetry, radius, limit)
+        size = BYTES_PER_SITE * turns * scales * len(inner)
+        if size <= MAX_PATTERN_BYTES:
+            if limit < MIN_REACH_SHARE * reach or _on_one_line(inner) > _on_one_line(hk):
+                break
+            return inner
+    raise InputError(
+        f"disks of radius {radius:.3g} px are too small against a lattice that reaches "
+        f"{reach:.4g} px over the detector: the table of their sites takes {size / 2**20:.0f} MiB "
+        f"for a pattern; expected at most {MAX_PATTERN_BYTES / 2**20:.0f} MiB: bin or crop the "
+        f"patterns, or check the calibration"
+    )
+
+
+def _on_one_line(hk: Tensor) -> bool:
+    """Whether all nodes (S, 2) are multiples of one."""
+    return bool((hk[:, 0] * hk[0, 1] == hk[:, 1] * hk[0, 0]).all())
+
+
+def _grid(symmetry: int, radius: float, reach: float) -> tuple[int, int]:
+    """How many turns and how many scales the candidates have."""
+    step = radius / 4 / reach
+    turns = max(1, round(2 * math.pi / symmetry / step))
+    scales = 2 * max(1, math.ceil(MAX_SCALE_CHANGE / step)) + 1
+    return turns, scales
+
+
 def _candidates(nominal: Tensor, symmetry: int, radius: float, reach: float) -> tuple[Tensor, int]:
     """Lattices (K, 2, 2) and how many scales each turn has. The outermost site, at `reach` pixels,
     moves by a quarter of a radius from one to the next.
     """
-    step = radius / 4 / reach
-    turns = max(1, round(2 * math.pi / symmetry / step))
-    scales = 2 * max(1, math.ceil(MAX_SCALE_CHANGE / step)) + 1
+    turns, scales = _grid(symmetry, radius, reach)
     phi = (torch.arange(turns) - turns // 2) * (2 * math.pi / symmetry / turns)
     scale = 1 / (1 + torch.linspace(-MAX_SCALE_CHANGE, MAX_SCALE_CHANGE, scales))
     turn = torch.from_numpy(geometry.rotation_matrix(phi.numpy())).float()

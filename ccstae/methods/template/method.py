@@ -100,7 +100,7 @@ class Matcher:
                 measured, height = peaks.subpixel(maps, pixel, settings.subpixel, settings.upsample)
             else:
                 measured, height = _index(*free, at)
-            usable[:, 0] &= whole
+            usable &= whole | (hk != 0).any(-1)
             usable &= torch.linalg.vector_norm(measured - at, dim=-1) <= reach
             height = torch.where(usable, height.clamp_min(0), 0)
             if settings.weights == "information":
