@@ -82,10 +82,14 @@ def modules() -> dict[str, str]:
 
 
 def settings(method: str) -> type[MethodSettings]:
-    """The settings model of a method."""
+    """The settings model of a method: the one that its file defines."""
     module = _settings_module(method)
-    classes = {value for value in vars(module).values() if isinstance(value, type)}
-    models = [value for value in classes - {MethodSettings} if issubclass(value, MethodSettings)]
+    classes = [value for value in vars(module).values() if isinstance(value, type)]
+    models = [
+        value
+        for value in classes
+        if issubclass(value, MethodSettings) and value.__module__ == module.__name__
+    ]
     if len(models) != 1:
         raise TypeError(f"{module.__name__}: expected one subclass of MethodSettings, got {models}")
     return models[0]

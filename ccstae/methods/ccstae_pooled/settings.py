@@ -2,4 +2,8 @@
 
 from __future__ import annotations
 
-from ccstae.methods.ccstae.settings import CcstaeSettings as CcstaeSettings
+from ccstae.methods.ccstae.settings import CcstaeSettings
+
+
+class CcstaePooledSettings(CcstaeSettings):
+    """`ccstae` with neighbours: every pattern as there, then one field for the whole scan."""
