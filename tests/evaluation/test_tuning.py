@@ -288,4 +288,4 @@ def test_the_jobs_of_a_tuned_method_see_what_they_use() -> None:
     assert not stages.narrow(made, "simulate", scene="other").scenes["other"].tune
     assert list(made.scored) == ["shown"]
     files = stages.sources(made, "tune", "mine")
-    assert {"tuning.py", "method.py", "score.py"} <= {Path(file).name for file in files}
+    assert {"tuning.py", "method.py", "metrics.py"} <= {Path(file).name for file in files}

@@ -147,7 +147,10 @@ def areas(odds: Tensor, measured: LogArea) -> Tensor:
     deviations are alike and the areas decide nothing.
     """
     x, v = measured.value, measured.variance
-    area = torch.stack([x.mean(), x.std().clamp_min(MIN_AREA_DEVIATION)]).expand(odds.shape[1], 2)
+    # One pattern alone has no deviation.
+    deviation = x.std() if len(x) > 1 else torch.zeros_like(x.sum())
+    area = torch.stack([x.mean(), deviation.clamp_min(MIN_AREA_DEVIATION)])
+    area = area.expand(odds.shape[1], 2)
     for _ in range(30):
         share = (odds + area_odds(area, measured)).softmax(1)
         weight = share / (area[:, 1] ** 2 + v[:, None])
