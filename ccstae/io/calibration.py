@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from ccstae import geometry
 from ccstae.errors import InputError
 from ccstae.io.hdf5 import attribute, short, values
 
@@ -38,6 +39,12 @@ class Calibration:
     rotational_symmetry: int
     """Order of the lattice's rotational symmetry (6 for the node positions of a hexagonal lattice).
     """
+
+
+def disk_radius_px(calibration: Calibration) -> float:
+    """Radius of the disks in pixels: semiangle / wavelength / pixel size."""
+    radius_inv_A = geometry.disk_radius_inv_A(calibration.semiangle_mrad, calibration.energy_keV)
+    return radius_inv_A / calibration.pixel_size_inv_A
 
 
 def write_calibration(file: h5py.File, calibration: Calibration, probe: NDArray[Any]) -> None:

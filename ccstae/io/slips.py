@@ -16,7 +16,7 @@ import numpy as np
 
 from ccstae import geometry
 from ccstae.errors import InputError
-from ccstae.io.calibration import Calibration
+from ccstae.io.calibration import Calibration, disk_radius_px
 
 # Energies of transmission electron microscopes, as in a config.
 MIN_ENERGY_KEV, MAX_ENERGY_KEV = 10.0, 1000.0
@@ -105,7 +105,7 @@ def fault(calibration: Calibration, shape: tuple[int, ...]) -> str | None:
             f"attribute centre_px is {(x, y)}; expected a pixel of the {tuple(shape)} detector, x "
             f"first"
         )
-    radius, nearest = radius_px(calibration), nearest_px(calibration)
+    radius, nearest = disk_radius_px(calibration), nearest_px(calibration)
     given = (
         f"disks of radius {radius:.4g} px, {nearest:.4g} px apart (semiangle_mrad "
         f"{calibration.semiangle_mrad:g}, energy_keV {energy:g}, pixel_size_inv_A "
@@ -153,12 +153,6 @@ def looks_like(calibration: Calibration, shape: tuple[int, ...]) -> str:
     return "; looks like " + ", or ".join(named)
 
 
-def radius_px(calibration: Calibration) -> float:
-    """Radius of the disks in pixels."""
-    radius_inv_A = geometry.disk_radius_inv_A(calibration.semiangle_mrad, calibration.energy_keV)
-    return radius_inv_A / calibration.pixel_size_inv_A
-
-
 def nearest_px(calibration: Calibration) -> float:
     """Distance of the nearest two disks in pixels."""
     index = np.arange(-_SHORT, _SHORT + 1)
@@ -177,7 +171,7 @@ def _plausible(calibration: Calibration, shape: tuple[int, ...]) -> bool:
     """
     return (
         fault(calibration, shape) is None
-        and radius_px(calibration) >= PLAUSIBLE_RADIUS_PX
+        and disk_radius_px(calibration) >= PLAUSIBLE_RADIUS_PX
         and 1 <= _orders(calibration, shape) <= PLAUSIBLE_ORDERS
     )
 
@@ -187,7 +181,7 @@ def _lattice_fits(calibration: Calibration, shape: tuple[int, ...]) -> bool:
     detector.
     """
     height, width = shape
-    radius = radius_px(calibration)
+    radius = disk_radius_px(calibration)
     g = calibration.lattice_inv_A / calibration.pixel_size_inv_A
     hk = geometry.lattice_nodes(g, math.hypot(height, width))[1:]
     turn = geometry.rotation_matrix(np.linspace(0, 2 * np.pi, _ORIENTATIONS, endpoint=False))

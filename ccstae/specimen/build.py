@@ -8,7 +8,7 @@ from ccstae import geometry
 from ccstae.config.run import Config
 from ccstae.errors import InputError, unknown
 from ccstae.io import slips
-from ccstae.io.calibration import Calibration
+from ccstae.io.calibration import Calibration, disk_radius_px
 from ccstae.specimen.crystal import crystal
 from ccstae.specimen.heterostructure import Heterostructure
 from ccstae.specimen.local import Labelled, Rotation, Uniform
@@ -90,7 +90,7 @@ def check_disks(config: Config, scene: Scene) -> None:
             lattice_inv_A=crystal_of_scene.reciprocal,
             rotational_symmetry=2,
         )
-        radius = slips.radius_px(calibration) * m.pixel_size_inv_A
+        radius = disk_radius_px(calibration) * m.pixel_size_inv_A
         nearest = slips.nearest_px(calibration) * m.pixel_size_inv_A
         if 2 * radius >= nearest:
             largest_mrad = nearest / 2 * geometry.wavelength_A(m.energy_keV) * 1e3

@@ -9,6 +9,7 @@ import torch
 from synthetic import Model, random_deformations
 
 from ccstae import geometry
+from ccstae.io.calibration import disk_radius_px
 from ccstae.io.counts import Counts
 from ccstae.methods.ccstae import encoder as encoders
 from ccstae.methods.ccstae import learn, spline
@@ -87,7 +88,7 @@ def test_disks_in_the_far_corner_belong_to_the_dictionary(dictionary: Dictionary
     known = {tuple(g) for g in dictionary.g.double().numpy().round(1)}
     assert {tuple(g) for g in (hk[on] @ nominal.T).round(1)} <= known
     calibration = replace(MODEL.calibration, centre_px=(20.0, 30.0))
-    reach = np.hypot(128 - 20, 128 - 30) - sites.disk_radius_px(calibration)
+    reach = np.hypot(128 - 20, 128 - 30) - disk_radius_px(calibration)
     assert (
         len(sites.nodes(calibration, (128, 128))) == len(geometry.lattice_nodes(nominal, reach)) - 1
     )

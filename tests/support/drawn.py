@@ -16,7 +16,7 @@ from ccstae import geometry
 from ccstae.config.methods import settings as default_settings
 from ccstae.errors import InputError
 from ccstae.io import slips
-from ccstae.io.calibration import Calibration
+from ccstae.io.calibration import Calibration, disk_radius_px
 from ccstae.io.counts import Counts
 from ccstae.methods import base
 
@@ -65,7 +65,7 @@ def scans(draw: st.DrawFn) -> Counts:
     assume(slips.fault(calibration, shape) is None)
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     scan = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
-    radius = slips.radius_px(calibration)
+    radius = disk_radius_px(calibration)
     centre = np.array(calibration.centre_px)
     beam = disk(shape, centre, radius)
     counts = draw(patterns(calibration, (*scan, *shape), beam, rng))
@@ -105,7 +105,7 @@ def patterns(
     if kind == "lattice":
         turn = geometry.rotation_matrix(rng.uniform(0, np.pi))
         g = turn @ calibration.lattice_inv_A / calibration.pixel_size_inv_A
-        radius = slips.radius_px(calibration)
+        radius = disk_radius_px(calibration)
         for hk in geometry.lattice_nodes(g, max(shape), 4)[1:]:
             mean += 0.05 * disk(shape[2:], np.array(calibration.centre_px) + g @ hk, radius)
     electrons = draw(st.sampled_from([1.0, 1e2, 1e4, 1e6]))

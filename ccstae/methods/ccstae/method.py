@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ccstae import geometry
+from ccstae.io.calibration import disk_radius_px
 from ccstae.io.counts import Counts
 from ccstae.machine.device import batch, ceil_div, side_by_side
 from ccstae.methods.base import Answer
@@ -39,7 +40,7 @@ from ccstae.methods.ccstae.trained import Trained
 from ccstae.methods.ccstae.trained import load as load
 from ccstae.methods.ccstae.trained import save as save
 from ccstae.methods.shared import windows
-from ccstae.methods.shared.sites import SiteFinder, disk_radius_px
+from ccstae.methods.shared.sites import SiteFinder
 
 _BATCH = 128
 # Patterns among which teachers are sought, spread over the scan. Learning then takes as long for

@@ -13,13 +13,14 @@ import torch
 
 from ccstae.errors import InputError
 from ccstae.io import weights
+from ccstae.io.calibration import disk_radius_px
 from ccstae.io.counts import Counts
 from ccstae.io.hdf5 import short
 from ccstae.methods.ccstae import entries, spline
 from ccstae.methods.ccstae.dictionary import Dictionary, patch_pixels
 from ccstae.methods.ccstae.encoder import Encoder
 from ccstae.methods.ccstae.settings import CcstaeSettings
-from ccstae.methods.shared.sites import SiteFinder, disk_radius_px
+from ccstae.methods.shared.sites import SiteFinder
 
 METHOD = "ccstae"
 # What the weights depend on, and how far another scan may differ from the one that taught them.

@@ -22,6 +22,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ccstae import geometry
+from ccstae.io.calibration import disk_radius_px
 from ccstae.io.counts import Counts
 from ccstae.methods.ccstae_2023.network import rotation
 from ccstae.methods.shared import sites, windows
@@ -64,7 +65,7 @@ def find_masks(counts: Counts, side: int, device: str) -> Masks:
     nominal = calibration.lattice_inv_A / calibration.pixel_size_inv_A
     M = G.double().cpu().numpy() @ np.linalg.inv(nominal)
     angle = torch.from_numpy(geometry.polar(M)[1]).float().to(device)
-    radius = sites.disk_radius_px(calibration)
+    radius = disk_radius_px(calibration)
     if not has_lattice.any():
         return Masks(centre, angle, has_lattice, 1.0, centre.new_zeros(0, 2), radius, 1.0)
     scale = float(np.sqrt(np.linalg.det(M[has_lattice.cpu().numpy()])).mean())
@@ -93,7 +94,7 @@ def _brightest_ring(
     """
     calibration, shape = counts.calibration, counts.counts.shape
     patterns = counts.counts.reshape(-1, *shape[2:])
-    radius = sites.disk_radius_px(calibration)
+    radius = disk_radius_px(calibration)
     hk = sites.nodes(calibration, shape)
     ring = sites.rings(calibration, hk)
     length_inv_A = np.linalg.norm(hk.numpy() @ calibration.lattice_inv_A.T, axis=1)

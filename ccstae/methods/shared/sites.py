@@ -31,7 +31,7 @@ from torch import Tensor
 
 from ccstae import geometry
 from ccstae.errors import InputError
-from ccstae.io.calibration import Calibration
+from ccstae.io.calibration import Calibration, disk_radius_px
 from ccstae.io.counts import Counts
 from ccstae.methods.base import Answer
 from ccstae.methods.shared import windows
@@ -69,12 +69,6 @@ class Located:
     # columns g1 and g2 in pixels, to about a quarter of a disk radius at the outermost site
     G: Float[Tensor, "B 2 2"]
     has_lattice: Bool[Tensor, " B"]  # the evidence for a lattice exceeds 20 to 1
-
-
-def disk_radius_px(calibration: Calibration) -> float:
-    """Radius of the disks in pixels: semiangle / wavelength / pixel size."""
-    radius_inv_A = geometry.disk_radius_inv_A(calibration.semiangle_mrad, calibration.energy_keV)
-    return radius_inv_A / calibration.pixel_size_inv_A
 
 
 def nodes(calibration: Calibration, shape: tuple[int, ...]) -> Tensor:
