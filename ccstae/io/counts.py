@@ -32,6 +32,10 @@ class Counts:
     calibration: Calibration
     path: Path
 
+    @property
+    def good(self) -> NDArray[np.bool_]:
+        return np.ones(self.counts.shape[2:], bool)
+
 
 def read_counts(path: Path | str) -> Counts:
     """Read and check a counts file.

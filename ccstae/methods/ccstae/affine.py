@@ -20,12 +20,12 @@ from ccstae.methods.ccstae.refine import (
     Evaluation,
     State,
     eliminated,
-    error_variance,
     lattice_moves,
     prior_on_intensity,
     relative_deviance,
     total_information,
 )
+from ccstae.methods.ccstae.transformer import Patterns
 
 # Grid points a pixel along either axis. Between them the surface is expanded to second order, as in
 # spline.PhaseTable.
@@ -101,20 +101,20 @@ def render_warped(
     return T, -gradient, warp.flatten(2, 3)
 
 
-def evaluate_warped(counts: Tensor, dictionary: Dictionary, state: State) -> Evaluation:
-    """Deviance, score and Fisher information of patterns (n, Qy, Qx) at a state, as
-    `refine.evaluate`, with disks that are warped.
+def evaluate_warped(patterns: Patterns, dictionary: Dictionary, state: State) -> Evaluation:
+    """Deviance, score and Fisher information of n patterns at a state, as `refine.evaluate`, with
+    disks that are warped.
     """
     position = transformer.positions(state.M, state.centre, dictionary.g)
-    patch = transformer.patches(position, dictionary.offsets, (counts.shape[-2], counts.shape[-1]))
-    d, beta = patch.cut(counts), patch.cut(dictionary.background)
+    patch = patterns.windows(position, dictionary.offsets)
+    d, beta = patch.cut(patterns.counts), patch.cut(patterns.background)
     direct = Surface(dictionary.direct, dictionary.pixels)
     disk = Surface(dictionary.disk, dictionary.pixels)
     shift = patch.shift(position)
     T, by_place, by_M = render_warped(direct, disk, state.M, dictionary.offsets, shift)
     A = state.intensity[..., None]
     m = A * T + state.background_scale[:, None, None] * beta + dictionary.floor
-    extra = error_variance(dictionary, state)
+    extra = patterns.error_variance
     w = patch.inside / (m + extra)
     # (n, K, 8, p): slopes of m with A, s_x, s_y, b and M
     basis = torch.cat(
@@ -132,12 +132,15 @@ def evaluate_warped(counts: Tensor, dictionary: Dictionary, state: State) -> Eva
     moves = lattice_moves(dictionary.g)
     of_M = torch.eye(4, 7, dtype=moves.dtype, device=moves.device).expand(len(moves), 4, 7)
     moves = torch.cat([moves, of_M], 1)
-    information = total_information(gram[:, :, 1:, 1:], coupling, intensity_information, moves)
+    information = total_information(
+        gram[:, :, 1:, 1:], coupling, intensity_information, moves, patterns.level
+    )
     total_score = disk_score.flatten(1) @ moves.flatten(0, 1)
-    total_score[:, 6] -= (state.background_scale - 1).double()
-    deviance = relative_deviance(d, m, beta + dictionary.floor, extra, patch.inside)
-    deviance = deviance + (precision * departure**2).sum(1)
-    deviance = deviance + (state.background_scale - 1).double() ** 2
+    off_level = (state.background_scale / patterns.level - 1).double()
+    total_score[:, 6] -= off_level / patterns.level
+    without_disks = patterns.level[:, None, None] * beta + dictionary.floor
+    deviance = relative_deviance(d, m, without_disks, extra, patch.inside)
+    deviance = deviance + (precision * departure**2).sum(1) + off_level**2
     return Evaluation(
         deviance=deviance,
         information=information,

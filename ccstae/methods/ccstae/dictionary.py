@@ -16,7 +16,8 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from ccstae.methods.ccstae import spline, transformer
+from ccstae.methods.ccstae import diffuse_background, spline, transformer
+from ccstae.methods.ccstae.transformer import Patterns
 
 MAX_SPARSE_COUNTS = 0.125  # counts a pixel, below which patterns are handled count by count
 
@@ -29,8 +30,12 @@ class Dictionary:
     direct: Float[Tensor, "S S"]  # profile of the direct beam; its samples sum to OVERSAMPLING^2
     disk: Float[Tensor, "S S"]  # profile of the diffracted disks
     intensity: Float[Tensor, "E K"]  # counts in each disk of each entry
-    background: Float[Tensor, "Qy Qx"]  # diffuse counts of a pattern, fixed to the detector
-    centre_px: tuple[float, float]  # nominal direct beam (x, y), on which the background is centred
+    # diffuse counts per pixel of a mean pattern, at distances from its direct beam of whole
+    # `diffuse_background.STEP_PX`
+    background: Float[Tensor, " R"]
+    centre_px: tuple[float, float]  # where the direct beam of the scan lies, (x, y)
+    detector_px: tuple[int, int]  # (Qy, Qx)
+    electrons: float  # counts of a mean pattern, the direct beam among them
     area: Float64[Tensor, "E 2"]  # mean and deviation of log det M over the patterns of each entry
     spread: Float[Tensor, " K"]  # relative spread of the intensities about their entry
     pixels: int  # edge of a patch, odd
@@ -51,19 +56,46 @@ class Dictionary:
 
     def scaled(self, dose: float) -> Dictionary:
         """The dictionary of the same patterns with `dose` times as many electrons."""
-        intensity, background = dose * self.intensity, dose * self.background
-        return replace(self, intensity=intensity, background=background, floor=dose * self.floor)
+        return replace(
+            self,
+            intensity=dose * self.intensity,
+            background=dose * self.background,
+            electrons=dose * self.electrons,
+            floor=dose * self.floor,
+        )
+
+    def dose(self, counts: Tensor) -> Tensor:
+        """Counts of patterns (n, Qy, Qx) over those of the mean one, (n,)."""
+        return (counts.sum((1, 2)) / self.electrons).clamp_min(1e-6)
+
+    def patterns(
+        self,
+        counts: Tensor,
+        centre: Tensor,
+        level: Tensor,
+        intensity: Tensor,
+        good: Tensor | None,
+    ) -> Patterns:
+        """What is held fixed while the parameters of patterns are sought.
+
+        Args:
+            counts: patterns (n, Qy, Qx).
+            centre: direct beams (n, 2), about which the diffuse background lies.
+            level: background scales (n,) to expect.
+            intensity: counts in each disk (n, K) to expect. What the model leaves out of a disk,
+                the share `error` of its brightest pixel, goes with the intensity that the disk has
+                in the pattern at hand.
+            good: True where a pixel tells something, (Qy, Qx); None where all do.
+        """
+        shape = (counts.shape[1], counts.shape[2])
+        background = diffuse_background.render(self.background, centre, shape)
+        error_variance = ((self.error * self.peak * intensity) ** 2)[..., None]
+        return Patterns(counts, background, level, error_variance, good)
 
     @cached_property
     def local_background(self) -> Tensor:
-        """Diffuse counts per pixel at each reference node, (K,).
-
-        The direct beam lies at its nominal place. A node off the detector takes the nearest pixel.
-        """
-        height, width = self.background.shape
-        x = (self.g[:, 0] + self.centre_px[0]).round().long().clamp(0, width - 1)
-        y = (self.g[:, 1] + self.centre_px[1]).round().long().clamp(0, height - 1)
-        return self.background[y, x]
+        """Diffuse counts per pixel at each reference node, (K,)."""
+        return diffuse_background.at_distance(self.background, self.g.norm(dim=1))
 
     @cached_property
     def peak(self) -> float:
@@ -108,9 +140,12 @@ class Dictionary:
             at its nominal place.
         """
         o, samples = spline.OVERSAMPLING, self.disk.shape[-1]
-        height, width = self.background.shape
+        height, width = self.detector_px
+        diffuse = diffuse_background.render(
+            self.background, self.g.new_tensor([self.centre_px]), self.detector_px
+        )
         fine = torch.nn.functional.interpolate(
-            self.background[None, None], scale_factor=o, mode="bilinear", align_corners=False
+            diffuse[None], scale_factor=o, mode="bilinear", align_corners=False
         )[0]
         out = fine.repeat(len(self.intensity), 1, 1)
         whole = torch.tensor([round(x) for x in self.centre_px], device=self.g.device)
@@ -212,7 +247,10 @@ def improve(
 ) -> Dictionary:
     """One expectation-maximisation update of the profile of the diffracted disks.
 
-    The profile of the direct beam is a Dirichlet prior.
+    The profile of the direct beam is a Dirichlet prior. Only what is alike on opposite sides is
+    learned beyond it: the intensities inside a disk may lean to one side, that of the disk at -g
+    then leans to the other, and their mean lean over the disks that a detector happens to show
+    would be taken for a displacement of all.
 
     Args:
         dictionary: the dictionary so far.
@@ -230,7 +268,10 @@ def improve(
     norm = spline.adjoint_of_flat(intensity, shift, dictionary.pixels, samples)
     # Counts in a sample of the prior over its value, as `norm` is for the data.
     prior_norm = prior_counts / dictionary.direct.sum()
-    disk = (dictionary.disk * gain + prior_norm * dictionary.direct) / (
-        norm + prior_norm
-    ).clamp_min(1e-9)
-    return replace(dictionary, disk=normalised(disk))
+    disk = normalised(
+        (dictionary.disk * gain + prior_norm * dictionary.direct)
+        / (norm + prior_norm).clamp_min(1e-9)
+    )
+    change = disk - dictionary.direct
+    even = 0.5 * (change + change.flip(0, 1))
+    return replace(dictionary, disk=normalised((dictionary.direct + even).clamp_min(0)))

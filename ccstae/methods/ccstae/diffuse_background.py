@@ -1,72 +1,127 @@
 """The diffuse background of a scan: what lies between the disks at each distance from the direct
 beam, and its cusp under that beam.
+
+It belongs to the beam and not to the detector: where the beam of a pattern lies elsewhere, by
+descan or because the vacuum was recorded on another day, the background went with it.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from torch import Tensor
 
-from ccstae.methods.ccstae import transformer
+from ccstae.methods.ccstae import spline, transformer
 
+STEP_PX = 0.25
+"""Between the distances at which a profile is tabulated. Between them it is linear."""
 _RIM_PX = 3.0  # what lies this far outside a disk is background
 MIN_RING_COUNTS = 100  # a ring with fewer borrows from its neighbours,
 MAX_HALF_WINDOW = 9  # at most this many on either side
 
 
+@dataclass(frozen=True)
+class Rings:
+    """What whole-pixel rings about the direct beams of n patterns hold, summed over the patterns.
+
+    A pattern of another dose has as many times the background, so its pixels count as often.
+    """
+
+    total: Float[Tensor, " rings"]  # counts outside every disk
+    area: Float[Tensor, " rings"]  # pixels outside every disk, times the dose
+    all_counts: Float[Tensor, " rings"]  # counts of all pixels
+    # pixels of all kinds, times the dose, by distance in steps of `STEP_PX`
+    all_area: Float[Tensor, " steps"]
+
+
 def ring_sums(
-    counts: Tensor, position: Tensor, radius_px: float, centre: tuple[float, float]
-) -> tuple[Tensor, Tensor]:
-    """Counts and pixels outside every disk, by whole-pixel distance from the centre.
+    counts: Tensor,
+    position: Tensor,
+    radius_px: float,
+    dose: Tensor,
+    good: Tensor | None = None,
+) -> Rings:
+    """Counts and pixels by distance from the direct beam of each pattern.
 
     Args:
         counts: patterns (n, Qy, Qx).
-        position: places of the disks (n, K, 2) in pixels.
+        position: places of the disks (n, K, 2) in pixels, the direct beam first.
         radius_px: radius of a disk.
-        centre: nominal direct beam (x, y) in pixels.
-
-    Returns:
-        Sums over all patterns of the counts and of the pixels, each (rings,).
+        dose: of each pattern, against that of the mean one, (n,).
+        good: True where a pixel tells something, (Qy, Qx); None where all do.
     """
     n, height, width = counts.shape
     offsets = transformer.square(2 * math.ceil(radius_px + _RIM_PX) + 1, counts.device)
     patch = transformer.patches(position, offsets, (height, width))
     on_disk = (offsets - patch.shift(position)[:, :, None]).norm(dim=-1) < radius_px + _RIM_PX
     off_disk = 1.0 - (on_disk & (patch.inside > 0)).reshape(n, -1).to(counts.dtype)
-    free = torch.ones(n, height * width, device=counts.device, dtype=counts.dtype)
+    usable = torch.ones(height, width, device=counts.device, dtype=counts.dtype)
+    if good is not None:
+        usable = good.to(counts.dtype)
+    usable = usable.reshape(1, -1).repeat(n, 1)
     # Several patches may share a clamped index; any that lies on a disk wins.
-    free.scatter_reduce_(1, patch.index.reshape(n, -1), off_disk, "amin")
-    ring = distance(height, width, centre, counts.device).reshape(-1).long()
-    rings = int(ring.max()) + 1
-    total = torch.zeros(rings, device=counts.device, dtype=counts.dtype)
-    area = torch.zeros(rings, device=counts.device, dtype=counts.dtype)
-    total.index_add_(0, ring, (free * counts.reshape(n, -1)).sum(0))
-    area.index_add_(0, ring, free.sum(0))
-    return total, area
+    free = usable.scatter_reduce(1, patch.index.reshape(n, -1), off_disk, "amin")
+    r = distance(position[:, 0], (height, width)).reshape(n, -1)
+    step = (r / STEP_PX).long()
+    ring = r.long()
+    rings = int(r.max()) + 1
+    flat, of_dose = counts.reshape(n, -1), dose[:, None].to(counts.dtype)
+
+    def sums(index: Tensor, values: Tensor, size: int) -> Tensor:
+        out = torch.zeros(size, device=counts.device, dtype=torch.float64)
+        return out.index_add_(0, index.reshape(-1), values.reshape(-1).double()).to(counts.dtype)
+
+    return Rings(
+        total=sums(ring, free * flat, rings),
+        area=sums(ring, free * of_dose, rings),
+        all_counts=sums(ring, usable * flat, rings),
+        all_area=sums(step, usable * of_dose, math.ceil(rings / STEP_PX)),
+    )
 
 
-def distance(height: int, width: int, centre: tuple[float, float], device: torch.device) -> Tensor:
-    """Distance of each pixel from the centre (x, y), (Qy, Qx)."""
-    y = torch.arange(height, device=device) - float(centre[1])
-    x = torch.arange(width, device=device) - float(centre[0])
-    return torch.hypot(y[:, None], x[None, :])
+def distance(centre: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Distance of each pixel from the centres (n, 2), (n, Qy, Qx)."""
+    height, width = shape
+    y = torch.arange(height, device=centre.device) - centre[:, 1:]
+    x = torch.arange(width, device=centre.device) - centre[:, :1]
+    return torch.hypot(y[:, :, None], x[:, None, :])
+
+
+def render(profile: Tensor, centre: Tensor, shape: tuple[int, int]) -> Tensor:
+    """The profile about the direct beam of each pattern, (n, Qy, Qx).
+
+    Args:
+        profile: counts per pixel at distances of whole `STEP_PX`, (R,); beyond, the last one.
+        centre: direct beams (n, 2), x and y in pixels.
+        shape: of the detector, (Qy, Qx).
+    """
+    at = (distance(centre, shape) / STEP_PX).clamp_max(len(profile) - 1.001)
+    index = at.long()
+    slope = profile[1:] - profile[:-1]
+    return torch.addcmul(profile[index], at - index, slope[index])
+
+
+def at_distance(profile: Tensor, r: Tensor) -> Tensor:
+    """The profile (R,) at distances r in pixels, of any shape."""
+    return profile[(r / STEP_PX).round().long().clamp(0, len(profile) - 1)]
 
 
 def estimate(
     counts: Tensor,
     position: Tensor,
     radius_px: float,
-    centre: tuple[float, float],
-    probe: Tensor,
+    direct: Tensor,
+    dose: Tensor,
+    good: Tensor | None = None,
     cusp: bool = True,
 ) -> Tensor:
-    """Diffuse counts of a mean pattern: the radial profile of what lies between the disks, fixed to
-    the detector.
+    """Diffuse counts of a mean pattern: the radial profile of what lies between the disks.
 
     The rate of a ring is (counts + 1/2) / pixels, the posterior mean under Jeffreys' prior. Between
     rings the logarithm of the rate is interpolated. A ring with few counts borrows from its
@@ -76,28 +131,31 @@ def estimate(
 
     Args:
         counts: patterns (n, Qy, Qx).
-        position: places of the disks (n, K, 2) in pixels.
+        position: places of the disks (n, K, 2) in pixels, the direct beam first.
         radius_px: radius of a disk.
-        centre: nominal direct beam (x, y) in pixels.
-        probe: vacuum probe (Qy, Qx).
+        direct: profile of the direct beam (S, S), as the dictionary has it.
+        dose: of each pattern, against that of the mean one, (n,).
+        good: True where a pixel tells something, (Qy, Qx); None where all do.
         cusp: False keeps the profile flat under the direct beam.
 
     Returns:
-        Counts per pixel (Qy, Qx).
+        Counts per pixel at distances of 0, `STEP_PX`, 2 `STEP_PX`, ... pixels, (R,).
     """
-    n, height, width = counts.shape
-    total, area = ring_sums(counts, position, radius_px, centre)
-    rate = _ring_rates(total, area)
+    rings = ring_sums(counts, position, radius_px, dose, good)
+    rate = _ring_rates(rings.total, rings.area)
     known = rate.isfinite().nonzero()[:, 0]
-    rate = torch.nan_to_num(rate, nan=float(rate[known[-1]]) if len(known) else 0.5 / n)
-    r = distance(height, width, centre, total.device)
+    rate = torch.nan_to_num(rate, nan=float(rate[known[-1]]) if len(known) else 0.5 / len(counts))
+    r = torch.arange(len(rings.all_area) + 1, device=counts.device) * STEP_PX
     # Ring r gathers distances r to r + 1, so its rate stands at r + 1/2.
     ring = (r - 0.5).floor().long()
-    last = len(total) - 1
+    last = len(rate) - 1
     inner, outer = rate[ring.clamp(0, last)], rate[(ring + 1).clamp(0, last)]
     outside = torch.exp(torch.lerp(inner.log(), outer.log(), (r - 0.5 - ring).clamp(0, 1)))
+    if not cusp:
+        return outside
     bare = math.ceil(radius_px + _RIM_PX)
-    inside = under_direct_beam(counts.sum(0), total, area, n, r, bare, probe) if cusp else outside
+    beam = _beam_by_ring(direct, position[:, :1], dose, bare, counts, good)
+    inside = under_direct_beam(rings, beam, r)
     return torch.where(r < bare + 1, inside, outside)
 
 
@@ -115,10 +173,30 @@ def _ring_rates(total: Tensor, area: Tensor) -> Tensor:
     return rate
 
 
-def under_direct_beam(
-    summed: Tensor, total: Tensor, area: Tensor, n: int, r: Tensor, bare: int, probe: Tensor
+def _beam_by_ring(
+    direct: Tensor,
+    position: Tensor,
+    dose: Tensor,
+    rings: int,
+    counts: Tensor,
+    good: Tensor | None,
 ) -> Tensor:
-    """Diffuse counts near the centre: b / (1 + (r / r0)^2)^p beside A times the vacuum probe, by
+    """Share of the direct beams at `position` (n, 1, 2) in each of the first rings about them, on
+    usable pixels, weighted by dose: (rings,).
+    """
+    pixels = spline.pixels_of(direct)
+    offsets = transformer.square(pixels, counts.device)
+    patch = transformer.patches(position, offsets, (counts.shape[1], counts.shape[2]), good)
+    shift = patch.shift(position)
+    unit = spline.render(direct, shift[:, 0], pixels).reshape(len(position), -1)
+    ring = (offsets - shift).norm(dim=-1).long().clamp_max(rings - 1)
+    weight = (unit * patch.inside[:, 0] * dose[:, None]).double()
+    share = torch.zeros(rings, device=counts.device, dtype=torch.float64)
+    return share.index_add_(0, ring.reshape(-1), weight.reshape(-1)) / dose.sum()
+
+
+def under_direct_beam(rings: Rings, beam: Tensor, r: Tensor) -> Tensor:
+    """Diffuse counts near the centre: b / (1 + (r / r0)^2)^p beside A times the direct beam, by
     Poisson likelihood.
 
     The rings under the direct beam hold both terms. The rings out to three times as far, without
@@ -126,41 +204,39 @@ def under_direct_beam(
     noise. Simplex search: J. A. Nelder and R. Mead, Comput. J. 7, 308 (1965).
 
     Args:
-        summed: sum of the n patterns, (Qy, Qx).
-        total: counts of each ring, from `ring_sums`.
-        area: pixels of each ring, from `ring_sums`.
-        n: number of patterns.
-        r: distance of each pixel from the centre, (Qy, Qx).
-        bare: first ring outside the direct beam.
-        probe: vacuum probe (Qy, Qx).
+        rings: sums of the n patterns.
+        beam: share of the direct beam in each ring that it reaches, (bare,).
+        r: distances (R,) in pixels, whole steps of `STEP_PX`.
 
     Returns:
-        Counts per pixel of a mean pattern, (Qy, Qx).
+        Counts per pixel of a mean pattern at these distances, (R,).
     """
-    reach = min(3 * bare, len(total))  # a small detector ends before
-    distances = _array(r)
-    ring = distances.astype(int)
-    near, far = ring < bare, (ring >= bare) & (ring < reach)
-    inner_counts = np.bincount(ring[near], _array(summed)[near], bare)
-    inner_probe = np.bincount(ring[near], _array(probe)[near], bare)
-    outer_counts, outer_area = _array(total)[bare:reach], _array(area)[bare:reach]
-    pixels = np.bincount(ring[far], minlength=reach)[bare:reach]
+    bare = len(beam)
+    reach = min(3 * bare, len(rings.total))  # a small detector ends before
+    per_ring = round(1 / STEP_PX)
+    area = _array(rings.all_area)[: reach * per_ring]
+    # A step gathers distances r to r + STEP_PX.
+    distances = (np.arange(len(area)) + 0.5) * STEP_PX
+    of_ring = np.arange(len(area)) // per_ring
+    pixels = np.bincount(of_ring, area, reach)
+    inner_counts, inner_beam = _array(rings.all_counts)[:bare], _array(beam)
+    outer_counts, outer_area = _array(rings.total)[bare:reach], _array(rings.area)[bare:reach]
     electrons = inner_counts.sum()
 
-    def profile(z: NDArray[np.float64]) -> NDArray[np.float64]:
+    def profile(z: NDArray[np.float64], at: NDArray[np.float64]) -> NDArray[np.float64]:
         """The diffuse term, with z = log b, log r0, log p and the logit of A's share."""
-        return np.asarray(np.exp(z[0]) / (1 + (distances / np.exp(z[1])) ** 2) ** np.exp(z[2]))
+        return np.asarray(np.exp(z[0]) / (1 + (at / np.exp(z[1])) ** 2) ** np.exp(z[2]))
 
     def cost(z: NDArray[np.float64]) -> float:
         """Minus the log likelihood, per electron."""
-        diffuse = profile(z)
+        diffuse = np.bincount(of_ring, area * profile(z, distances), reach)
         inner = (
-            n * np.bincount(ring[near], diffuse[near], bare)
-            + electrons / (1 + np.exp(-z[3])) * inner_probe
-            + 1e-12 * electrons
+            diffuse[:bare]
+            + electrons / (1 + np.exp(-z[3])) * inner_beam
+            + 1e-12 * max(electrons, 1.0)
         )
-        ring_mean = np.bincount(ring[far], diffuse[far], reach)[bare:reach] / np.maximum(pixels, 1)
-        outer = outer_area * ring_mean + 1e-12 * electrons
+        outer = outer_area * diffuse[bare:] / np.maximum(pixels[bare:], 1e-9)
+        outer = outer + 1e-12 * max(electrons, 1.0)
         return float(
             (inner - inner_counts * np.log(inner)).sum()
             + (outer - outer_counts * np.log(outer)).sum()
@@ -172,7 +248,7 @@ def under_direct_beam(
     options = {"maxiter": 2000, "xatol": 1e-4, "fatol": 1e-12}
     fits = [minimize(cost, z, method="Nelder-Mead", options=options) for z in (broad, narrow)]
     best = min(fits, key=lambda fit: fit.fun)
-    return torch.from_numpy(profile(best.x)).to(r)
+    return torch.from_numpy(profile(best.x, _array(r))).to(r)
 
 
 def _array(values: Tensor) -> NDArray[np.float64]:

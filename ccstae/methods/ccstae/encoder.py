@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ccstae.methods.ccstae import spline, transformer
+from ccstae.methods.ccstae import diffuse_background, spline, transformer
 from ccstae.methods.ccstae.dictionary import Dictionary
 
 REACH = 4
@@ -187,6 +187,7 @@ def train(
     g = dictionary.g[1:]
     pixels = dictionary.pixels + 2 * REACH
     window = transformer.square(pixels, M.device)
+    background = diffuse_background.render(dictionary.background, centre, shape)
     for _ in range(_STEPS):
         pick = torch.randint(len(M), (_BATCH,), generator=generator)
         position = transformer.positions(M[pick], centre[pick], g)
@@ -202,7 +203,7 @@ def train(
             unit = unit.reshape(_BATCH, len(g), -1)
             entry = torch.randint(len(dictionary.intensity), (_BATCH,), generator=generator)
             intensity = dictionary.intensity[entry][:, 1:, None]
-            expected = (intensity * unit + patch.cut(dictionary.background)) * patch.inside
+            expected = (intensity * unit + patch.cut(background[pick])) * patch.inside
             counts = torch.poisson(expected.cpu().clamp(0, 1e7), generator=generator).to(M.device)
             maps = score_maps(counts, kernel)
         optimiser.zero_grad()

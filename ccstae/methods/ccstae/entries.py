@@ -191,7 +191,12 @@ def expected_intensity(
 
 
 def learn_code(
-    dictionary: Dictionary, state: State, variance: Tensor, covariance: Tensor, max_entries: int
+    dictionary: Dictionary,
+    state: State,
+    variance: Tensor,
+    covariance: Tensor,
+    max_entries: int,
+    on_detector: Tensor,
 ) -> tuple[Dictionary, State]:
     """Learn the entries, and the spread of the intensities about them.
 
@@ -204,6 +209,7 @@ def learn_code(
         variance: of their intensities, (n, K).
         covariance: of their M, (n, 4, 4).
         max_entries: most entries to learn.
+        on_detector: which disks a pattern shows, (n, K).
 
     Returns:
         The dictionary, and the states with the intensities that their entries expect as prior.
@@ -219,7 +225,14 @@ def learn_code(
     prior = torch.cat([state.intensity[:, :1], total * centre[label]], 1)
     safe = prior.clamp_min(1e-6)
     relative = (state.intensity / safe - 1) ** 2 - variance / safe**2
-    deviation = relative.median(0).values.clamp_min(MIN_SPREAD**2).sqrt().clamp_max(MAX_SPREAD)
+    relative = relative.masked_fill(~on_detector, torch.nan)
+    deviation = (
+        relative.nanmedian(0)
+        .values.nan_to_num(1.0)
+        .clamp_min(MIN_SPREAD**2)
+        .sqrt()
+        .clamp_max(MAX_SPREAD)
+    )
     spread = deviation * 1.5
     spread[0] = 0.5  # the direct beam, which no entry predicts
     mean = torch.stack([(state.intensity[label == e]).mean(0) for e in range(len(centre))])

@@ -20,11 +20,15 @@ from ccstae.methods.ccstae.dictionary import Dictionary, from_probe, improve, pa
 from ccstae.methods.ccstae.encoder import Encoded
 from ccstae.methods.ccstae.refine import State, covariance_of_M
 from ccstae.methods.ccstae.solve import FREE_SPREAD, solve
+from ccstae.methods.ccstae.transformer import Patterns
 from ccstae.methods.shared import sites
 
 _SHAPE_ROUNDS = 2
 _PROBE_COUNTS = 1e5  # what the shape of the vacuum probe is worth
 MIN_RELATIVE_INTENSITY = 1e-3  # of a disk, against the mean one
+# A disk counts when its centre lies on the detector in this share of the patterns. A beam that moves
+# by half the detector over a scan shows some disks in few of them.
+MIN_SHARE_ON_DETECTOR = 0.1
 MIN_MODEL_ERROR_SIGNIFICANCE = 3.0  # standard errors
 
 
@@ -38,21 +42,6 @@ def beam_px(nominal: tuple[float, float], found: Tensor, radius_px: float) -> tu
     return nominal
 
 
-def probe_at(probe: Tensor, centre: tuple[float, float], radius_px: float) -> Tensor:
-    """The vacuum probe (Qy, Qx), brought to the direct beam (x, y) by whole pixels where it was
-    recorded elsewhere: less than half as many electrons there as in the brightest place.
-    """
-    sums = sites.box_sums(probe[None], radius_px)
-    x, y = (
-        min(max(round(place), 0), size - 1)
-        for place, size in zip(centre, (probe.shape[1], probe.shape[0]), strict=True)
-    )
-    if 2 * sums[0, y, x] >= sums.max():
-        return probe
-    beam = sites.direct_beam(probe[None], sums, radius_px)[0].round().long().tolist()
-    return probe.roll((y - beam[1], x - beam[0]), (0, 1))
-
-
 def start(
     teachers: Tensor,
     first: Encoded,
@@ -60,6 +49,7 @@ def start(
     probe: Tensor,
     centre: tuple[float, float],
     radius_px: float,
+    good: Tensor | None,
     affine: bool = False,
 ) -> Dictionary:
     """A first dictionary: the vacuum probe at the nominal lattice, mean intensities, radial
@@ -69,9 +59,10 @@ def start(
         teachers: counts of some patterns (n, Qy, Qx).
         first: their rough lattices.
         nominal: nominal lattice (2, 2) in pixels, vectors as columns.
-        probe: vacuum probe (Qy, Qx).
-        centre: nominal direct beam (x, y) in pixels.
+        probe: vacuum probe (Qy, Qx), wherever it was recorded.
+        centre: direct beam of the scan (x, y) in pixels.
         radius_px: radius of a disk.
+        good: True where a pixel tells something, (Qy, Qx); None where all do.
         affine: whether disks are warped with the lattice.
 
     Returns:
@@ -82,43 +73,54 @@ def start(
     _, farthest = sites.border_distances_px(centre, shape)
     hk = geometry.lattice_nodes(nominal.cpu().numpy().astype(float), 1.5 * min(farthest))
     g = torch.from_numpy(hk).to(nominal) @ nominal.T
-    # A disk counts when its centre lies on the detector for most of the scan.
     position = transformer.positions(first.M, first.centre, g)
-    last = position.new_tensor([shape[1] - 1, shape[0] - 1])
-    on_detector = ((position > 0) & (position < last)).all(-1)
-    mostly = on_detector.float().mean(0) > 0.5
-    g, position = g[mostly], position[:, mostly]
-    profile = from_probe(probe, centre, radius_px)
-    diffuse = diffuse_background.estimate(teachers, position, radius_px, centre, probe)
+    often = on_detector(position, shape).float().mean(0) > MIN_SHARE_ON_DETECTOR
+    often[0] = True
+    g, position = g[often], position[:, often]
+    beam = sites.direct_beam(probe[None], sites.box_sums(probe[None], radius_px), radius_px)
+    profile = from_probe(probe, (float(beam[0, 0]), float(beam[0, 1])), radius_px)
+    electrons = float(teachers.sum((1, 2)).mean())
+    dose = teachers.sum((1, 2)) / electrons
+    background = diffuse_background.estimate(teachers, position, radius_px, profile, dose, good)
+    diffuse = diffuse_background.render(background, position[:, 0], shape)
     pixels = patch_pixels(radius_px)
-    patch = transformer.patches(position, transformer.square(pixels, teachers.device), shape)
-    in_patch = (patch.cut(teachers) - patch.cut(diffuse)).sum(-1)
-    intensity = (in_patch / patch.inside.mean(-1).clamp_min(0.2)).mean(0)
+    window = transformer.square(pixels, teachers.device)
+    patch = transformer.patches(position, window, shape, good)
+    in_patch = (patch.cut(teachers) - dose[:, None, None] * patch.cut(diffuse)).sum(-1)
+    seen = dose[:, None] * patch.inside.mean(-1)
+    intensity = in_patch.sum(0) / seen.sum(0).clamp_min(0.2 * MIN_SHARE_ON_DETECTOR * len(seen))
     intensity = intensity.clamp_min(MIN_RELATIVE_INTENSITY * float(intensity[1:].mean()))
     return Dictionary(
         g=g,
         direct=profile,
         disk=profile,
         intensity=intensity[None],
-        background=diffuse,
+        background=background,
         centre_px=centre,
+        detector_px=shape,
+        electrons=electrons,
         # Any size of the cell: one entry has nothing to tell apart.
         area=torch.tensor([[0.0, 1.0]], dtype=torch.float64, device=intensity.device),
         spread=torch.full_like(intensity, FREE_SPREAD),
         pixels=pixels,
-        floor=1e-13 * float(teachers.sum((1, 2)).mean()),
+        floor=1e-13 * electrons,
         affine=affine,
     )
+
+
+def on_detector(position: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Which disks (n, K) have their centres (n, K, 2) on the detector (Qy, Qx)."""
+    last = position.new_tensor([shape[1] - 1, shape[0] - 1])
+    return ((position > 0) & (position < last)).all(-1)
 
 
 def teach(
     dictionary: Dictionary,
     data: Tensor,
     first: Encoded,
-    probe: Tensor,
-    centre: tuple[float, float],
     radius_px: float,
     batch: int,
+    good: Tensor | None,
     without: tuple[str, ...] = (),
 ) -> Dictionary:
     """The dictionary after the teachers are refined with it and brought back to the reference.
@@ -127,37 +129,49 @@ def teach(
         dictionary: the first one, from `start`.
         data: counts of the teachers (n, Qy, Qx).
         first: their lattices as the encoder gives them.
-        probe: vacuum probe (Qy, Qx).
-        centre: nominal direct beam (x, y) in pixels.
         radius_px: radius of a disk.
         batch: teachers to refine at a time.
+        good: True where a pixel tells something, (Qy, Qx); None where all do.
         without: what is not to be learned: more than one of the "entries", the "background" under
             the direct beam, the "shape" of the disks.
 
     Returns:
         The dictionary with its entries, background, shape of the disks and model error.
     """
-    states, evaluations = [], []
-    for part in torch.arange(len(data)).split(batch):
-        state, at, _ = solve(dictionary, data[part], first[part], rounds=1)
-        states.append(state)
-        evaluations.append(at)
-    state = State.join(states)
-    variance = torch.cat([1 / at.intensity_information for at in evaluations]).float()
-    covariance = covariance_of_M(torch.cat([at.information for at in evaluations]))
+    solutions = [
+        solve(dictionary, data[part], first[part], rounds=1, good=good)
+        for part in torch.arange(len(data)).split(batch)
+    ]
+    state = State.join([one.state for one in solutions])
+    variance = torch.cat([1 / one.at.intensity_information for one in solutions]).float()
+    covariance = covariance_of_M(torch.cat([one.at.information for one in solutions]))
     max_entries = 1 if "entries" in without else entries.MAX_ENTRIES
-    dictionary, state = entries.learn_code(dictionary, state, variance, covariance, max_entries)
     position = transformer.positions(state.M, state.centre, dictionary.g)
-    diffuse = diffuse_background.estimate(
-        data, position, radius_px, centre, probe, cusp="background" not in without
+    shown = on_detector(position, dictionary.detector_px)
+    dictionary, state = entries.learn_code(
+        dictionary, state, variance, covariance, max_entries, shown
     )
-    dictionary = replace(dictionary, background=diffuse)
+    background = diffuse_background.estimate(
+        data,
+        position,
+        radius_px,
+        dictionary.direct,
+        dictionary.dose(data),
+        good,
+        cusp="background" not in without,
+    )
+    dictionary = replace(dictionary, background=background)
+    patterns = dictionary.patterns(
+        data, state.centre, state.background_scale, state.intensity, good
+    )
     if "shape" not in without:
-        dictionary = learn_shape(dictionary, data, state, _SHAPE_ROUNDS)
-    return replace(dictionary, error=model_error(dictionary, data, state))
+        dictionary = learn_shape(dictionary, patterns, state, _SHAPE_ROUNDS)
+    return replace(dictionary, error=model_error(dictionary, patterns, state))
 
 
-def learn_shape(dictionary: Dictionary, counts: Tensor, state: State, rounds: int) -> Dictionary:
+def learn_shape(
+    dictionary: Dictionary, patterns: Patterns, state: State, rounds: int
+) -> Dictionary:
     """Learn the shape of the diffracted disks from aligned patterns.
 
     The shape of the direct beam, which the vacuum probe shows, is a prior worth `_PROBE_COUNTS`.
@@ -166,7 +180,7 @@ def learn_shape(dictionary: Dictionary, counts: Tensor, state: State, rounds: in
 
     Args:
         dictionary: the dictionary so far.
-        counts: patterns (n, Qy, Qx).
+        patterns: the n patterns.
         state: their refined parameters.
         rounds: updates.
 
@@ -175,21 +189,23 @@ def learn_shape(dictionary: Dictionary, counts: Tensor, state: State, rounds: in
     """
     for _ in range(rounds):
         position = transformer.positions(state.M, state.centre, dictionary.g)
-        window = transformer.square(dictionary.pixels, counts.device)
-        patch = transformer.patches(position, window, (counts.shape[-2], counts.shape[-1]))
+        window = transformer.square(dictionary.pixels, position.device)
+        patch = patterns.windows(position, window)
         whole = patch.inside.amin(-1) > 0  # a disk cut by the border would teach its border
         whole[:, 0] = False
+        if not whole.any():
+            break
         shift, intensity = patch.shift(position)[whole], state.intensity[whole]
         unit = spline.render(dictionary.disk, shift, dictionary.pixels)
         scale = state.background_scale[:, None, None]
-        diffuse = (scale * patch.cut(dictionary.background))[whole].reshape(unit.shape)
+        diffuse = (scale * patch.cut(patterns.background))[whole].reshape(unit.shape)
         model = intensity[:, None, None] * unit + diffuse + dictionary.floor
-        patches = patch.cut(counts)[whole].reshape(unit.shape)
+        patches = patch.cut(patterns.counts)[whole].reshape(unit.shape)
         dictionary = improve(dictionary, patches, model, intensity, shift, _PROBE_COUNTS)
     return dictionary
 
 
-def model_error(dictionary: Dictionary, counts: Tensor, state: State) -> float:
+def model_error(dictionary: Dictionary, patterns: Patterns, state: State) -> float:
     """What aligned patterns leave beyond Poisson's variance: root mean square over the brightest
     pixel of the disk.
 
@@ -200,18 +216,18 @@ def model_error(dictionary: Dictionary, counts: Tensor, state: State) -> float:
 
     Args:
         dictionary: what the patterns are made of.
-        counts: patterns (n, Qy, Qx).
+        patterns: the n patterns.
         state: their refined parameters.
     """
     position = transformer.positions(state.M, state.centre, dictionary.g)[:, 1:]
-    patch = transformer.patches(position, dictionary.offsets, (counts.shape[-2], counts.shape[-1]))
+    patch = patterns.windows(position, dictionary.offsets)
     images, expansion = dictionary.table(patch.shift(position).reshape(-1, 2), 1)
     unit = (expansion[:, :1] @ images).reshape(patch.index.shape)
     disk = state.intensity[:, 1:, None] * unit
-    diffuse = state.background_scale[:, None, None] * patch.cut(dictionary.background)
+    diffuse = state.background_scale[:, None, None] * patch.cut(patterns.background)
     model = disk + diffuse + dictionary.floor
     used = patch.inside * (model > 1)
-    squares = (patch.cut(counts) - model) ** 2
+    squares = (patch.cut(patterns.counts) - model) ** 2
     beyond = float(((squares - model) * used).sum(dtype=torch.float64))
     # (d - m)^2 of Poisson counts has the variance m + 2 m^2.
     error = float(((model + 2 * model**2) * used).sum(dtype=torch.float64)) ** 0.5

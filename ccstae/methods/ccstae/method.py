@@ -91,21 +91,20 @@ def learn(counts: Counts, settings: CcstaeSettings, device: str) -> Trained | No
     data, rough = scan.load(candidates[teachers.cpu().numpy()]), rough[teachers]
     radius = disk_radius_px(counts.calibration)
     centre = learning.beam_px(counts.calibration.centre_px, rough.centre, radius)
-    probe = learning.probe_at(torch.from_numpy(counts.probe).to(device), centre, radius)
+    probe = torch.from_numpy(counts.probe).to(device)
     affine = settings.transformer == "affine"
-    dictionary = learning.start(data, rough, scan.nominal, probe, centre, radius, affine)
+    dictionary = learning.start(data, rough, scan.nominal, probe, centre, radius, scan.good, affine)
     encoder = None
     if "encoder" not in settings.without:
         encoder = encoders.train(dictionary, rough.M, rough.centre, scan.shape, settings.seed)
     first = encoded(encoder, dictionary, data, rough)
     dictionary = learning.teach(
-        dictionary, data, first, probe, centre, radius, batch(_BATCH), settings.without
+        dictionary, data, first, radius, batch(_BATCH), scan.good, settings.without
     )
     return Trained(
         finder=finder,
         dictionary=dictionary,
         encoder=encoder,
-        electrons=trained.electrons(counts),
         instrument=trained.instrument(counts),
         settings=settings,
     )
@@ -148,6 +147,13 @@ class ScanPatterns:
     def patterns(self) -> int:
         """How many there are."""
         return self.counts.counts.shape[0] * self.counts.counts.shape[1]
+
+    @property
+    def good(self) -> Tensor | None:
+        """True where a pixel tells something, (Qy, Qx); None where all do."""
+        if self.counts.good.all():
+            return None
+        return torch.from_numpy(self.counts.good).to(self.device)
 
     @property
     def nominal(self) -> Tensor:
@@ -214,11 +220,13 @@ def solve_scan(model: Trained, counts: Counts, device: str) -> Solved | None:
     def solve_batch(part: NDArray[np.int64]) -> tuple[State, Tensor, Tensor]:
         data = scan.load(part)
         first = encoded(model.encoder, dictionary, data, rough[torch.from_numpy(part).to(device)])
-        state, at, odds = solve(dictionary, data, first, rounds=2, steps=steps)
-        information = at.information
+        found = solve(dictionary, data, first, rounds=2, good=scan.good, steps=steps)
+        state, information = found.state, found.at.information
         if posterior_mean:
-            state, information = posterior.posterior_mean(data, dictionary, state, at)
-        return state, information, odds
+            state, information = posterior.posterior_mean(
+                found.patterns, dictionary, state, found.at
+            )
+        return state, information, found.odds
 
     batches = side_by_side(solve_batch, scan.batches(rows), device)
     state = State.join([state for state, _, _ in batches])

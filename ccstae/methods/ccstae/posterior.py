@@ -38,6 +38,7 @@ from ccstae.methods.ccstae.refine import (
     moved_by,
     prior_on_intensity,
 )
+from ccstae.methods.ccstae.transformer import Patterns
 
 DRAWS = (128, 256, 512, 1024, 2048)
 """Draws of each round. A round follows where few of the draws before it count."""
@@ -57,14 +58,14 @@ _AT_A_TIME = {"cpu": 2**18, "cuda": 2**27}  # numbers in hand; on a CPU what its
 
 
 def posterior_mean(
-    counts: Tensor, dictionary: Dictionary, state: State, at: Evaluation
+    patterns: Patterns, dictionary: Dictionary, state: State, at: Evaluation
 ) -> tuple[State, Tensor]:
     """Move patterns from the maximum of their likelihood to the posterior mean.
 
     Patterns whose disks are all located to 0.15 px stay.
 
     Args:
-        counts: patterns (n, Qy, Qx).
+        patterns: the n patterns.
         dictionary: what they are made of.
         state: their maxima.
         at: the evaluation there.
@@ -75,14 +76,14 @@ def posterior_mean(
     """
     covariance = inverse(at.information)
     worst = location_error(covariance, dictionary.g)
-    shift, information = covariance.new_zeros(len(counts), 7), at.information.clone()
+    shift, information = covariance.new_zeros(len(patterns), 7), at.information.clone()
     for grid_step, low, high in (
         (FINE, MIN_ERROR_PX, MAX_FINE_ERROR_PX),
         (COARSE, MAX_FINE_ERROR_PX, math.inf),
     ):
         rows = ((worst > low) & (worst <= high)).nonzero()[:, 0]
         if len(rows):
-            places = place_posterior(counts[rows], dictionary, state[rows], at[rows], grid_step)
+            places = place_posterior(patterns[rows], dictionary, state[rows], at[rows], grid_step)
             mean, drawn, sound = moments(places, dictionary.g, covariance[rows, :FREE, :FREE])
             rows = rows[sound]
             shift[rows, :FREE] = mean[sound]
@@ -156,7 +157,7 @@ class PlacePosterior:
 
 
 def place_posterior(
-    counts: Tensor, dictionary: Dictionary, state: State, at: Evaluation, step: float
+    patterns: Patterns, dictionary: Dictionary, state: State, at: Evaluation, step: float
 ) -> PlacePosterior:
     """Log posterior of the places of all disks, on a grid about a state.
 
@@ -165,12 +166,13 @@ def place_posterior(
     that hold any take part in the sum.
 
     Args:
-        counts: patterns (n, Qy, Qx).
+        patterns: the n patterns.
         dictionary: what they are made of.
         state: their maxima.
         at: the evaluation there.
         step: of the grid, pixels.
     """
+    counts = patterns.counts
     grid = grid_for(dictionary, step)
     nodes = grid.nodes.to(counts)
     window, edge = dictionary.offsets, dictionary.pixels
@@ -180,11 +182,11 @@ def place_posterior(
     patch_T = spline.render(dictionary.disk, nodes, edge)
     T = patch_T[:, window[:, 1] + edge // 2, window[:, 0] + edge // 2].T.contiguous()  # (p, N)
     position = transformer.positions(state.M, state.centre, dictionary.g)[:, 1:]
-    patch = transformer.patches(position, window, (counts.shape[-2], counts.shape[-1]))
+    patch = patterns.windows(position, window)
     start = patch.shift(position)
     d = patch.cut(counts)
     scale = state.background_scale[:, None, None]
-    background = scale * patch.cut(dictionary.background) + dictionary.floor
+    background = scale * patch.cut(patterns.background) + dictionary.floor
     A = following_intensity(state, at, nodes - start[:, :, None])  # (n, K, N)
     precision = prior_on_intensity(dictionary, state)[0][:, 1:, None].float()
     value = -0.5 * precision * (A - state.prior[:, 1:, None]) ** 2 - A * (patch.inside @ T)
@@ -302,9 +304,7 @@ def moments(places: PlacePosterior, g: Tensor, fisher: Tensor) -> tuple[Tensor, 
     rows = torch.arange(n, device=fisher.device)  # patterns that still draw
     steps, values = fisher.new_zeros(n, 0, FREE), fisher.new_zeros(n, 0)  # all draws so far
     proposals: list[Proposal] = []
-    # The first proposal shares its memory with `means`: later rounds weigh its draws about the mean
-    # that the first round gave.
-    mean, covariance = means, fisher
+    mean, covariance = means.clone(), fisher  # later rounds weigh the first draws about this mean
     for z in draws():
         proposal = Proposal(mean, _WIDER * cholesky_factor(covariance), len(z))
         proposals.append(proposal)

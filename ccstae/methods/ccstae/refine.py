@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ccstae.methods.ccstae import transformer
 from ccstae.methods.ccstae.dictionary import Dictionary
+from ccstae.methods.ccstae.transformer import Patterns
 
 STEPS = 12
 """Steps of a climb, at most."""
@@ -96,35 +97,36 @@ def _where(mask: Tensor, values: Tensor, other: Tensor) -> Tensor:
     return torch.where(mask.reshape(-1, *[1] * (values.ndim - 1)), values, other)
 
 
-def evaluate(counts: Tensor, dictionary: Dictionary, state: State) -> Evaluation:
+def evaluate(patterns: Patterns, dictionary: Dictionary, state: State) -> Evaluation:
     """Deviance, score and information of patterns at a state, with disks that keep their shape.
 
     Args:
-        counts: patterns (n, Qy, Qx).
+        patterns: the n patterns.
         dictionary: what they are made of.
         state: their parameters.
 
     Returns:
         The evaluation of the n patterns.
     """
-    size = _AT_A_TIME[counts.device.type]
-    parts = [slice(i, i + size) for i in range(0, len(counts), size)]
-    return Evaluation.join([_evaluate(counts[part], dictionary, state[part]) for part in parts])
+    size = _AT_A_TIME[patterns.counts.device.type]
+    parts = [slice(i, i + size) for i in range(0, len(patterns), size)]
+    return Evaluation.join([_evaluate(patterns[part], dictionary, state[part]) for part in parts])
 
 
-def _evaluate(counts: Tensor, dictionary: Dictionary, state: State) -> Evaluation:
+def _evaluate(patterns: Patterns, dictionary: Dictionary, state: State) -> Evaluation:
     position = transformer.positions(state.M, state.centre, dictionary.g)
-    patch = transformer.patches(position, dictionary.offsets, (counts.shape[-2], counts.shape[-1]))
-    d, beta = patch.cut(counts), patch.cut(dictionary.background)
+    patch = patterns.windows(position, dictionary.offsets)
+    d, beta = patch.cut(patterns.counts), patch.cut(patterns.background)
     images, expansion = dictionary.images_near(patch.shift(position))
     A = state.intensity[..., None]
     expansion[:, 1:] *= A.reshape(-1, 1, 1)
     disks = (expansion @ images).unflatten(0, d.shape[:2])  # (n, K, 3, p): T, A T_x, A T_y
     m = state.background_scale[:, None, None] * beta
     m = m.addcmul_(A, disks[:, :, 0]).add_(dictionary.floor)
-    extra = error_variance(dictionary, state)
+    extra = patterns.error_variance
     w = patch.inside / (m + extra)
-    deviance = relative_deviance(d, m, beta + dictionary.floor, extra, patch.inside)
+    without_disks = patterns.level[:, None, None] * beta + dictionary.floor
+    deviance = relative_deviance(d, m, without_disks, extra, patch.inside)
     # (n K, 5, p): slopes of m with A, s_x, s_y and b, and the residual
     basis = torch.cat([disks, beta[:, :, None], (d - m)[:, :, None]], 2).flatten(0, 1)
     ratio = ((d + extra) * w).reshape(len(basis), 1, -1)  # counts over those expected
@@ -143,7 +145,7 @@ def _evaluate(counts: Tensor, dictionary: Dictionary, state: State) -> Evaluatio
     deviance = deviance + (precision * departure**2).sum(1)
     moves = lattice_moves(dictionary.g)
     information = total_information(
-        gram[..., 1:, 1:], gram[..., 0, 1:], intensity_information, moves
+        gram[..., 1:, 1:], gram[..., 0, 1:], intensity_information, moves, patterns.level
     )
     # The curvature of the counts at hand: pixels weigh by the counts they hold, and residuals by
     # the second derivatives of the model.
@@ -153,12 +155,13 @@ def _evaluate(counts: Tensor, dictionary: Dictionary, state: State) -> Evaluatio
     )
     coupling[..., :2] -= score[..., 1:3] / A.double()
     observed_information = total_information(
-        observed_rest, coupling, observed[..., 0, 0] + precision, moves
+        observed_rest, coupling, observed[..., 0, 0] + precision, moves, patterns.level
     )
     disk_score = score[:, :, 1:] - coupling * (intensity_score / intensity_information)[..., None]
     total_score = disk_score.flatten(1) @ moves.flatten(0, 1)
-    total_score[:, 6] -= (state.background_scale - 1).double()
-    deviance = deviance + (state.background_scale - 1).double() ** 2
+    off_level = (state.background_scale / patterns.level - 1).double()
+    total_score[:, 6] -= off_level / patterns.level
+    deviance = deviance + off_level**2
     return Evaluation(
         deviance=deviance,
         information=information,
@@ -197,11 +200,11 @@ def eliminated(rest: Tensor, coupling: Tensor, intensity_information: Tensor) ->
 
 
 def total_information(
-    rest: Tensor, coupling: Tensor, intensity_information: Tensor, moves: Tensor
+    rest: Tensor, coupling: Tensor, intensity_information: Tensor, moves: Tensor, level: Tensor
 ) -> Tensor:
     """Information (n, 7, 7) from all disks, intensities eliminated.
 
-    The background scale is held to 1 within a factor of about two, since at low dose the pixels
+    The background scale is held to the level of the pattern within a factor of about two, since at low dose the pixels
     that show it are nearly empty.
 
     Args:
@@ -209,10 +212,11 @@ def total_information(
         coupling: that mixed with the intensities, (n, K, a).
         intensity_information: that of the intensities, (n, K).
         moves: how the parameters of each disk follow those of the pattern, (K, a, 7).
+        level: expected background scale of each pattern, (n,).
     """
     of_disks = eliminated(rest, coupling, intensity_information) @ moves
     total = moves.flatten(0, 1).T @ of_disks.flatten(1, 2)
-    total[:, 6, 6] += 1.0
+    total[:, 6, 6] += level.double() ** -2
     return total
 
 
@@ -236,13 +240,6 @@ def covariance_of_M(information: Tensor) -> Tensor:
     the information (n, 7, 7).
     """
     return inverse(information)[:, :4, :4]
-
-
-def error_variance(dictionary: Dictionary, state: State) -> Tensor:
-    """Variance (n, K, 1) of what the model leaves out, beside that of the counts. It is constant
-    over a disk, and decides in noise-free data.
-    """
-    return ((dictionary.error * dictionary.peak * state.prior) ** 2)[..., None]
 
 
 def relative_deviance(
@@ -342,17 +339,17 @@ def positive(value: Tensor, change: Tensor) -> Tensor:
 
 
 def refine(
-    counts: Tensor,
+    patterns: Patterns,
     dictionary: Dictionary,
     state: State,
     steps: int = STEPS,
-    evaluate: Callable[[Tensor, Dictionary, State], Evaluation] = evaluate,
+    evaluate: Callable[[Patterns, Dictionary, State], Evaluation] = evaluate,
     tolerance: float = DEVIANCE_TOLERANCE,
 ) -> tuple[State, Evaluation]:
     """Climb to the maximum of the likelihood.
 
     Args:
-        counts: patterns (n, Qy, Qx).
+        patterns: the n patterns.
         dictionary: what they are made of.
         state: where the climb begins.
         steps: how many, at most.
@@ -362,7 +359,7 @@ def refine(
     Returns:
         The best state of each pattern, and its evaluation.
     """
-    best = evaluate(counts, dictionary, state)
+    best = evaluate(patterns, dictionary, state)
     damping = torch.full_like(best.deviance, 1e-3)
     active = torch.ones_like(best.deviance, dtype=torch.bool)
     for _ in range(steps):
@@ -371,7 +368,8 @@ def refine(
             break
         before, best_before = state[rows], best[rows]
         trial, gain = step(before, best_before, damping[rows], dictionary.g)
-        at_trial = evaluate(counts if len(rows) == len(counts) else counts[rows], dictionary, trial)
+        those = patterns if len(rows) == len(patterns) else patterns[rows]
+        at_trial = evaluate(those, dictionary, trial)
         better = at_trial.deviance < best_before.deviance
         after, best_after = trial.where(better, before), at_trial.where(better, best_before)
         state = State(

@@ -24,6 +24,11 @@ def samples(pixels: int) -> int:
     return OVERSAMPLING * pixels + 4
 
 
+def pixels_of(profile: Tensor) -> int:
+    """Edge of the patch whose profile (S, S) this is."""
+    return (profile.shape[-1] - 4) // OVERSAMPLING
+
+
 def cubic(u: Tensor) -> Tensor:
     """Cubic B-spline: 2/3 - u^2 + |u|^3 / 2 for |u| <= 1, (2 - |u|)^3 / 6 up to 2, else 0."""
     a = u.abs()

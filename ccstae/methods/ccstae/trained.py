@@ -44,13 +44,12 @@ class Trained:
     finder: SiteFinder
     dictionary: Dictionary
     encoder: Encoder | None
-    electrons: float  # counts of a mean pattern of the scan that taught
     instrument: dict[str, Any]  # of that scan
     settings: CcstaeSettings
 
     def at_dose_of(self, counts: Counts) -> Dictionary:
         """The dictionary, scaled to a mean pattern of this scan."""
-        return self.dictionary.scaled(electrons(counts) / self.electrons)
+        return self.dictionary.scaled(electrons(counts) / self.dictionary.electrons)
 
 
 def electrons(counts: Counts) -> float:
@@ -111,7 +110,7 @@ def save(path: Path | str, trained: Trained) -> None:
     about = {
         "floor": d.floor,
         "error": d.error,
-        "electrons": trained.electrons,
+        "electrons": d.electrons,
         "instrument": trained.instrument,
         "settings": learning_settings(trained.settings),
     }
@@ -157,7 +156,6 @@ def load(path: Path | str, counts: Counts, settings: CcstaeSettings, device: str
         finder=replace(finder, **gains),
         dictionary=_load_dictionary(path, tensors, about, counts, settings).to(device),
         encoder=encoder,
-        electrons=weights.number(path, about, "electrons", low=1e-3),
         instrument=about["instrument"],
         settings=settings,
     )
@@ -198,8 +196,10 @@ def _load_dictionary(
         direct=weights.tensor(path, tensors, "dictionary.direct", (S, S), low=0),
         disk=weights.tensor(path, tensors, "dictionary.disk", (S, S), low=0),
         intensity=weights.tensor(path, tensors, "dictionary.intensity", (E, K), low=0),
-        background=weights.tensor(path, tensors, "dictionary.background", shape, low=0),
+        background=weights.tensor(path, tensors, "dictionary.background", (None,), low=0),
         centre_px=(float(centre_x), float(centre_y)),
+        detector_px=(shape[0], shape[1]),
+        electrons=weights.number(path, about, "electrons", low=1e-3),
         area=weights.tensor(path, tensors, "dictionary.area", (E, 2), torch.float64),
         spread=weights.tensor(path, tensors, "dictionary.spread", (K,), low=1e-3, high=1e3),
         pixels=pixels,

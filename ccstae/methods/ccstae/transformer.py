@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 
@@ -56,13 +56,17 @@ def square(pixels: int, device: torch.device) -> Tensor:
     return torch.stack([x.reshape(-1), y.reshape(-1)], -1)
 
 
-def patches(position: Tensor, offsets: Tensor, shape: tuple[int, int]) -> Patches:
+def patches(
+    position: Tensor, offsets: Tensor, shape: tuple[int, int], good: Tensor | None = None
+) -> Patches:
     """Windows round the pixels nearest to the disks.
 
     Args:
         position: places of the disks (n, K, 2) in pixels.
         offsets: pixels of a window (p, 2), counted from its middle.
         shape: of the detector, (Qy, Qx).
+        good: True where a pixel of the detector tells something, (Qy, Qx); None where all do. A bad
+            one counts as off the detector.
     """
     height, width = shape
     middle = position.round().long()
@@ -76,4 +80,37 @@ def patches(position: Tensor, offsets: Tensor, shape: tuple[int, int]) -> Patche
     x, y = (middle[over][:, None] + offsets).unbind(-1)
     inside[over] = ((y >= 0) & (y < height) & (x >= 0) & (x < width)).to(inside.dtype)
     index[over] = y.clamp_(0, height - 1) * width + x.clamp_(0, width - 1)
+    if good is not None:
+        inside *= good.to(inside.dtype).reshape(-1)[index]
     return Patches(middle, inside, index)
+
+
+@dataclass(frozen=True)
+class Patterns:
+    """n patterns, and what is held fixed about them while their parameters are sought."""
+
+    counts: Float[Tensor, "n Qy Qx"]
+    # diffuse counts of the dictionary's mean pattern, about the direct beam of each
+    background: Float[Tensor, "n Qy Qx"]
+    # expected background scale, against which the deviance is measured
+    level: Float[Tensor, " n"]
+    # variance per pixel of what the model leaves out of each disk, beside that of the counts
+    error_variance: Float[Tensor, "n K 1"]
+    good: Bool[Tensor, "Qy Qx"] | None  # pixels that tell something; None where all do
+
+    def windows(self, position: Tensor, offsets: Tensor) -> Patches:
+        """`patches` round these places on the detector of the patterns."""
+        shape = (self.counts.shape[1], self.counts.shape[2])
+        return patches(position, offsets, shape, self.good)
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    def __getitem__(self, rows: slice | Tensor) -> Patterns:
+        return Patterns(
+            self.counts[rows],
+            self.background[rows],
+            self.level[rows],
+            self.error_variance[rows],
+            self.good,
+        )
