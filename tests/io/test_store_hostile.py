@@ -184,7 +184,21 @@ WRONG: list[tuple[str, Callable[[Path], None], str]] = [
         "/counts .*expected rank 4",
     ),
     ("counts", lambda p: put(p, "counts", np.zeros((2, 3, 64, 64), np.int32)), "/counts is int32"),
-    ("counts", lambda p: put(p, "counts", np.full((2, 3, 64, 64), -1.0)), "/counts is float64"),
+    (
+        "counts",
+        lambda p: put(p, "counts", np.full((2, 3, 64, 64), -1.0)),
+        "/counts holds no number above 0",
+    ),
+    (
+        "counts",
+        lambda p: put(p, "counts", np.full((2, 3, 64, 64), inf)),
+        "/counts holds infinities",
+    ),
+    ("counts", lambda p: put(p, "counts", np.full((2, 3, 64, 64), nan)), "100% of the pixels are"),
+    ("counts", lambda p: put(p, "mask", np.ones((64, 64), bool)), "100% of the pixels are"),
+    ("counts", lambda p: put(p, "mask", np.zeros((64, 63))), r"/mask has shape \(64, 63\)"),
+    ("counts", lambda p: put(p, "mask", np.full((64, 64), nan)), "/mask holds NaN"),
+    ("counts", lambda p: put(p, "mask", np.full((64, 64), b"1")), "/mask is .S1"),
     (
         "counts",
         lambda p: put(p, "counts", np.full((2, 3, 64, 64), 2**40, np.uint64)),

@@ -31,6 +31,7 @@ def off_the_middle(F: np.ndarray) -> Counts:
         counts,
         counts=np.ascontiguousarray(counts.counts[..., TOP:, LEFT:]),
         probe=np.ascontiguousarray(counts.probe[TOP:, LEFT:]),
+        good=np.ascontiguousarray(counts.good[TOP:, LEFT:]),
         calibration=replace(counts.calibration, centre_px=CENTRE),
     )
 
