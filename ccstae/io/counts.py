@@ -39,10 +39,6 @@ class Counts:
     where all are good.
     """
 
-    @property
-    def good(self) -> NDArray[np.bool_]:
-        return np.ones(self.counts.shape[2:], bool)
-
 
 def read_counts(path: Path | str) -> Counts:
     """Read and check a counts file, and find its bad pixels (`bad_pixels.take_out`).

@@ -132,9 +132,8 @@ def evaluate_warped(patterns: Patterns, dictionary: Dictionary, state: State) ->
     moves = lattice_moves(dictionary.g)
     of_M = torch.eye(4, 7, dtype=moves.dtype, device=moves.device).expand(len(moves), 4, 7)
     moves = torch.cat([moves, of_M], 1)
-    information = total_information(
-        gram[:, :, 1:, 1:], coupling, intensity_information, moves, patterns.level
-    )
+    disk_information = eliminated(gram[:, :, 1:, 1:], coupling, intensity_information)
+    information = total_information(disk_information, moves, patterns.level)
     total_score = disk_score.flatten(1) @ moves.flatten(0, 1)
     off_level = (state.background_scale / patterns.level - 1).double()
     total_score[:, 6] -= off_level / patterns.level
@@ -151,8 +150,6 @@ def evaluate_warped(patterns: Patterns, dictionary: Dictionary, state: State) ->
         # left out of steps.
         intensity_coupling=coupling[..., :3],
         observed_information=information,
-        beam_information=eliminated(
-            gram[:, 0, 1:3, 1:3], coupling[:, 0, :2], intensity_information[:, 0]
-        ),
-        beam_score=disk_score[:, 0, :2],
+        disk_score=disk_score[..., :3],
+        disk_information=disk_information[..., :3, :3],
     )

@@ -248,7 +248,9 @@ def under_direct_beam(rings: Rings, beam: Tensor, r: Tensor) -> Tensor:
     options = {"maxiter": 2000, "xatol": 1e-4, "fatol": 1e-12}
     fits = [minimize(cost, z, method="Nelder-Mead", options=options) for z in (broad, narrow)]
     best = min(fits, key=lambda fit: fit.fun)
-    return torch.from_numpy(profile(best.x, _array(r))).to(r)
+    # A cusp that the counts do not show may have no width, and then no value in its middle.
+    at = np.maximum(_array(r), 0.5 * STEP_PX)
+    return torch.from_numpy(profile(best.x, at)).to(r)
 
 
 def _array(values: Tensor) -> NDArray[np.float64]:

@@ -26,10 +26,11 @@ from ccstae.io.calibration import disk_radius_px
 from ccstae.io.counts import Counts
 from ccstae.machine.device import batch, ceil_div, side_by_side
 from ccstae.methods.base import Answer
+from ccstae.methods.ccstae import dispersion, entries, posterior, trained
 from ccstae.methods.ccstae import encoder as encoders
-from ccstae.methods.ccstae import entries, posterior, trained
 from ccstae.methods.ccstae import learn as learning
 from ccstae.methods.ccstae.dictionary import Dictionary
+from ccstae.methods.ccstae.dispersion import Dispersion, Misfit
 from ccstae.methods.ccstae.encoder import Encoded
 from ccstae.methods.ccstae.refine import STEPS, State, covariance_of_M
 from ccstae.methods.ccstae.settings import CcstaeSettings
@@ -128,7 +129,7 @@ def apply(model: Trained, counts: Counts, device: str) -> Answer:
     solved = solve_scan(model, counts, device)
     if solved is None:
         return no_answer(counts)
-    return answer_of(counts, solved, solved.state.M.double(), covariance_of_M(solved.information))
+    return answer_of(counts, solved, solved.state.M.double(), solved.covariance)
 
 
 @dataclass(frozen=True)
@@ -187,7 +188,8 @@ class Solved:
     dictionary: Dictionary
     rows: NDArray[np.int64]  # (n,), the patterns with a lattice, in scan order
     state: State
-    information: Float64[Tensor, "n 7 7"]  # of M, centre and background scale
+    covariance: Float64[Tensor, "n 4 4"]  # of M, with centre and background scale unknown
+    dispersion: Dispersion  # by which the covariance was widened
     odds: Float[Tensor, "n E"]  # log odds of the entries from the intensities
     centre: Float[Tensor, "patterns 2"]  # direct beams of all Ry Rx patterns of the scan
 
@@ -217,24 +219,26 @@ def solve_scan(model: Trained, counts: Counts, device: str) -> Solved | None:
     steps = 0 if "refinement" in without else STEPS
     posterior_mean = not {"refinement", "posterior"} & set(without) and not dictionary.affine
 
-    def solve_batch(part: NDArray[np.int64]) -> tuple[State, Tensor, Tensor]:
+    def solve_batch(part: NDArray[np.int64]) -> tuple[State, Tensor, Misfit, Tensor]:
         data = scan.load(part)
         first = encoded(model.encoder, dictionary, data, rough[torch.from_numpy(part).to(device)])
         found = solve(dictionary, data, first, rounds=2, good=scan.good, steps=steps)
         state, information = found.state, found.at.information
+        misfit = dispersion.misfit(dictionary, found.at)
         if posterior_mean:
             state, information = posterior.posterior_mean(
                 found.patterns, dictionary, state, found.at
             )
-        return state, information, found.odds
+        return state, covariance_of_M(information), misfit, found.odds
 
     batches = side_by_side(solve_batch, scan.batches(rows), device)
-    state = State.join([state for state, _, _ in batches])
-    information = torch.cat([information for _, information, _ in batches])
-    odds = torch.cat([odds for _, _, odds in batches])
+    state = State.join([state for state, _, _, _ in batches])
+    scan_dispersion = dispersion.of_scan(Misfit.join([misfit for _, _, misfit, _ in batches]))
+    covariance = scan_dispersion.widened(torch.cat([part for _, part, _, _ in batches]))
+    odds = torch.cat([odds for _, _, _, odds in batches])
     centre = rough.centre.clone()
     centre[rows] = state.centre
-    return Solved(dictionary, rows, state, information, odds, centre)
+    return Solved(dictionary, rows, state, covariance, scan_dispersion, odds, centre)
 
 
 def encoded(
@@ -283,6 +287,10 @@ def answer_of(counts: Counts, solved: Solved, M: Tensor, covariance: Tensor) -> 
             "entries": len(solved.dictionary.intensity),
             "model_error": solved.dictionary.error,
             "patterns_on_sample": len(solved.rows),
+            "chi2_per_degree_of_freedom": round(solved.dispersion.chi2_per_degree, 4),
+            "stray_px": round(solved.dispersion.stray_px, 4),
+            "deviations_widened": round(solved.dispersion.widening, 4),
+            "model": solved.dispersion.words(),
         },
     )
 

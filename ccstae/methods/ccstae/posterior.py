@@ -213,7 +213,11 @@ def place_posterior(
         sums[part] += (d[part, None] @ model)[:, 0] - without_disk  # a view: this fills `value`
     side = 2 * grid.half + 1
     return PlacePosterior(
-        value.unflatten(2, (side, side)), start, at.beam_information, at.beam_score, grid
+        value.unflatten(2, (side, side)),
+        start,
+        at.disk_information[:, 0, :2, :2],
+        at.disk_score[:, 0, :2],
+        grid,
     )
 
 

@@ -73,9 +73,10 @@ class Evaluation:
     intensity_coupling: Float64[Tensor, "n K 3"]
     # as `information`, with the curvature that the counts at hand have; it need not be positive
     observed_information: Float64[Tensor, "n 7 7"]
-    # information of the centre in the direct beam alone, its intensity eliminated
-    beam_information: Float64[Tensor, "n 2 2"]
-    beam_score: Float64[Tensor, "n 2"]  # its score
+    # score and information of place and background scale (s_x, s_y, b) in each disk alone, the
+    # direct beam first, its intensity eliminated
+    disk_score: Float64[Tensor, "n K 3"]
+    disk_information: Float64[Tensor, "n K 3 3"]
 
     @staticmethod
     def join(parts: list[Evaluation]) -> Evaluation:
@@ -144,9 +145,8 @@ def _evaluate(patterns: Patterns, dictionary: Dictionary, state: State) -> Evalu
     intensity_score = score[:, :, 0] - precision * departure
     deviance = deviance + (precision * departure**2).sum(1)
     moves = lattice_moves(dictionary.g)
-    information = total_information(
-        gram[..., 1:, 1:], gram[..., 0, 1:], intensity_information, moves, patterns.level
-    )
+    disk_information = eliminated(gram[..., 1:, 1:], gram[..., 0, 1:], intensity_information)
+    information = total_information(disk_information, moves, patterns.level)
     # The curvature of the counts at hand: pixels weigh by the counts they hold, and residuals by
     # the second derivatives of the model.
     observed_rest, coupling = observed[..., 1:, 1:], observed[..., 0, 1:]
@@ -155,7 +155,7 @@ def _evaluate(patterns: Patterns, dictionary: Dictionary, state: State) -> Evalu
     )
     coupling[..., :2] -= score[..., 1:3] / A.double()
     observed_information = total_information(
-        observed_rest, coupling, observed[..., 0, 0] + precision, moves, patterns.level
+        eliminated(observed_rest, coupling, observed[..., 0, 0] + precision), moves, patterns.level
     )
     disk_score = score[:, :, 1:] - coupling * (intensity_score / intensity_information)[..., None]
     total_score = disk_score.flatten(1) @ moves.flatten(0, 1)
@@ -170,10 +170,8 @@ def _evaluate(patterns: Patterns, dictionary: Dictionary, state: State) -> Evalu
         intensity_information=intensity_information,
         intensity_coupling=coupling,
         observed_information=observed_information,
-        beam_information=eliminated(
-            gram[:, 0, 1:3, 1:3], gram[:, 0, 0, 1:3], intensity_information[:, 0]
-        ),
-        beam_score=disk_score[:, 0, :2],
+        disk_score=disk_score,
+        disk_information=disk_information,
     )
 
 
@@ -199,23 +197,18 @@ def eliminated(rest: Tensor, coupling: Tensor, intensity_information: Tensor) ->
     )
 
 
-def total_information(
-    rest: Tensor, coupling: Tensor, intensity_information: Tensor, moves: Tensor, level: Tensor
-) -> Tensor:
-    """Information (n, 7, 7) from all disks, intensities eliminated.
+def total_information(of_disks: Tensor, moves: Tensor, level: Tensor) -> Tensor:
+    """Information (n, 7, 7) from all disks.
 
     The background scale is held to the level of the pattern within a factor of about two, since at low dose the pixels
     that show it are nearly empty.
 
     Args:
-        rest: information of the other parameters of each disk, (n, K, a, a).
-        coupling: that mixed with the intensities, (n, K, a).
-        intensity_information: that of the intensities, (n, K).
+        of_disks: information of the parameters of each disk, intensities eliminated, (n, K, a, a).
         moves: how the parameters of each disk follow those of the pattern, (K, a, 7).
         level: expected background scale of each pattern, (n,).
     """
-    of_disks = eliminated(rest, coupling, intensity_information) @ moves
-    total = moves.flatten(0, 1).T @ of_disks.flatten(1, 2)
+    total = moves.flatten(0, 1).T @ (of_disks @ moves).flatten(1, 2)
     total[:, 6, 6] += level.double() ** -2
     return total
 

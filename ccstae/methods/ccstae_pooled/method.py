@@ -14,7 +14,7 @@ from ccstae.io.counts import Counts
 from ccstae.methods.base import Answer
 from ccstae.methods.ccstae import method as ccstae
 from ccstae.methods.ccstae.method import learn as learn
-from ccstae.methods.ccstae.refine import covariance_of_M, inverse
+from ccstae.methods.ccstae.refine import inverse
 from ccstae.methods.ccstae.settings import CcstaeSettings
 from ccstae.methods.ccstae.trained import Trained
 from ccstae.methods.ccstae.trained import load as load
@@ -57,12 +57,11 @@ def apply(model: Trained, counts: Counts, device: str) -> Answer:
     solved = ccstae.solve_scan(model, counts, device)
     if solved is None:
         return ccstae.no_answer(counts)
-    covariance = covariance_of_M(solved.information)
     solved_at = torch.zeros(counts.counts.shape[0] * counts.counts.shape[1], dtype=torch.bool)
     solved_at[solved.rows] = True
     M, pooled_covariance = pool.pool(
         solved.state.M.double().reshape(-1, 4).cpu().numpy(),
-        inverse(covariance).cpu().numpy(),
+        inverse(solved.covariance).cpu().numpy(),
         solved_at.reshape(counts.counts.shape[:2]).numpy(),
         model.settings.seed,
     )
