@@ -51,11 +51,13 @@ class OnGpu(Tensor):
 
     @staticmethod
     def __new__(cls, data: Tensor) -> OnGpu:
+        # A sparse matrix is told as a whole one.
+        strided = data if data.layout == torch.strided else torch.empty(data.shape, device="meta")
         return torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined,no-any-return]
             cls,
             data.shape,
-            strides=data.stride(),
-            storage_offset=data.storage_offset(),
+            strides=strided.stride(),
+            storage_offset=strided.storage_offset(),
             dtype=data.dtype,
             device="cpu",
         )
