@@ -11,6 +11,7 @@ that bring a value back to the CPU, for which the whole queue must be worked off
 
 from __future__ import annotations
 
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -32,16 +33,10 @@ _WAITS = {
     "unique_consecutive",
     "bincount",
     "repeat_interleave",
+    "_linalg_check_errors",  # of what cuSOLVER reports
 }
 # These read their second argument on either device.
 _INDEX = {"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index"}
-_CHECKED = {  # they look at what cuSOLVER reports
-    "linalg_inv",
-    "_linalg_solve_ex",
-    "linalg_cholesky",
-    "_linalg_eigh",
-    "linalg_solve",
-}
 
 
 class OnGpu(Tensor):
@@ -64,6 +59,8 @@ class OnGpu(Tensor):
 
     def __init__(self, data: Tensor) -> None:
         self.data_ = data
+        if _counts is not None:
+            _counts.hold(data)
 
     device = property(lambda self: CUDA)  # type: ignore[assignment]
     is_cuda = property(lambda self: True)  # type: ignore[assignment]
@@ -101,13 +98,34 @@ class _Counts:
     def __init__(self) -> None:
         self.operations: Counter[str] = Counter()
         self.waits: Counter[str] = Counter()
+        self.held: dict[int, weakref.ref[Any]] = {}
+        self.bytes = self.peak_bytes = 0
 
-    def add(self, func: Any, name: str, tensors: list[Any]) -> None:
+    def hold(self, data: Tensor) -> None:
+        """Count the memory of a tensor until nothing holds it any more."""
+        if data.layout != torch.strided:
+            return
+        storage = data.untyped_storage()
+        address, size = storage.data_ptr(), storage.nbytes()
+        if address in self.held or size == 0:
+            return
+        self.held[address] = weakref.ref(storage)
+        self.bytes += size
+        self.peak_bytes = max(self.peak_bytes, self.bytes)
+        weakref.finalize(storage, self.free, address, size)
+
+    def free(self, address: int, size: int) -> None:
+        self.bytes -= size
+        self.held.pop(address, None)
+
+    def add(self, func: Any, name: str, args: Any) -> None:
         if func.is_view or name in ("detach", "lift_fresh", "is_same_size"):
             return
         self.operations[name] += 1
-        by_mask = name in _INDEX and any(t.dtype == torch.bool for t in tensors[1:])
-        if name in _WAITS | _CHECKED or by_mask:
+        by_mask = name in _INDEX and any(
+            index is not None and index.dtype == torch.bool for index in args[1]
+        )
+        if name in _WAITS or by_mask:
             self.waits[name] += 1
 
 
@@ -142,7 +160,7 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
             f"Expected all tensors to be on the same device, but found cuda:0 and cpu in {name}"
         )
     if _counts is not None:
-        _counts.add(func, name, tensors)
+        _counts.add(func, name, args)
     known = {id(v.data_): v for v in tensors if isinstance(v, OnGpu)}
 
     def inner(value: Any) -> Any:

@@ -135,7 +135,9 @@ def evaluate_warped(counts: Tensor, dictionary: Dictionary, state: State) -> Eva
     information = total_information(gram[:, :, 1:, 1:], coupling, intensity_information, moves)
     total_score = disk_score.flatten(1) @ moves.flatten(0, 1)
     total_score[:, 6] -= (state.background_scale - 1).double()
-    deviance = relative_deviance(d, m, beta + dictionary.floor, extra, patch.inside)
+    deviance = relative_deviance(
+        d, m, beta + dictionary.floor, extra, patch.inside, exact=dictionary.error == 0
+    )
     deviance = deviance + (precision * departure**2).sum(1)
     deviance = deviance + (state.background_scale - 1).double() ** 2
     return Evaluation(

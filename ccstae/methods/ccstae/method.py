@@ -24,7 +24,7 @@ from torch import Tensor
 from ccstae import geometry
 from ccstae.io.calibration import disk_radius_px
 from ccstae.io.counts import Counts
-from ccstae.machine.device import batch, ceil_div, side_by_side
+from ccstae.machine.device import at_a_time, ceil_div, side_by_side
 from ccstae.methods.base import Answer
 from ccstae.methods.ccstae import encoder as encoders
 from ccstae.methods.ccstae import entries, posterior, trained
@@ -42,7 +42,10 @@ from ccstae.methods.ccstae.trained import save as save
 from ccstae.methods.shared import windows
 from ccstae.methods.shared.sites import SiteFinder
 
-_BATCH = 128
+_BATCH = 128  # patterns at a time on a CPU
+# What a pattern takes at most while it is evaluated, over the bytes of its float32 counts: windows
+# of all disks, a dozen images of each.
+_BYTES_PER_BYTE = 64
 # Patterns among which teachers are sought, spread over the scan. Learning then takes as long for
 # any scan.
 MAX_CANDIDATES = 2048
@@ -99,7 +102,7 @@ def learn(counts: Counts, settings: CcstaeSettings, device: str) -> Trained | No
         encoder = encoders.train(dictionary, rough.M, rough.centre, scan.shape, settings.seed)
     first = encoded(encoder, dictionary, data, rough)
     dictionary = learning.teach(
-        dictionary, data, first, probe, centre, radius, batch(_BATCH), settings.without
+        dictionary, data, first, probe, centre, radius, scan.batch, settings.without
     )
     return Trained(
         finder=finder,
@@ -156,14 +159,19 @@ class ScanPatterns:
         lattice = calibration.lattice_inv_A / calibration.pixel_size_inv_A
         return torch.from_numpy(lattice).float().to(self.device)
 
+    @property
+    def batch(self) -> int:
+        """How many to take at a time."""
+        height, width = self.shape
+        return at_a_time(_BATCH, 4 * height * width * _BYTES_PER_BYTE, self.device)
+
     def load(self, rows: NDArray[np.int64]) -> Tensor:
         """Patterns (n, Qy, Qx) by their place in scan order."""
         return windows.to_tensor(self.counts.counts.reshape(-1, *self.shape)[rows], self.device)
 
     def batches(self, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         """The rows, as many at a time as memory takes."""
-        size = batch(_BATCH)
-        return [rows[i : i + size] for i in range(0, len(rows), size)]
+        return [rows[i : i + self.batch] for i in range(0, len(rows), self.batch)]
 
     def locate(self, finder: SiteFinder, rows: NDArray[np.int64]) -> tuple[Encoded, Tensor]:
         """Rough lattices and direct beams of these n patterns, and which hold a lattice (n,)."""

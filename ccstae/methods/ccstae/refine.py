@@ -29,6 +29,9 @@ ROUGH_DEVIANCE_TOLERANCE = 1.0
 MAX_STEP_PX = 1.5  # movement of any disk in one step
 MAX_NEWTON_GAIN = 4.0  # in deviance: within two standard deviations of the maximum
 MAX_DAMPING = 1e3  # a climb that needs more has arrived
+# How many steps patterns that have arrived wait for the others. To take them out waits for a GPU to
+# finish, where a step of all costs little more than one of some.
+_STEPS_BETWEEN = {"cpu": 1, "cuda": 4}
 _AT_A_TIME = {"cpu": 16, "cuda": 2**16}  # patterns; on a CPU as many as its caches hold
 
 
@@ -108,6 +111,8 @@ def evaluate(counts: Tensor, dictionary: Dictionary, state: State) -> Evaluation
         The evaluation of the n patterns.
     """
     size = _AT_A_TIME[counts.device.type]
+    if len(counts) <= size:
+        return _evaluate(counts, dictionary, state)
     parts = [slice(i, i + size) for i in range(0, len(counts), size)]
     return Evaluation.join([_evaluate(counts[part], dictionary, state[part]) for part in parts])
 
@@ -124,7 +129,9 @@ def _evaluate(counts: Tensor, dictionary: Dictionary, state: State) -> Evaluatio
     m = m.addcmul_(A, disks[:, :, 0]).add_(dictionary.floor)
     extra = error_variance(dictionary, state)
     w = patch.inside / (m + extra)
-    deviance = relative_deviance(d, m, beta + dictionary.floor, extra, patch.inside)
+    deviance = relative_deviance(
+        d, m, beta + dictionary.floor, extra, patch.inside, exact=dictionary.error == 0
+    )
     # (n K, 5, p): slopes of m with A, s_x, s_y and b, and the residual
     basis = torch.cat([disks, beta[:, :, None], (d - m)[:, :, None]], 2).flatten(0, 1)
     ratio = ((d + extra) * w).reshape(len(basis), 1, -1)  # counts over those expected
@@ -148,9 +155,9 @@ def _evaluate(counts: Tensor, dictionary: Dictionary, state: State) -> Evaluatio
     # The curvature of the counts at hand: pixels weigh by the counts they hold, and residuals by
     # the second derivatives of the model.
     observed_rest, coupling = observed[..., 1:, 1:], observed[..., 0, 1:]
-    observed_rest[..., :2, :2] -= A[..., None].double() * bend[..., [0, 1, 1, 2]].unflatten(
-        -1, (2, 2)
-    )
+    bend_xx, bend_xy, bend_yy = bend.unbind(-1)
+    bends = torch.stack([bend_xx, bend_xy, bend_xy, bend_yy], -1).unflatten(-1, (2, 2))
+    observed_rest[..., :2, :2] -= A[..., None].double() * bends
     coupling[..., :2] -= score[..., 1:3] / A.double()
     observed_information = total_information(
         observed_rest, coupling, observed[..., 0, 0] + precision, moves
@@ -246,7 +253,12 @@ def error_variance(dictionary: Dictionary, state: State) -> Tensor:
 
 
 def relative_deviance(
-    d: Tensor, m: Tensor, without_disks: Tensor, extra: Tensor, inside: Tensor
+    d: Tensor,
+    m: Tensor,
+    without_disks: Tensor,
+    extra: Tensor,
+    inside: Tensor,
+    exact: bool = False,
 ) -> Tensor:
     """Deviance of counts from a model, less that from a pattern without disks.
 
@@ -260,11 +272,12 @@ def relative_deviance(
         without_disks: the model without disks (n, K, p).
         extra: variance beside that of the counts (n, K, 1).
         inside: 1 on the detector, else 0, (n, K, p).
+        exact: whether the model leaves nothing out, and `extra` is zero.
 
     Returns:
         Deviance (n,), float64.
     """
-    if not extra.any():
+    if exact:
         # In place only after the first step: autograd and callers keep m.
         gain = torch.log(m / without_disks).mul_(d).sub_(m).add_(without_disks)
         return -2 * (gain * inside).sum((1, 2), dtype=torch.float64)
@@ -296,10 +309,11 @@ def step(state: State, at: Evaluation, damping: Tensor, g: Tensor) -> tuple[Stat
     newton = at.observed_information * root[:, :, None] * root[:, None, :] + damped
     fisher = at.information * root[:, :, None] * root[:, None, :] + damped
     score = root * at.score
-    solution = torch.linalg.solve(fisher, score)
+    solution = torch.linalg.solve_ex(fisher, score)[0]
     promises_little = (solution * score).sum(1) < MAX_NEWTON_GAIN
     near = promises_little & (torch.linalg.cholesky_ex(newton).info == 0)
-    solution = root * torch.linalg.solve(torch.where(near[:, None, None], newton, fisher), score)
+    curvature = torch.where(near[:, None, None], newton, fisher)
+    solution = root * torch.linalg.solve_ex(curvature, score)[0]
     moved = transformer.positions(solution[:, :4].reshape(-1, 2, 2), solution[:, 4:6], g.double())
     short = (MAX_STEP_PX / moved.norm(dim=-1).amax(1).clamp_min(1e-12)).clamp_max(1.0)
     new = moved_by(state, at, torch.cat([solution[:, :6] * short[:, None], solution[:, 6:]], 1), g)
@@ -365,14 +379,15 @@ def refine(
     best = evaluate(counts, dictionary, state)
     damping = torch.full_like(best.deviance, 1e-3)
     active = torch.ones_like(best.deviance, dtype=torch.bool)
-    for _ in range(steps):
-        rows = active.nonzero()[:, 0]
-        if len(rows) == 0:
-            break
+    for turn in range(steps):
+        if turn % _STEPS_BETWEEN[counts.device.type] == 0:
+            rows = active.nonzero()[:, 0]
+            if len(rows) == 0:
+                break
         before, best_before = state[rows], best[rows]
         trial, gain = step(before, best_before, damping[rows], dictionary.g)
         at_trial = evaluate(counts if len(rows) == len(counts) else counts[rows], dictionary, trial)
-        better = at_trial.deviance < best_before.deviance
+        better = (at_trial.deviance < best_before.deviance) & active[rows]
         after, best_after = trial.where(better, before), at_trial.where(better, best_before)
         state = State(
             **{k: v.index_copy(0, rows, getattr(after, k)) for k, v in vars(state).items()}
@@ -384,5 +399,5 @@ def refine(
         # Counts of noise-free data are so high that rounding hides the last gains.
         lost_in_rounding = ~better & (gain < 1e-4 * best_before.deviance)
         done = (gain < tolerance) | lost_in_rounding | (damping[rows] > MAX_DAMPING)
-        active[rows[done]] = False
+        active[rows] = active[rows] & ~done
     return state, best

@@ -66,6 +66,11 @@ def patches(position: Tensor, offsets: Tensor, shape: tuple[int, int]) -> Patche
     """
     height, width = shape
     middle = position.round().long()
+    if position.device.type == "cuda":  # to choose among the windows would wait for the GPU
+        x, y = (middle[:, :, None] + offsets).unbind(-1)
+        on_detector = (y >= 0) & (y < height) & (x >= 0) & (x < width)
+        index = y.clamp_(0, height - 1) * width + x.clamp_(0, width - 1)
+        return Patches(middle, on_detector.to(position.dtype), index)
     middle_index = middle[..., 1] * width + middle[..., 0]
     index = middle_index[..., None] + (offsets[:, 1] * width + offsets[:, 0])  # (n, K, p)
     inside = torch.ones(index.shape, dtype=position.dtype, device=position.device)
