@@ -16,6 +16,11 @@ Device = Literal["auto", "cpu", "gpu"]
 Part = TypeVar("Part")
 Result = TypeVar("Result")
 
+GPU_SHARE = 0.5
+"""Share of a GPU's memory that one batch may take."""
+MAX_ON_GPU = 8192
+"""Patterns beyond which a batch on a GPU gains nothing: its kernels are long enough then, and its
+tensors stay below the 2^31 elements that they can index fast."""
 _division = 1
 # Of glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -78,6 +83,25 @@ def side_by_side(
             return list(pool.map(task, parts))
     finally:
         torch.set_num_threads(threads)
+
+
+def at_a_time(on_cpu: int, bytes_each: int, device: str) -> int:
+    """How many patterns, or parts of them, to take at a time.
+
+    On a GPU time goes by launches, whatever their size, so as many go together as a share of its
+    memory holds. The share is of all its memory, so that one card always takes the same batches.
+
+    Args:
+        on_cpu: how many on a CPU, where they are to stay in its caches.
+        bytes_each: what each takes with all that is made of it at the same time.
+        device: "cpu" or "cuda".
+    """
+    if device == "cpu":
+        return batch(on_cpu)
+    import torch
+
+    _, memory = torch.cuda.mem_get_info()
+    return batch(min(MAX_ON_GPU, int(GPU_SHARE * memory) // bytes_each))
 
 
 def batch(size: int) -> int:

@@ -138,7 +138,8 @@ def evaluate_warped(patterns: Patterns, dictionary: Dictionary, state: State) ->
     off_level = (state.background_scale / patterns.level - 1).double()
     total_score[:, 6] -= off_level / patterns.level
     without_disks = patterns.level[:, None, None] * beta + dictionary.floor
-    deviance = relative_deviance(d, m, without_disks, extra, patch.inside)
+    exact = dictionary.error == 0
+    deviance = relative_deviance(d, m, without_disks, extra, patch.inside, exact)
     deviance = deviance + (precision * departure**2).sum(1) + off_level**2
     return Evaluation(
         deviance=deviance,
@@ -152,4 +153,5 @@ def evaluate_warped(patterns: Patterns, dictionary: Dictionary, state: State) ->
         observed_information=information,
         disk_score=disk_score[..., :3],
         disk_information=disk_information[..., :3, :3],
+        stray_follows=disk_information.new_zeros(*A.shape[:2], 2, 4),  # no disk strays here
     )

@@ -42,6 +42,8 @@ class Dictionary:
     floor: float  # counts that any pixel may hold; keeps the model positive
     # root mean square of what the model leaves out, over the brightest pixel of the disk
     error: float = 0.0
+    # root mean square of how far disks lie off the lattice along one axis, beyond their counts
+    stray_px: float = 0.0
     # True where disks are warped with the lattice, as an image is; else they keep their shape
     affine: bool = False
 
@@ -75,6 +77,7 @@ class Dictionary:
         level: Tensor,
         intensity: Tensor,
         good: Tensor | None,
+        stray_precision: Tensor | None = None,
     ) -> Patterns:
         """What is held fixed while the parameters of patterns are sought.
 
@@ -86,11 +89,13 @@ class Dictionary:
                 the share `error` of its brightest pixel, goes with the intensity that the disk has
                 in the pattern at hand.
             good: True where a pixel tells something, (Qy, Qx); None where all do.
+            stray_precision: how firmly each disk is held to the lattice, (n, K); None where disks
+                do not stray.
         """
         shape = (counts.shape[1], counts.shape[2])
         background = diffuse_background.render(self.background, centre, shape)
         error_variance = ((self.error * self.peak * intensity) ** 2)[..., None]
-        return Patterns(counts, background, level, error_variance, good)
+        return Patterns(counts, background, level, error_variance, stray_precision, good)
 
     @cached_property
     def local_background(self) -> Tensor:

@@ -24,7 +24,8 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from ccstae.methods.ccstae.dictionary import Dictionary
-from ccstae.methods.ccstae.refine import Evaluation, inverse, lattice_moves
+from ccstae.methods.ccstae.refine import Evaluation, State, inverse, lattice_moves
+from ccstae.methods.ccstae.transformer import Patterns
 
 # Below, a dispersion is that of a model which is right: expansions and priors alone make it vary by
 # a tenth.
@@ -35,6 +36,8 @@ MAX_LOCATION_ERROR_PX = 1.0  # a disk located worse says nothing of strays
 # Share of the patterns, those of the largest dispersion, that do not enter its mean: a few fits that
 # have lost their disks must not speak for the scan.
 TRIMMED_SHARE = 0.02
+MAX_CHI2 = 100.0  # of one disk, beyond which it has been taken for another
+MIN_DISKS = 10  # in all patterns, to tell what they have in common
 
 
 @dataclass(frozen=True)
@@ -42,11 +45,12 @@ class Misfit:
     """What the disks of n patterns say of the model."""
 
     dispersion: Float64[Tensor, "n 4 4"]  # L^-1 V L^-T, of M
-    chi2: Float64[Tensor, " n"]  # of the disks' places about the lattice
-    degrees_of_freedom: Float64[Tensor, " n"]
-    # sums over the disks of information times excess, and of information, for the mean stray
-    excess: Float64[Tensor, " n"]
-    weight: Float64[Tensor, " n"]
+    # of the place of each diffracted disk about the lattice, and what it is where the model holds;
+    # both zero for a disk that is located too ill to tell
+    chi2: Float64[Tensor, "n K"]
+    expected: Float64[Tensor, "n K"]
+    information: Float64[Tensor, "n K"]  # of the place, the sum along both axes
+    share_of_error: Float64[Tensor, "n K"]  # of the model error in the variance of the place
 
     @staticmethod
     def join(parts: list[Misfit]) -> Misfit:
@@ -56,11 +60,13 @@ class Misfit:
         )
 
 
-def misfit(dictionary: Dictionary, at: Evaluation) -> Misfit:
+def misfit(dictionary: Dictionary, patterns: Patterns, state: State, at: Evaluation) -> Misfit:
     """What the disks of patterns say of the model, at the maximum of their likelihood.
 
     Args:
         dictionary: what the patterns are made of.
+        patterns: the n patterns.
+        state: the maximum.
         at: the evaluation there.
     """
     moves = lattice_moves(dictionary.g)
@@ -81,23 +87,73 @@ def misfit(dictionary: Dictionary, at: Evaluation) -> Misfit:
     located = torch.linalg.det(information) * MAX_LOCATION_ERROR_PX**2 > total
     information = torch.where(located[..., None, None], information, torch.eye(2).to(information))
     chi2 = (score * torch.linalg.solve(information, score)).sum(2) * located
-    share = 1 - leverage[:, 1:].clamp(0, MAX_LEVERAGE)
-    return Misfit(
-        dispersion,
-        chi2.sum(1),
-        2 * (share * located).sum(1),
-        (chi2 - 2 * share * located).sum(1),
-        (total * located * share).sum(1),
+    share = (1 - leverage[:, 1:].clamp(0, MAX_LEVERAGE)) * located
+    diffuse = state.background_scale[:, None] * dictionary.local_background + dictionary.floor
+    brightest = (dictionary.peak * state.intensity + diffuse)[:, 1:]
+    error = patterns.error_variance[:, 1:, 0]
+    of_error = (error / (error + brightest)).double()
+    return Misfit(dispersion, chi2, 2 * share, total * share, of_error)
+
+
+@dataclass(frozen=True)
+class Causes:
+    """Why the disks of a scan lie farther from their lattice than their counts and the model error
+    of single pixels allow.
+    """
+
+    counts: float = 1.0  # variance of the counts, over Poisson's
+    stray_px: float = 0.0  # root mean square stray of disks along one axis
+    structure: float = (
+        1.0  # variance that the model error gives to a place, over that of its pixels
     )
+
+
+def causes(found: Misfit) -> Causes:
+    """The causes that explain the places of the disks best.
+
+    The chi^2 of a disk, of two degrees of freedom, follows an exponential law. Its mean is what the
+    model expects, times the dispersion of the counts; plus the information of its place times the
+    variance of strays; plus what the model expects times the share of model error in its variance
+    times the excess that comes of errors which go together within a disk. Disks of many
+    intensities tell these apart, by maximum likelihood. A cause counts where it raises the log
+    likelihood by half of `MIN_SIGNIFICANCE`^2, and all where the mean chi^2 exceeds
+    `MIN_DISPERSION`.
+    """
+    used = (found.expected > 0) & found.chi2.isfinite()
+    chi2, expected = found.chi2[used].clamp_max(MAX_CHI2), found.expected[used]
+    if len(chi2) < MIN_DISKS or float(chi2.sum() / expected.sum()) < MIN_DISPERSION:
+        return Causes()
+    share = found.share_of_error[used]
+    columns = torch.stack([expected, found.information[used], expected * share], 1)
+    none = torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64, device=chi2.device)
+    best, highest = none, -math.inf
+    for free in ([], [0], [1], [2], [0, 1], [0, 2], [1, 2]):
+        if 2 in free and not share.any():
+            continue
+        value, x = none.clone(), columns[:, free]
+        for _ in range(10 if free else 0):
+            weight = 1 / (columns @ value).clamp_min(1e-9) ** 2
+            rest = chi2 if 0 in free else chi2 - expected
+            normal = x.T @ (weight[:, None] * x)
+            value[free] = torch.linalg.lstsq(normal, x.T @ (weight * rest)).solution
+            value = torch.maximum(value, none)
+        mean = columns @ value
+        likelihood = -float((mean.log() + chi2 / mean).sum())
+        likelihood -= 0.5 * MIN_SIGNIFICANCE**2 * len(free)
+        if likelihood > highest:
+            best, highest = value, likelihood
+    counts, stray2, excess = best.tolist()
+    return Causes(counts, math.sqrt(stray2), 1 + excess)
 
 
 @dataclass(frozen=True)
 class Dispersion:
-    """What the scan says of the model."""
+    """What a scan says of the model."""
 
     matrix: Float64[Tensor, "4 4"]  # Phi; the unit matrix where the model holds
-    chi2_per_degree: float
-    stray_px: float  # root mean square stray of the disks along one axis, beyond that of the counts
+    chi2_per_degree: float  # of the places of the disks, NaN where no disk tells
+    stray_px: float  # of the disks, as the model has it
+    counts: float  # variance of the counts, over Poisson's
 
     @property
     def widening(self) -> float:
@@ -106,53 +162,58 @@ class Dispersion:
 
     def widened(self, covariance: Tensor) -> Tensor:
         """L Phi L^T from the covariances L L^T of M, (n, 4, 4)."""
-        if torch.equal(self.matrix, torch.eye(4).to(self.matrix)):
+        if self.widening == 1:
             return covariance
         root, failed = torch.linalg.cholesky_ex(covariance)
-        matrix = self.matrix.to(covariance)
-        return torch.where(
-            (failed == 0)[:, None, None], root @ matrix @ root.transpose(1, 2), covariance
-        )
+        wide = root @ self.matrix.to(covariance) @ root.transpose(1, 2)
+        return torch.where((failed == 0)[:, None, None], wide, covariance)
 
     def words(self) -> str:
         """The same for people."""
-        chi2 = (
-            f"chi^2 of the places of the disks is {self.chi2_per_degree:.2f} per degree of freedom"
-        )
-        if self.widening == 1:
-            return f"{chi2}: the model holds, and the deviations are those of the counts"
-        return (
-            f"{chi2}: disks stray by {self.stray_px:.2g} px beyond what their counts allow; "
-            f"deviations widened {self.widening:.2g} times"
-        )
+        said = []
+        if self.stray_px > 0:
+            said.append(
+                f"disks stray by {self.stray_px:.2g} px from the lattice (structure inside them, or "
+                f"a distorted detector); the stated deviations allow for it"
+            )
+        if self.counts > 1:
+            said.append(
+                f"counts vary {self.counts:.2g} times as much as Poisson's (gain, or charge shared "
+                f"by pixels)"
+            )
+        if self.widening > 1:
+            said.append(f"deviations widened {self.widening:.2g} times")
+        return "; ".join(said) or "the disks lie on a lattice to within the noise of their counts"
 
 
-def of_scan(found: Misfit) -> Dispersion:
+def of_scan(found: Misfit, stray_px: float) -> Dispersion:
     """The dispersion of a scan, from what its n patterns say.
 
     An eigenvalue of Phi counts where it is beyond `MIN_DISPERSION` and significant. Deviations are
     widened by it and never made narrower.
+
+    Args:
+        found: what the disks of the patterns say.
+        stray_px: of the disks, as the model has it.
     """
+    matrix = torch.eye(4, dtype=torch.float64, device=found.dispersion.device)
     size = found.dispersion.diagonal(dim1=1, dim2=2).sum(1)
     sound = size.isfinite()
-    matrix = torch.eye(4, dtype=torch.float64, device=size.device)
     if not sound.any():
-        return Dispersion(matrix, math.nan, math.nan)
-    limit = size[sound].quantile(1 - TRIMMED_SHARE)
-    sound &= size <= limit
+        return Dispersion(matrix, math.nan, stray_px, 1.0)
+    sound &= size <= size[sound].quantile(1 - TRIMMED_SHARE)
     of_patterns = found.dispersion[sound]
     n = len(of_patterns)
     values, vectors = torch.linalg.eigh(of_patterns.mean(0))
     along = torch.einsum("ai,nab,bi->ni", vectors, of_patterns, vectors)
-    degrees = found.degrees_of_freedom[sound]
+    expected = found.expected[sound].sum()
     # What the disks of one pattern tell varies by at least the chi^2 law.
-    least = (2 * values**2 / (0.5 * degrees.mean()).clamp_min(1)).sqrt()
-    deviation = torch.maximum(along.std(0), least) if n > 1 else least
-    significant = (values > MIN_DISPERSION) & (
-        values - 1 > MIN_SIGNIFICANCE * deviation / math.sqrt(n)
-    )
-    values = torch.where(significant, values, 1.0)
-    matrix = vectors @ torch.diag(values) @ vectors.T if significant.any() else matrix
-    stray2 = float(found.excess[sound].sum() / found.weight[sound].sum().clamp_min(1e-30))
-    chi2 = float(found.chi2[sound].sum() / degrees.sum().clamp_min(1e-30))
-    return Dispersion(matrix, chi2, math.sqrt(max(0.0, stray2)))
+    deviation = values * (2 / (expected / n).clamp_min(1)).sqrt()
+    if n > 1:
+        deviation = torch.maximum(along.std(0), deviation)
+    beyond = values - 1 > MIN_SIGNIFICANCE * deviation / math.sqrt(n)
+    values = torch.where(beyond & (values > MIN_DISPERSION), values, 1.0)
+    if (values > 1).any():
+        matrix = vectors @ torch.diag(values) @ vectors.T
+    chi2 = float(found.chi2[sound].sum() / expected) if expected > 0 else math.nan
+    return Dispersion(matrix, chi2, stray_px, causes(found).counts)

@@ -15,8 +15,16 @@ import torch
 from torch import Tensor
 
 from ccstae import geometry
-from ccstae.methods.ccstae import diffuse_background, entries, spline, transformer
+from ccstae.methods.ccstae import (
+    diffuse_background,
+    dispersion,
+    entries,
+    refine,
+    spline,
+    transformer,
+)
 from ccstae.methods.ccstae.dictionary import Dictionary, from_probe, improve, patch_pixels
+from ccstae.methods.ccstae.dispersion import Misfit
 from ccstae.methods.ccstae.encoder import Encoded
 from ccstae.methods.ccstae.refine import State, covariance_of_M
 from ccstae.methods.ccstae.solve import FREE_SPREAD, solve
@@ -24,6 +32,7 @@ from ccstae.methods.ccstae.transformer import Patterns
 from ccstae.methods.shared import sites
 
 _SHAPE_ROUNDS = 2
+_SETTLING_STEPS = 4  # of a climb that begins at the maximum of nearly the same likelihood
 _PROBE_COUNTS = 1e5  # what the shape of the vacuum probe is worth
 MIN_RELATIVE_INTENSITY = 1e-3  # of a disk, against the mean one
 # A disk counts when its centre lies on the detector in this share of the patterns. A beam that moves
@@ -146,7 +155,7 @@ def teach(
     variance = torch.cat([1 / one.at.intensity_information for one in solutions]).float()
     covariance = covariance_of_M(torch.cat([one.at.information for one in solutions]))
     max_entries = 1 if "entries" in without else entries.MAX_ENTRIES
-    position = transformer.positions(state.M, state.centre, dictionary.g)
+    position = disk_places(dictionary, state)
     shown = on_detector(position, dictionary.detector_px)
     dictionary, state = entries.learn_code(
         dictionary, state, variance, covariance, max_entries, shown
@@ -166,7 +175,38 @@ def teach(
     )
     if "shape" not in without:
         dictionary = learn_shape(dictionary, patterns, state, _SHAPE_ROUNDS)
-    return replace(dictionary, error=model_error(dictionary, patterns, state))
+    dictionary = replace(dictionary, error=model_error(dictionary, patterns, state))
+    return dictionary if dictionary.affine else with_causes(dictionary, patterns, state, batch)
+
+
+def with_causes(dictionary: Dictionary, patterns: Patterns, state: State, batch: int) -> Dictionary:
+    """The dictionary with the stray of its disks, and with the model error that their places show.
+
+    Args:
+        dictionary: the dictionary so far.
+        patterns: the n teachers.
+        state: their refined parameters.
+        batch: teachers to refine at a time.
+    """
+    misfits = []
+    for part in torch.arange(len(patterns)).split(batch):
+        those = dictionary.patterns(
+            patterns.counts[part],
+            state.centre[part],
+            patterns.level[part],
+            state.intensity[part],
+            patterns.good,
+        )
+        settled, at = refine.refine(those, dictionary, state[part], _SETTLING_STEPS)
+        misfits.append(dispersion.misfit(dictionary, those, settled, at))
+    causes = dispersion.causes(Misfit.join(misfits))
+    error = math.sqrt(causes.structure) * dictionary.error
+    return replace(dictionary, stray_px=causes.stray_px, error=error)
+
+
+def disk_places(dictionary: Dictionary, state: State) -> Tensor:
+    """Where the disks of patterns lie, with their strays, (n, K, 2) in pixels."""
+    return transformer.positions(state.M, state.centre, dictionary.g) + state.stray
 
 
 def learn_shape(
@@ -188,7 +228,7 @@ def learn_shape(
         The dictionary with the new shape.
     """
     for _ in range(rounds):
-        position = transformer.positions(state.M, state.centre, dictionary.g)
+        position = disk_places(dictionary, state)
         window = transformer.square(dictionary.pixels, position.device)
         patch = patterns.windows(position, window)
         whole = patch.inside.amin(-1) > 0  # a disk cut by the border would teach its border
@@ -219,7 +259,7 @@ def model_error(dictionary: Dictionary, patterns: Patterns, state: State) -> flo
         patterns: the n patterns.
         state: their refined parameters.
     """
-    position = transformer.positions(state.M, state.centre, dictionary.g)[:, 1:]
+    position = disk_places(dictionary, state)[:, 1:]
     patch = patterns.windows(position, dictionary.offsets)
     images, expansion = dictionary.table(patch.shift(position).reshape(-1, 2), 1)
     unit = (expansion[:, :1] @ images).reshape(patch.index.shape)

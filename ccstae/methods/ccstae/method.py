@@ -24,7 +24,7 @@ from torch import Tensor
 from ccstae import geometry
 from ccstae.io.calibration import disk_radius_px
 from ccstae.io.counts import Counts
-from ccstae.machine.device import batch, ceil_div, side_by_side
+from ccstae.machine.device import at_a_time, ceil_div, side_by_side
 from ccstae.methods.base import Answer
 from ccstae.methods.ccstae import dispersion, entries, posterior, trained
 from ccstae.methods.ccstae import encoder as encoders
@@ -43,7 +43,10 @@ from ccstae.methods.ccstae.trained import save as save
 from ccstae.methods.shared import windows
 from ccstae.methods.shared.sites import SiteFinder
 
-_BATCH = 128
+_BATCH = 128  # patterns at a time on a CPU
+# What a pattern takes at most while it is evaluated, over the bytes of its float32 counts: windows
+# of all disks, a dozen images of each.
+_BYTES_PER_BYTE = 64
 # Patterns among which teachers are sought, spread over the scan. Learning then takes as long for
 # any scan.
 MAX_CANDIDATES = 2048
@@ -100,7 +103,7 @@ def learn(counts: Counts, settings: CcstaeSettings, device: str) -> Trained | No
         encoder = encoders.train(dictionary, rough.M, rough.centre, scan.shape, settings.seed)
     first = encoded(encoder, dictionary, data, rough)
     dictionary = learning.teach(
-        dictionary, data, first, radius, batch(_BATCH), scan.good, settings.without
+        dictionary, data, first, radius, scan.batch, scan.good, settings.without
     )
     return Trained(
         finder=finder,
@@ -163,14 +166,19 @@ class ScanPatterns:
         lattice = calibration.lattice_inv_A / calibration.pixel_size_inv_A
         return torch.from_numpy(lattice).float().to(self.device)
 
+    @property
+    def batch(self) -> int:
+        """How many to take at a time."""
+        height, width = self.shape
+        return at_a_time(_BATCH, 4 * height * width * _BYTES_PER_BYTE, self.device)
+
     def load(self, rows: NDArray[np.int64]) -> Tensor:
         """Patterns (n, Qy, Qx) by their place in scan order."""
         return windows.to_tensor(self.counts.counts.reshape(-1, *self.shape)[rows], self.device)
 
     def batches(self, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         """The rows, as many at a time as memory takes."""
-        size = batch(_BATCH)
-        return [rows[i : i + size] for i in range(0, len(rows), size)]
+        return [rows[i : i + self.batch] for i in range(0, len(rows), self.batch)]
 
     def locate(self, finder: SiteFinder, rows: NDArray[np.int64]) -> tuple[Encoded, Tensor]:
         """Rough lattices and direct beams of these n patterns, and which hold a lattice (n,)."""
@@ -217,14 +225,16 @@ def solve_scan(model: Trained, counts: Counts, device: str) -> Solved | None:
     if len(rows) == 0:
         return None
     steps = 0 if "refinement" in without else STEPS
-    posterior_mean = not {"refinement", "posterior"} & set(without) and not dictionary.affine
+    # Disks that stray are located by all their counts together, to first order.
+    likelihood_alone = {"refinement", "posterior"} & set(without)
+    posterior_mean = not (likelihood_alone or dictionary.affine or dictionary.stray_px)
 
     def solve_batch(part: NDArray[np.int64]) -> tuple[State, Tensor, Misfit, Tensor]:
         data = scan.load(part)
         first = encoded(model.encoder, dictionary, data, rough[torch.from_numpy(part).to(device)])
         found = solve(dictionary, data, first, rounds=2, good=scan.good, steps=steps)
         state, information = found.state, found.at.information
-        misfit = dispersion.misfit(dictionary, found.at)
+        misfit = dispersion.misfit(dictionary, found.patterns, found.state, found.at)
         if posterior_mean:
             state, information = posterior.posterior_mean(
                 found.patterns, dictionary, state, found.at
@@ -233,7 +243,9 @@ def solve_scan(model: Trained, counts: Counts, device: str) -> Solved | None:
 
     batches = side_by_side(solve_batch, scan.batches(rows), device)
     state = State.join([state for state, _, _, _ in batches])
-    scan_dispersion = dispersion.of_scan(Misfit.join([misfit for _, _, misfit, _ in batches]))
+    scan_dispersion = dispersion.of_scan(
+        Misfit.join([misfit for _, _, misfit, _ in batches]), dictionary.stray_px
+    )
     covariance = scan_dispersion.widened(torch.cat([part for _, part, _, _ in batches]))
     odds = torch.cat([odds for _, _, _, odds in batches])
     centre = rough.centre.clone()
@@ -287,9 +299,10 @@ def answer_of(counts: Counts, solved: Solved, M: Tensor, covariance: Tensor) -> 
             "entries": len(solved.dictionary.intensity),
             "model_error": solved.dictionary.error,
             "patterns_on_sample": len(solved.rows),
-            "chi2_per_degree_of_freedom": round(solved.dispersion.chi2_per_degree, 4),
-            "stray_px": round(solved.dispersion.stray_px, 4),
-            "deviations_widened": round(solved.dispersion.widening, 4),
+            "chi2_per_degree_of_freedom": solved.dispersion.chi2_per_degree,
+            "stray_px": solved.dispersion.stray_px,
+            "dispersion_of_counts": solved.dispersion.counts,
+            "deviations_widened": solved.dispersion.widening,
             "model": solved.dispersion.words(),
         },
     )

@@ -27,7 +27,7 @@ from jaxtyping import Float, Float64
 from scipy.interpolate import CubicSpline
 from torch import Tensor
 
-from ccstae.machine.device import ceil_div
+from ccstae.machine.device import at_a_time, ceil_div
 from ccstae.methods.ccstae import spline, transformer
 from ccstae.methods.ccstae.dictionary import Dictionary
 from ccstae.methods.ccstae.refine import (
@@ -54,7 +54,7 @@ _WIDER = 1.25  # draws over posterior, standard deviations: the tails must be re
 # Trust in the Fisher information, in draws, when the covariance of a round is learned.
 _FISHER_DRAWS = 16.0
 _PLACES = 32  # per step of a grid, at which its values are looked up
-_AT_A_TIME = {"cpu": 2**18, "cuda": 2**27}  # numbers in hand; on a CPU what its caches hold
+_AT_A_TIME = 2**18  # numbers in hand on a CPU, whose caches hold them
 
 
 def posterior_mean(
@@ -110,7 +110,7 @@ class Grid:
         minus infinity off the grid.
         """
         cell = (at * (_PLACES / self.step)).round().long() + self.half * _PLACES
-        weights = spline_weights(self.half).to(values)
+        weights = spline_weights(self.half, values.device).to(values.dtype)
         on_grid = ((cell >= 0) & (cell < len(weights))).all(-1)
         x = weights[cell[..., 0].clamp(0, len(weights) - 1)]
         y = weights[cell[..., 1].clamp(0, len(weights) - 1)]
@@ -118,12 +118,13 @@ class Grid:
 
 
 @cache
-def spline_weights(half: int) -> Tensor:
+def spline_weights(half: int, device: torch.device) -> Tensor:
     """Weights (places, 2 half + 1) of the natural cubic spline through nodes -half ... half, at
     places a `_PLACES`-th of a step apart.
     """
     at, nodes = np.arange(-half * _PLACES, half * _PLACES + 1) / _PLACES, np.arange(-half, half + 1)
-    return torch.from_numpy(CubicSpline(nodes, np.eye(len(nodes)), bc_type="natural")(at)).float()
+    spline = CubicSpline(nodes, np.eye(len(nodes)), bc_type="natural")
+    return torch.from_numpy(spline(at)).float().to(device)
 
 
 def grid_for(dictionary: Dictionary, step: float) -> Grid:
@@ -204,7 +205,7 @@ def place_posterior(
         A.flatten(0, 1),
         value.flatten(0, 1),
     )
-    size = max(1, _AT_A_TIME[counts.device.type] // (d.shape[1] * len(nodes)))
+    size = _rows_at_a_time(d.shape[1] * len(nodes), counts.device.type)
     for i in range(0, len(d), size):
         part = slice(i, i + size)
         model = (T[index[part]] if dictionary.sparse else T) * A[part, None]
@@ -219,6 +220,12 @@ def place_posterior(
         at.disk_score[:, 0, :2],
         grid,
     )
+
+
+def _rows_at_a_time(numbers: int, device: str) -> int:
+    """How many rows to take at a time, of so many numbers each."""
+    # A number is a float32; up to eight of them are made at the same time.
+    return at_a_time(_AT_A_TIME // numbers, 32 * numbers, device)
 
 
 def log_posterior(places: PlacePosterior, g: Tensor, steps: Tensor) -> Tensor:
@@ -239,7 +246,7 @@ def log_posterior(places: PlacePosterior, g: Tensor, steps: Tensor) -> Tensor:
     bend = torch.einsum("nsa,nab,nsb->ns", dc, places.beam_information, dc)
     value = (dc * places.beam_score[:, None]).sum(-1) - 0.5 * bend
     disks, side = len(g) - 1, 2 * places.grid.half + 1
-    size = max(1, _AT_A_TIME[steps.device.type] // (S * disks * side))
+    size = _rows_at_a_time(S * disks * side, steps.device.type)
     for i in range(0, n, size):
         part = slice(i, i + size)
         dM = steps[part, :, :4].reshape(-1, 2, 2)
@@ -326,7 +333,7 @@ def moments(places: PlacePosterior, g: Tensor, fisher: Tensor) -> tuple[Tensor, 
         # Few effective draws say little of a covariance, so that of the next round leans on the
         # information.
         trust = (effective / (effective + _FISHER_DRAWS))[:, None, None]
-        more = effective < MAX_EFFECTIVE_DRAWS
+        more = (effective < MAX_EFFECTIVE_DRAWS).nonzero()[:, 0]
         covariance = (trust * covariance + (1 - trust) * fisher[rows])[more]
         rows, places, mean = rows[more], places[more], mean[more]
         steps, values = steps[more], values[more]

@@ -30,6 +30,9 @@ ROUGH_DEVIANCE_TOLERANCE = 1.0
 MAX_STEP_PX = 1.5  # movement of any disk in one step
 MAX_NEWTON_GAIN = 4.0  # in deviance: within two standard deviations of the maximum
 MAX_DAMPING = 1e3  # a climb that needs more has arrived
+# How many steps patterns that have arrived wait for the others. To take them out waits for a GPU to
+# finish, where a step of all costs little more than one of some.
+_STEPS_BETWEEN = {"cpu": 1, "cuda": 4}
 _AT_A_TIME = {"cpu": 16, "cuda": 2**16}  # patterns; on a CPU as many as its caches hold
 
 
@@ -42,6 +45,7 @@ class State:
     intensity: Float[Tensor, "n K"]  # counts in each disk, the direct beam first
     background_scale: Float[Tensor, " n"]  # background in units of the dictionary's
     prior: Float[Tensor, "n K"]  # intensities that the pattern's entry of the dictionary expects
+    stray: Float[Tensor, "n K 2"]  # of each disk off the lattice, pixels; zero where none strays
 
     @staticmethod
     def join(parts: list[State]) -> State:
@@ -74,9 +78,11 @@ class Evaluation:
     # as `information`, with the curvature that the counts at hand have; it need not be positive
     observed_information: Float64[Tensor, "n 7 7"]
     # score and information of place and background scale (s_x, s_y, b) in each disk alone, the
-    # direct beam first, its intensity eliminated
+    # direct beam first, its intensity and stray eliminated
     disk_score: Float64[Tensor, "n K 3"]
     disk_information: Float64[Tensor, "n K 3 3"]
+    # how far a stray falls back when (s_x, s_y, b) grow, and its step where they stay
+    stray_follows: Float64[Tensor, "n K 2 4"]
 
     @staticmethod
     def join(parts: list[Evaluation]) -> Evaluation:
@@ -110,12 +116,14 @@ def evaluate(patterns: Patterns, dictionary: Dictionary, state: State) -> Evalua
         The evaluation of the n patterns.
     """
     size = _AT_A_TIME[patterns.counts.device.type]
+    if len(patterns) <= size:
+        return _evaluate(patterns, dictionary, state)
     parts = [slice(i, i + size) for i in range(0, len(patterns), size)]
     return Evaluation.join([_evaluate(patterns[part], dictionary, state[part]) for part in parts])
 
 
 def _evaluate(patterns: Patterns, dictionary: Dictionary, state: State) -> Evaluation:
-    position = transformer.positions(state.M, state.centre, dictionary.g)
+    position = transformer.positions(state.M, state.centre, dictionary.g) + state.stray
     patch = patterns.windows(position, dictionary.offsets)
     d, beta = patch.cut(patterns.counts), patch.cut(patterns.background)
     images, expansion = dictionary.images_near(patch.shift(position))
@@ -127,7 +135,8 @@ def _evaluate(patterns: Patterns, dictionary: Dictionary, state: State) -> Evalu
     extra = patterns.error_variance
     w = patch.inside / (m + extra)
     without_disks = patterns.level[:, None, None] * beta + dictionary.floor
-    deviance = relative_deviance(d, m, without_disks, extra, patch.inside)
+    exact = dictionary.error == 0
+    deviance = relative_deviance(d, m, without_disks, extra, patch.inside, exact)
     # (n K, 5, p): slopes of m with A, s_x, s_y and b, and the residual
     basis = torch.cat([disks, beta[:, :, None], (d - m)[:, :, None]], 2).flatten(0, 1)
     ratio = ((d + extra) * w).reshape(len(basis), 1, -1)  # counts over those expected
@@ -146,18 +155,35 @@ def _evaluate(patterns: Patterns, dictionary: Dictionary, state: State) -> Evalu
     deviance = deviance + (precision * departure**2).sum(1)
     moves = lattice_moves(dictionary.g)
     disk_information = eliminated(gram[..., 1:, 1:], gram[..., 0, 1:], intensity_information)
-    information = total_information(disk_information, moves, patterns.level)
     # The curvature of the counts at hand: pixels weigh by the counts they hold, and residuals by
     # the second derivatives of the model.
     observed_rest, coupling = observed[..., 1:, 1:], observed[..., 0, 1:]
-    observed_rest[..., :2, :2] -= A[..., None].double() * bend[..., [0, 1, 1, 2]].unflatten(
-        -1, (2, 2)
-    )
+    bend_xx, bend_xy, bend_yy = bend.unbind(-1)
+    bends = torch.stack([bend_xx, bend_xy, bend_xy, bend_yy], -1).unflatten(-1, (2, 2))
+    observed_rest[..., :2, :2] -= A[..., None].double() * bends
     coupling[..., :2] -= score[..., 1:3] / A.double()
-    observed_information = total_information(
-        eliminated(observed_rest, coupling, observed[..., 0, 0] + precision), moves, patterns.level
-    )
+    observed_disks = eliminated(observed_rest, coupling, observed[..., 0, 0] + precision)
     disk_score = score[:, :, 1:] - coupling * (intensity_score / intensity_information)[..., None]
+    follow = disk_information.new_zeros(*A.shape[:2], 2, 4)
+    if patterns.stray_precision is not None:
+        firmness = patterns.stray_precision[..., None]
+        stray = state.stray.double()
+        deviance = deviance + (firmness * stray**2).sum((1, 2))
+        # A stray moves its disk as the lattice does, so it shares the lattice's blocks.
+        stray_score = disk_score[..., :2] - firmness * stray
+        held = torch.diag_embed(firmness.expand_as(stray))
+        follow = torch.linalg.solve(
+            disk_information[..., :2, :2] + held,
+            torch.cat([disk_information[..., :2, :], stray_score[..., None]], -1),
+        )
+        by_lattice = follow[..., :3].transpose(2, 3)
+        disk_score = disk_score - (by_lattice @ stray_score[..., None])[..., 0]
+        disk_information = disk_information - by_lattice @ disk_information[..., :2, :]
+        observed_disks = observed_disks - observed_disks[..., :, :2] @ torch.linalg.solve(
+            observed_disks[..., :2, :2] + held, observed_disks[..., :2, :]
+        )
+    information = total_information(disk_information, moves, patterns.level)
+    observed_information = total_information(observed_disks, moves, patterns.level)
     total_score = disk_score.flatten(1) @ moves.flatten(0, 1)
     off_level = (state.background_scale / patterns.level - 1).double()
     total_score[:, 6] -= off_level / patterns.level
@@ -172,6 +198,7 @@ def _evaluate(patterns: Patterns, dictionary: Dictionary, state: State) -> Evalu
         observed_information=observed_information,
         disk_score=disk_score,
         disk_information=disk_information,
+        stray_follows=follow,
     )
 
 
@@ -236,7 +263,12 @@ def covariance_of_M(information: Tensor) -> Tensor:
 
 
 def relative_deviance(
-    d: Tensor, m: Tensor, without_disks: Tensor, extra: Tensor, inside: Tensor
+    d: Tensor,
+    m: Tensor,
+    without_disks: Tensor,
+    extra: Tensor,
+    inside: Tensor,
+    exact: bool = False,
 ) -> Tensor:
     """Deviance of counts from a model, less that from a pattern without disks.
 
@@ -250,11 +282,12 @@ def relative_deviance(
         without_disks: the model without disks (n, K, p).
         extra: variance beside that of the counts (n, K, 1).
         inside: 1 on the detector, else 0, (n, K, p).
+        exact: whether the model leaves nothing out, and `extra` is zero.
 
     Returns:
         Deviance (n,), float64.
     """
-    if not extra.any():
+    if exact:
         # In place only after the first step: autograd and callers keep m.
         gain = torch.log(m / without_disks).mul_(d).sub_(m).add_(without_disks)
         return -2 * (gain * inside).sum((1, 2), dtype=torch.float64)
@@ -286,10 +319,11 @@ def step(state: State, at: Evaluation, damping: Tensor, g: Tensor) -> tuple[Stat
     newton = at.observed_information * root[:, :, None] * root[:, None, :] + damped
     fisher = at.information * root[:, :, None] * root[:, None, :] + damped
     score = root * at.score
-    solution = torch.linalg.solve(fisher, score)
+    solution = torch.linalg.solve_ex(fisher, score)[0]
     promises_little = (solution * score).sum(1) < MAX_NEWTON_GAIN
     near = promises_little & (torch.linalg.cholesky_ex(newton).info == 0)
-    solution = root * torch.linalg.solve(torch.where(near[:, None, None], newton, fisher), score)
+    curvature = torch.where(near[:, None, None], newton, fisher)
+    solution = root * torch.linalg.solve_ex(curvature, score)[0]
     moved = transformer.positions(solution[:, :4].reshape(-1, 2, 2), solution[:, 4:6], g.double())
     short = (MAX_STEP_PX / moved.norm(dim=-1).amax(1).clamp_min(1e-12)).clamp_max(1.0)
     new = moved_by(state, at, torch.cat([solution[:, :6] * short[:, None], solution[:, 6:]], 1), g)
@@ -303,7 +337,10 @@ def moved_by(state: State, at: Evaluation, steps: Tensor, g: Tensor) -> State:
     """
     dM, dc, db = steps[:, :4].reshape(-1, 2, 2), steps[:, 4:6], steps[:, 6]
     moved = transformer.positions(dM, dc, g.double())
-    by_place = (at.intensity_coupling[..., :2] * moved).sum(-1)
+    place = torch.cat([moved, db[:, None, None].expand(*moved.shape[:2], 1)], -1)
+    of_stray = at.stray_follows[..., 3] - (at.stray_follows[..., :3] @ place[..., None])[..., 0]
+    of_stray = of_stray.clamp(-MAX_STEP_PX, MAX_STEP_PX)
+    by_place = (at.intensity_coupling[..., :2] * (moved + of_stray)).sum(-1)
     by_background = at.intensity_coupling[..., 2] * db[:, None]
     dA = (at.intensity_score - by_place - by_background) / at.intensity_information
     dtype = state.M.dtype
@@ -313,6 +350,7 @@ def moved_by(state: State, at: Evaluation, steps: Tensor, g: Tensor) -> State:
         centre=state.centre + dc.to(dtype),
         intensity=positive(state.intensity, dA),
         background_scale=positive(state.background_scale, db),
+        stray=state.stray + of_stray.to(dtype),
     )
 
 
@@ -355,15 +393,16 @@ def refine(
     best = evaluate(patterns, dictionary, state)
     damping = torch.full_like(best.deviance, 1e-3)
     active = torch.ones_like(best.deviance, dtype=torch.bool)
-    for _ in range(steps):
-        rows = active.nonzero()[:, 0]
-        if len(rows) == 0:
-            break
+    for turn in range(steps):
+        if turn % _STEPS_BETWEEN[patterns.counts.device.type] == 0:
+            rows = active.nonzero()[:, 0]
+            if len(rows) == 0:
+                break
         before, best_before = state[rows], best[rows]
         trial, gain = step(before, best_before, damping[rows], dictionary.g)
         those = patterns if len(rows) == len(patterns) else patterns[rows]
         at_trial = evaluate(those, dictionary, trial)
-        better = at_trial.deviance < best_before.deviance
+        better = (at_trial.deviance < best_before.deviance) & active[rows]
         after, best_after = trial.where(better, before), at_trial.where(better, best_before)
         state = State(
             **{k: v.index_copy(0, rows, getattr(after, k)) for k, v in vars(state).items()}
@@ -375,5 +414,5 @@ def refine(
         # Counts of noise-free data are so high that rounding hides the last gains.
         lost_in_rounding = ~better & (gain < 1e-4 * best_before.deviance)
         done = (gain < tolerance) | lost_in_rounding | (damping[rows] > MAX_DAMPING)
-        active[rows[done]] = False
+        active[rows] = active[rows] & ~done
     return state, best

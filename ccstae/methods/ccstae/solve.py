@@ -27,6 +27,12 @@ FREE_SPREAD = 1.0
 """Relative spread of intensities that no entry holds."""
 
 
+# Degrees of freedom of the Student law of strays, so that a disk that was taken for another, or lies
+# under a gap of the detector, does not pull the others along (K. L. Lange et al., J. Am. Stat.
+# Assoc. 84, 881 (1989)).
+_STRAY_DEGREES = 4.0
+
+
 @dataclass(frozen=True)
 class Solution:
     """The most likely states of n patterns."""
@@ -66,10 +72,12 @@ def solve(
     n = len(data)
     dose = dictionary.dose(data)
     prior = dictionary.intensity.mean(0) * dose[:, None]
-    patterns = dictionary.patterns(data, first.centre, dose, prior, good)
     free = replace(dictionary, spread=torch.full_like(dictionary.spread, FREE_SPREAD))
     evaluate = affine.evaluate_warped if dictionary.affine else refine.evaluate
-    state = State(first.M, first.centre, prior.clone(), dose.clone(), prior)
+    stray = torch.zeros(*prior.shape, 2, device=data.device)
+    firmness = stray_precision(dictionary, stray)
+    patterns = dictionary.patterns(data, first.centre, dose, prior, good, firmness)
+    state = State(first.M, first.centre, prior.clone(), dose.clone(), prior, stray)
     tolerance = DEVIANCE_TOLERANCE if rounds == 1 else ROUGH_DEVIANCE_TOLERANCE
     state, at = refine.refine(patterns, free, state, steps, evaluate, tolerance)
     expected, odds = entries.expected_intensity(dictionary, state, 1 / at.intensity_information)
@@ -77,10 +85,25 @@ def solve(
     entry = entries.likeliest(odds, dictionary.area, log_area)
     of_entry = expected[torch.arange(n, device=data.device), entry]
     prior = torch.cat([state.intensity[:, :1], of_entry], 1)
-    for _ in range(rounds - 1):
+    # The weights of strays settle in rounds of their own.
+    for _ in range(rounds - 1 + 2 * (dictionary.stray_px > 0)):
+        firmness = stray_precision(dictionary, state.stray)
         patterns = dictionary.patterns(
-            data, state.centre, state.background_scale, state.intensity, good
+            data, state.centre, state.background_scale, state.intensity, good, firmness
         )
         begin = replace(state, prior=prior)
         state, at = refine.refine(patterns, dictionary, begin, steps, evaluate)
     return Solution(patterns, state, at, odds)
+
+
+def stray_precision(dictionary: Dictionary, stray: Tensor) -> Tensor | None:
+    """How firmly disks are held to the lattice, (n, K), where their strays so far are (n, K, 2); None
+    where disks do not stray.
+
+    The strays follow Student's law: q = (nu + 2) / (nu tau^2 + |e|^2).
+    """
+    if dictionary.stray_px == 0:
+        return None
+    variance = dictionary.stray_px**2
+    beyond = (stray.double() ** 2).sum(2)
+    return (_STRAY_DEGREES + 2) / (_STRAY_DEGREES * variance + beyond)

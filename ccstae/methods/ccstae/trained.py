@@ -110,6 +110,7 @@ def save(path: Path | str, trained: Trained) -> None:
     about = {
         "floor": d.floor,
         "error": d.error,
+        "stray_px": d.stray_px,
         "electrons": d.electrons,
         "instrument": trained.instrument,
         "settings": learning_settings(trained.settings),
@@ -205,5 +206,6 @@ def _load_dictionary(
         pixels=pixels,
         floor=weights.number(path, about, "floor"),
         error=weights.number(path, about, "error"),
+        stray_px=weights.number(path, about, "stray_px"),
         affine=settings.transformer == "affine",
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 
@@ -70,16 +70,21 @@ def patches(
     """
     height, width = shape
     middle = position.round().long()
-    middle_index = middle[..., 1] * width + middle[..., 0]
-    index = middle_index[..., None] + (offsets[:, 1] * width + offsets[:, 0])  # (n, K, p)
-    inside = torch.ones(index.shape, dtype=position.dtype, device=position.device)
-    # Few windows reach over the border, and only these are checked pixel by pixel.
-    reach = offsets.abs().amax(0)
-    size = torch.tensor([width, height], device=reach.device)
-    over = ((middle < reach) | (middle >= size - reach)).any(-1)
-    x, y = (middle[over][:, None] + offsets).unbind(-1)
-    inside[over] = ((y >= 0) & (y < height) & (x >= 0) & (x < width)).to(inside.dtype)
-    index[over] = y.clamp_(0, height - 1) * width + x.clamp_(0, width - 1)
+    if position.device.type == "cuda":  # to choose among the windows would wait for the GPU
+        x, y = (middle[:, :, None] + offsets).unbind(-1)
+        inside = ((y >= 0) & (y < height) & (x >= 0) & (x < width)).to(position.dtype)
+        index = y.clamp_(0, height - 1) * width + x.clamp_(0, width - 1)
+    else:
+        middle_index = middle[..., 1] * width + middle[..., 0]
+        index = middle_index[..., None] + (offsets[:, 1] * width + offsets[:, 0])  # (n, K, p)
+        inside = torch.ones(index.shape, dtype=position.dtype, device=position.device)
+        # Few windows reach over the border, and only these are checked pixel by pixel.
+        reach = offsets.abs().amax(0)
+        size = torch.tensor([width, height], device=reach.device)
+        over = ((middle < reach) | (middle >= size - reach)).any(-1)
+        x, y = (middle[over][:, None] + offsets).unbind(-1)
+        inside[over] = ((y >= 0) & (y < height) & (x >= 0) & (x < width)).to(inside.dtype)
+        index[over] = y.clamp_(0, height - 1) * width + x.clamp_(0, width - 1)
     if good is not None:
         inside *= good.to(inside.dtype).reshape(-1)[index]
     return Patches(middle, inside, index)
@@ -96,6 +101,9 @@ class Patterns:
     level: Float[Tensor, " n"]
     # variance per pixel of what the model leaves out of each disk, beside that of the counts
     error_variance: Float[Tensor, "n K 1"]
+    # how firmly each disk is held to the lattice: one over the variance of its stray, px^-2; None
+    # where disks do not stray
+    stray_precision: Float64[Tensor, "n K"] | None
     good: Bool[Tensor, "Qy Qx"] | None  # pixels that tell something; None where all do
 
     def windows(self, position: Tensor, offsets: Tensor) -> Patches:
@@ -112,5 +120,6 @@ class Patterns:
             self.background[rows],
             self.level[rows],
             self.error_variance[rows],
+            None if self.stray_precision is None else self.stray_precision[rows],
             self.good,
         )

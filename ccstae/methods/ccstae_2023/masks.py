@@ -102,7 +102,7 @@ def _brightest_ring(
     period = 2 * math.pi / calibration.rotational_symmetry
     turns = rotation(torch.arange(_TURNS, device=G.device) * (period / _TURNS))
     total = torch.zeros(_TURNS, len(hk), device=G.device)
-    for rows, chunk in windows.chunks(patterns, str(G.device)):
+    for rows, chunk in windows.chunks(patterns, G.device.type):
         use = has_lattice[rows]
         sums = sites.box_sums(chunk[use], radius).flatten(1)
         offset = torch.einsum("tij,bjk,sk->btsi", turns, G[rows][use], hk.to(G))

@@ -68,6 +68,6 @@ def apply(model: Trained, counts: Counts, device: str) -> Answer:
     return ccstae.answer_of(
         counts,
         solved,
-        torch.from_numpy(M).reshape(-1, 2, 2),
-        torch.from_numpy(pooled_covariance),
+        torch.from_numpy(M).reshape(-1, 2, 2).to(device),
+        torch.from_numpy(pooled_covariance).to(device),
     )

@@ -37,11 +37,8 @@ def near(maps: Tensor, at: Tensor, reach: float) -> Tensor:
     best = values.masked_fill(r2 > reach**2, -torch.inf).flatten(-2).argmax(-1)
     n = values.shape[-1]
     nearest = at.round().long() - (n // 2)
-    peak = torch.stack([nearest[..., 0] + best % n, nearest[..., 1] + best // n], -1)
-    return torch.minimum(
-        peak.clamp_min(0),
-        torch.tensor([maps.shape[-1] - 1, maps.shape[-2] - 1], device=maps.device),
-    )
+    x, y = nearest[..., 0] + best % n, nearest[..., 1] + best // n
+    return torch.stack([x.clamp(0, maps.shape[-1] - 1), y.clamp(0, maps.shape[-2] - 1)], -1)
 
 
 def _distance2(at: Tensor, offset: Tensor, size: int) -> Tensor:

@@ -33,6 +33,7 @@ from ccstae import geometry
 from ccstae.errors import InputError
 from ccstae.io.calibration import Calibration, disk_radius_px
 from ccstae.io.counts import Counts
+from ccstae.machine.device import at_a_time
 from ccstae.methods.base import Answer
 from ccstae.methods.shared import windows
 from ccstae.methods.shared.lattice_fit import LatticeFit
@@ -46,8 +47,8 @@ ROUNDS = 8
 # Log of the odds, lattice against none, below which a pattern has no answer: 20 to 1, "strong"
 # evidence (H. Jeffreys, Theory of Probability (1961)).
 MIN_EVIDENCE = 3.0
-# Memory of what is worked out for all sites of all candidates of some patterns at a time. A scan
-# whose disks are tiny against its detector learns from fewer patterns, and from the inner rings
+# Memory on a CPU of what is worked out for all sites of all candidates of some patterns at a time. A
+# scan whose disks are tiny against its detector learns from fewer patterns, and from the inner rings
 # alone, so that one pattern takes at most `MAX_PATTERN_BYTES`.
 MAX_BYTES = 256 * 2**20
 MAX_PATTERN_BYTES = 64 * 2**20
@@ -292,9 +293,10 @@ class SiteFinder:
         return centre, on.mT, sites.mT
 
     def _patterns_at_a_time(self) -> int:
-        """How many patterns `MAX_BYTES` have room for."""
+        """How many patterns `MAX_BYTES`, or a share of a GPU's memory, have room for."""
         sites = len(self.G) * len(self.hk)
-        return max(1, MAX_BYTES // (BYTES_PER_SITE * sites + BYTES_PER_RING * self.on_gain.numel()))
+        each = BYTES_PER_SITE * sites + BYTES_PER_RING * self.on_gain.numel()
+        return at_a_time(MAX_BYTES // each, each, self.G.device.type)
 
     def _around(self, on: Tensor, sites: Tensor) -> Tensor:
         """Mean box sum (B, scales, R) over all orientations at each scale: what lies at that

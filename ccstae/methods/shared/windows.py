@@ -9,20 +9,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ccstae.machine.device import batch, side_by_side
+from ccstae.machine.device import at_a_time, side_by_side
 
-# Bytes of float32 patterns held at a time; the windows cut from them take a small multiple of it.
-# On a CPU they are few enough to stay in its caches: a quarter to a third faster than 16 MiB.
-CHUNK_BYTES = {"cpu": 4 * 2**20, "cuda": 16 * 2**20}
-# Bytes of float32 patterns taken at a time where several images are made of each. On a CPU they are
+# Bytes of float32 patterns held at a time on a CPU; the windows cut from them take a small multiple
+# of it. They are few enough to stay in its caches: a quarter to a third faster than 16 MiB.
+CHUNK_BYTES = 4 * 2**20
+# Bytes of float32 patterns taken at a time on a CPU where several images are made of each. They are
 # few enough that the memory of one piece serves the next; beyond, the allocator asks the system for
 # it anew, which took a quarter of the time.
-PIECE_BYTES = {"cpu": 2**19, "cuda": 16 * 2**20}
+PIECE_BYTES = 2**19
+# What a pattern takes at most with all that is made of it, over its own bytes.
+_BYTES_PER_BYTE = 32
 
 
 def chunk_size(shape: tuple[int, ...], device: str) -> int:
     """Patterns of `shape` (..., Qy, Qx) to take at a time."""
-    return batch(CHUNK_BYTES[device] // (4 * shape[-1] * shape[-2]))
+    each = 4 * shape[-1] * shape[-2]
+    return at_a_time(CHUNK_BYTES // each, _BYTES_PER_BYTE * each, device)
 
 
 def slices(counts: NDArray[np.unsignedinteger], device: str) -> list[slice]:
@@ -33,7 +36,9 @@ def slices(counts: NDArray[np.unsignedinteger], device: str) -> list[slice]:
 
 def to_tensor(counts: NDArray[np.unsignedinteger], device: str) -> Tensor:
     """Counts as a float32 tensor on the device."""
-    return torch.from_numpy(counts.astype(np.float32)).to(device)
+    if device == "cpu":
+        return torch.from_numpy(counts.astype(np.float32))
+    return torch.from_numpy(counts).to(device).float()  # as they are: half the bytes or as many
 
 
 def chunks(counts: NDArray[np.unsignedinteger], device: str) -> Iterator[tuple[slice, Tensor]]:
@@ -70,8 +75,10 @@ def piecewise(function: Callable[[Tensor], Tensor], patterns: Tensor) -> Tensor:
     """function(patterns), worked out on a piece of the patterns (B, Qy, Qx) at a time; each row of
     the result is of one pattern.
     """
+    if patterns.device.type == "cuda":
+        return function(patterns)
     pattern_bytes = 4 * patterns.shape[-1] * patterns.shape[-2]
-    size = max(1, PIECE_BYTES[patterns.device.type] // pattern_bytes)
+    size = max(1, PIECE_BYTES // pattern_bytes)
     return torch.cat([function(piece) for piece in patterns.split(size)])
 
 
@@ -97,12 +104,14 @@ def cut(patterns: Tensor, at: Tensor, half: int) -> tuple[Tensor, Tensor, Tensor
     dy = (y - at[..., 1, None]).to(patterns.dtype)[..., None]
     B, height, width = patterns.shape
     x, y = x.clamp(0, width - 1), y.clamp(0, height - 1)
+    pattern_row = y + height * torch.arange(B, device=patterns.device)[:, None, None]
+    if patterns.device.type == "cuda":  # to choose windows at the border would wait for the GPU
+        return torch.take(patterns, pattern_row[..., None] * width + x[..., None, :]), dx.mT, dy
     if width < n:
         patterns, width = torch.nn.functional.pad(patterns, (0, n - width)), n
     # Rows of a window are whole pieces of memory, much faster to take than as many single pixels.
     # At the border they begin inside.
     first = x[..., 0].clamp(max=width - n)
-    pattern_row = y + height * torch.arange(B, device=patterns.device)[:, None, None]
     starts = pattern_row * width + first[..., None]
     rows = patterns.contiguous().as_strided((B * height * width - n + 1, n), (1, 1))
     values = rows.index_select(0, starts.flatten()).reshape(*y.shape, n)

@@ -88,7 +88,8 @@ class Matcher:
         for _ in range(settings.iterations):
             at = found.positions(self.hk)
             usable = windows.inside(at, self.radius + 1, shape)
-            seen = usable.any(0)
+            # To choose among the sites would wait for a GPU.
+            seen = usable.any(0) if maps.device.type == "cpu" else slice(None)
             at, usable, hk, ring = (
                 at[:, seen].to(maps.dtype),
                 usable[:, seen],
