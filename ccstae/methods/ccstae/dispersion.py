@@ -24,8 +24,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from ccstae.methods.ccstae.dictionary import Dictionary
-from ccstae.methods.ccstae.refine import Evaluation, State, inverse, lattice_moves
-from ccstae.methods.ccstae.transformer import Patterns
+from ccstae.methods.ccstae.refine import Evaluation, inverse, lattice_moves
 
 # Below, a dispersion is that of a model which is right: expansions and priors alone make it vary by
 # a tenth.
@@ -36,7 +35,7 @@ MAX_LOCATION_ERROR_PX = 1.0  # a disk located worse says nothing of strays
 # Share of the patterns, those of the largest dispersion, that do not enter its mean: a few fits that
 # have lost their disks must not speak for the scan.
 TRIMMED_SHARE = 0.02
-MAX_CHI2 = 100.0  # of one disk, beyond which it has been taken for another
+MAX_STRAY_PX = 2.0  # a disk that lies farther off has been taken for another
 MIN_DISKS = 10  # in all patterns, to tell what they have in common
 
 
@@ -50,7 +49,6 @@ class Misfit:
     chi2: Float64[Tensor, "n K"]
     expected: Float64[Tensor, "n K"]
     information: Float64[Tensor, "n K"]  # of the place, the sum along both axes
-    share_of_error: Float64[Tensor, "n K"]  # of the model error in the variance of the place
 
     @staticmethod
     def join(parts: list[Misfit]) -> Misfit:
@@ -60,13 +58,11 @@ class Misfit:
         )
 
 
-def misfit(dictionary: Dictionary, patterns: Patterns, state: State, at: Evaluation) -> Misfit:
+def misfit(dictionary: Dictionary, at: Evaluation) -> Misfit:
     """What the disks of patterns say of the model, at the maximum of their likelihood.
 
     Args:
         dictionary: what the patterns are made of.
-        patterns: the n patterns.
-        state: the maximum.
         at: the evaluation there.
     """
     moves = lattice_moves(dictionary.g)
@@ -86,50 +82,33 @@ def misfit(dictionary: Dictionary, patterns: Patterns, state: State, at: Evaluat
     total = information.diagonal(dim1=2, dim2=3).sum(2)
     located = torch.linalg.det(information) * MAX_LOCATION_ERROR_PX**2 > total
     information = torch.where(located[..., None, None], information, torch.eye(2).to(information))
-    chi2 = (score * torch.linalg.solve(information, score)).sum(2) * located
+    chi2 = (score * torch.linalg.solve(information, score)).sum(2)
+    located &= chi2.isfinite()
+    chi2 = torch.where(located, chi2, 0.0)
     share = (1 - leverage[:, 1:].clamp(0, MAX_LEVERAGE)) * located
-    diffuse = state.background_scale[:, None] * dictionary.local_background + dictionary.floor
-    brightest = (dictionary.peak * state.intensity + diffuse)[:, 1:]
-    error = patterns.error_variance[:, 1:, 0]
-    of_error = (error / (error + brightest)).double()
-    return Misfit(dispersion, chi2, 2 * share, total * share, of_error)
+    return Misfit(dispersion, chi2, 2 * share, total * share)
 
 
-@dataclass(frozen=True)
-class Causes:
-    """Why the disks of a scan lie farther from their lattice than their counts and the model error
-    of single pixels allow.
-    """
-
-    counts: float = 1.0  # variance of the counts, over Poisson's
-    stray_px: float = 0.0  # root mean square stray of disks along one axis
-    structure: float = (
-        1.0  # variance that the model error gives to a place, over that of its pixels
-    )
-
-
-def causes(found: Misfit) -> Causes:
-    """The causes that explain the places of the disks best.
+def causes(found: Misfit) -> tuple[float, float]:
+    """Why disks lie farther from their lattice than their counts allow: how far they stray, root
+    mean square along one axis in pixels, and how many times Poisson's the variance of the counts is.
 
     The chi^2 of a disk, of two degrees of freedom, follows an exponential law. Its mean is what the
-    model expects, times the dispersion of the counts; plus the information of its place times the
-    variance of strays; plus what the model expects times the share of model error in its variance
-    times the excess that comes of errors which go together within a disk. Disks of many
-    intensities tell these apart, by maximum likelihood. A cause counts where it raises the log
-    likelihood by half of `MIN_SIGNIFICANCE`^2, and all where the mean chi^2 exceeds
-    `MIN_DISPERSION`.
+    model expects, times the dispersion of the counts, plus the information of its place times the
+    variance of strays. Bright and faint disks tell the two apart, by maximum likelihood. A cause
+    counts where it raises the log likelihood by half of `MIN_SIGNIFICANCE`^2, and both where the
+    mean chi^2 exceeds `MIN_DISPERSION`.
     """
-    used = (found.expected > 0) & found.chi2.isfinite()
-    chi2, expected = found.chi2[used].clamp_max(MAX_CHI2), found.expected[used]
+    # chi^2 = |e|^2 times half the sum of the information along both axes, nearly
+    near = found.chi2 < 0.5 * found.information * MAX_STRAY_PX**2
+    used = near & (found.expected > 0)
+    chi2, expected = found.chi2[used], found.expected[used]
     if len(chi2) < MIN_DISKS or float(chi2.sum() / expected.sum()) < MIN_DISPERSION:
-        return Causes()
-    share = found.share_of_error[used]
-    columns = torch.stack([expected, found.information[used], expected * share], 1)
-    none = torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64, device=chi2.device)
+        return 0.0, 1.0
+    columns = torch.stack([expected, found.information[used]], 1)
+    none = torch.tensor([1.0, 0.0], dtype=torch.float64, device=chi2.device)
     best, highest = none, -math.inf
-    for free in ([], [0], [1], [2], [0, 1], [0, 2], [1, 2]):
-        if 2 in free and not share.any():
-            continue
+    for free in ([], [0], [1], [0, 1]):
         value, x = none.clone(), columns[:, free]
         for _ in range(10 if free else 0):
             weight = 1 / (columns @ value).clamp_min(1e-9) ** 2
@@ -142,8 +121,8 @@ def causes(found: Misfit) -> Causes:
         likelihood -= 0.5 * MIN_SIGNIFICANCE**2 * len(free)
         if likelihood > highest:
             best, highest = value, likelihood
-    counts, stray2, excess = best.tolist()
-    return Causes(counts, math.sqrt(stray2), 1 + excess)
+    dispersion, stray2 = best.tolist()
+    return math.sqrt(stray2), dispersion
 
 
 @dataclass(frozen=True)
@@ -216,4 +195,4 @@ def of_scan(found: Misfit, stray_px: float) -> Dispersion:
     if (values > 1).any():
         matrix = vectors @ torch.diag(values) @ vectors.T
     chi2 = float(found.chi2[sound].sum() / expected) if expected > 0 else math.nan
-    return Dispersion(matrix, chi2, stray_px, causes(found).counts)
+    return Dispersion(matrix, chi2, stray_px, causes(found)[1])

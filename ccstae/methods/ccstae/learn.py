@@ -176,14 +176,16 @@ def teach(
     if "shape" not in without:
         dictionary = learn_shape(dictionary, patterns, state, _SHAPE_ROUNDS)
     dictionary = replace(dictionary, error=model_error(dictionary, patterns, state))
-    return dictionary if dictionary.affine else with_causes(dictionary, patterns, state, batch)
+    if dictionary.affine:
+        return dictionary
+    return replace(dictionary, stray_px=stray_px(dictionary, patterns, state, batch))
 
 
-def with_causes(dictionary: Dictionary, patterns: Patterns, state: State, batch: int) -> Dictionary:
-    """The dictionary with the stray of its disks, and with the model error that their places show.
+def stray_px(dictionary: Dictionary, patterns: Patterns, state: State, batch: int) -> float:
+    """How far disks stray from the lattice, root mean square along one axis in pixels.
 
     Args:
-        dictionary: the dictionary so far.
+        dictionary: all else that was learned.
         patterns: the n teachers.
         state: their refined parameters.
         batch: teachers to refine at a time.
@@ -197,11 +199,9 @@ def with_causes(dictionary: Dictionary, patterns: Patterns, state: State, batch:
             state.intensity[part],
             patterns.good,
         )
-        settled, at = refine.refine(those, dictionary, state[part], _SETTLING_STEPS)
-        misfits.append(dispersion.misfit(dictionary, those, settled, at))
-    causes = dispersion.causes(Misfit.join(misfits))
-    error = math.sqrt(causes.structure) * dictionary.error
-    return replace(dictionary, stray_px=causes.stray_px, error=error)
+        _, at = refine.refine(those, dictionary, state[part], _SETTLING_STEPS)
+        misfits.append(dispersion.misfit(dictionary, at))
+    return dispersion.causes(Misfit.join(misfits))[0]
 
 
 def disk_places(dictionary: Dictionary, state: State) -> Tensor:

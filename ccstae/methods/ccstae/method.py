@@ -234,7 +234,7 @@ def solve_scan(model: Trained, counts: Counts, device: str) -> Solved | None:
         first = encoded(model.encoder, dictionary, data, rough[torch.from_numpy(part).to(device)])
         found = solve(dictionary, data, first, rounds=2, good=scan.good, steps=steps)
         state, information = found.state, found.at.information
-        misfit = dispersion.misfit(dictionary, found.patterns, found.state, found.at)
+        misfit = dispersion.misfit(dictionary, found.at)
         if posterior_mean:
             state, information = posterior.posterior_mean(
                 found.patterns, dictionary, state, found.at
