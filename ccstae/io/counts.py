@@ -16,11 +16,12 @@ from ccstae.errors import InputError
 from ccstae.io import bad_pixels, hdf5
 from ccstae.io.calibration import (
     Calibration,
+    disk_radius_px,
     read_calibration,
     read_probe,
     write_calibration,
 )
-from ccstae.io.slips import check_detector
+from ccstae.io.slips import check_detector, nearest_px
 
 MAX_COUNT = 2**32 - 1
 
@@ -56,7 +57,7 @@ def read_counts(path: Path | str) -> Counts:
     if counts.dtype.kind == "f":
         with np.errstate(over="ignore"):
             counts = counts.astype(np.float32, copy=False)
-    good, found = bad_pixels.take_out(counts, masked, str(path))
+    good, found = bad_pixels.take_out(counts, masked, _disks(calibration), str(path))
     if counts.dtype.kind == "f" and counts.max() <= 0 and counts.any():
         raise InputError(
             f"{path}: /counts holds no number above 0, and negative ones; expected electrons"
@@ -66,6 +67,11 @@ def read_counts(path: Path | str) -> Counts:
             f"{path}: /counts holds {counts.max()}; expected at most {MAX_COUNT} in a pixel"
         )
     return Counts(counts, probe, calibration, Path(path), good, found)
+
+
+def _disks(calibration: Calibration) -> bad_pixels.Disks:
+    radius = disk_radius_px(calibration)
+    return bad_pixels.Disks(radius, nearest_px(calibration) - 2 * radius)
 
 
 def _read_mask(file: h5py.File, shape: tuple[int, ...]) -> NDArray[np.bool_]:

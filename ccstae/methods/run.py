@@ -15,6 +15,7 @@ from types import ModuleType
 from ccstae.config.methods import MethodSettings
 from ccstae.config.run import Config
 from ccstae.errors import InputError, unknown
+from ccstae.io import bad_pixels
 from ccstae.io.counts import Counts, read_counts
 from ccstae.io.maps import Map, write_map
 from ccstae.machine.device import resolve, within_memory
@@ -33,7 +34,7 @@ def write(
     """Map strain by one method of a config and write the map file.
 
     The map's attributes say method, settings (defaults filled in), what the method found by itself,
-    seconds of the mapping alone, device, threads, peak memory in bytes and versions.
+    which pixels are bad, seconds of the mapping alone, device, threads, peak memory in bytes and versions.
 
     Args:
         config: with the method's settings, and the device.
@@ -67,6 +68,13 @@ def write(
     assert isinstance(settings, MethodSettings)
     device = resolve(settings.device or config.device)
     counts = read_counts(counts_path)
+    found = {}
+    if counts.bad_pixels:
+        found["bad_pixels"] = counts.bad_pixels
+        print(
+            f"{counts_path}: pixels that say nothing: {bad_pixels.words(counts.bad_pixels)}",
+            file=sys.stderr,
+        )
     begun = time.perf_counter()
     answer, used = within_memory(
         f"method {name}", lambda on: map_strain(counts, settings, on), device
@@ -76,7 +84,7 @@ def write(
     attributes = {
         "method": method_id,
         "settings": json.dumps(settings.model_dump(mode="json")),
-        "found": json.dumps(answer.found),
+        "found": json.dumps(found | answer.found),
         "seconds": seconds,
         "device": used,
         "threads": _threads(),
