@@ -33,8 +33,9 @@ def write(
 ) -> None:
     """Map strain by one method of a config and write the map file.
 
-    The map's attributes say method, settings (defaults filled in), what the method found by itself,
-    which pixels are bad, seconds of the mapping alone, device, threads, peak memory in bytes and versions.
+    The map's attributes say method, settings (defaults filled in), what the method found by itself
+    and which pixels are bad, seconds of the mapping alone, device, threads, peak memory in bytes
+    and versions.
 
     Args:
         config: with the method's settings, and the device.
@@ -68,13 +69,7 @@ def write(
     assert isinstance(settings, MethodSettings)
     device = resolve(settings.device or config.device)
     counts = read_counts(counts_path)
-    found = {}
-    if counts.bad_pixels:
-        found["bad_pixels"] = counts.bad_pixels
-        print(
-            f"{counts_path}: pixels that say nothing: {bad_pixels.words(counts.bad_pixels)}",
-            file=sys.stderr,
-        )
+    found = {"bad_pixels": counts.bad_pixels} if counts.bad_pixels else {}
     begun = time.perf_counter()
     answer, used = within_memory(
         f"method {name}", lambda on: map_strain(counts, settings, on), device
@@ -104,6 +99,9 @@ def write(
             answer.dictionary,
         ),
     )
+    if counts.bad_pixels:
+        said = bad_pixels.words(counts.bad_pixels)
+        print(f"{counts_path}: pixels that say nothing: {said}", file=sys.stderr)
 
 
 def _with_weights(
