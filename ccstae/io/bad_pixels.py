@@ -130,7 +130,7 @@ def take_out(
             f"most {1 - MIN_GOOD_SHARE:.0%}: /mask is nonzero on bad pixels"
         )
     patterns[gaps.lost] = 0
-    filled = sum(fill(patterns[index], bad) for index in np.flatnonzero(gaps.some))
+    filled = sum(_fill_gaps(patterns[index], bad) for index in np.flatnonzero(gaps.some))
     if bad.any():
         patterns[:, bad] = 0
     more = {"readings filled": filled, "patterns without readings": int(gaps.lost.sum())}
@@ -391,7 +391,20 @@ def _lines(empty: Mask, crossed: Mask) -> Mask:
     return np.asarray(dead[label])
 
 
-def fill(pattern: NDArray[Any], bad: Mask) -> int:
+def filled(patterns: NDArray[Any], good: Mask) -> NDArray[Any]:
+    """A copy of patterns (..., Qy, Qx) whose bad pixels hold what `neighbours` makes of the good
+    ones (Qy, Qx); the patterns themselves where all are good.
+    """
+    if good.all():
+        return patterns
+    index, weight = neighbours(good, ~good)
+    whole = patterns.copy()
+    for pattern in whole.reshape(-1, *good.shape):
+        pattern[~good] = _as(pattern.dtype, (pattern.ravel()[index] * weight).sum(1))
+    return whole
+
+
+def _fill_gaps(pattern: NDArray[Any], bad: Mask) -> int:
     """Give readings that a pattern (Qy, Qx) lacks, beside bad pixels, the mean of the good ones
     near by, in place.
 
@@ -400,9 +413,13 @@ def fill(pattern: NDArray[Any], bad: Mask) -> int:
     """
     gaps = _missing(pattern, bad)
     index, weight = neighbours(~(bad | gaps), gaps)
-    filled = (pattern.ravel()[index] * weight).sum(1)
-    pattern[gaps] = np.rint(filled) if pattern.dtype.kind == "u" else filled
-    return len(filled)
+    pattern[gaps] = _as(pattern.dtype, (pattern.ravel()[index] * weight).sum(1))
+    return len(index)
+
+
+def _as(dtype: np.dtype[Any], numbers: Array) -> NDArray[Any]:
+    """Numbers in the dtype of the counts, integers rounded."""
+    return (np.rint(numbers) if dtype.kind == "u" else numbers).astype(dtype)
 
 
 def neighbours(good: Mask, at: Mask) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

@@ -105,7 +105,7 @@ def write_counts(
         shape: (Ry, Rx, Qy, Qx) of all.
         calibration: of instrument and specimen.
         probe: (Qy, Qx), the vacuum probe; sums to 1.
-        mask: (Qy, Qx), nonzero where a pixel is bad.
+        mask: (Qy, Qx), nonzero where a pixel is bad; not written where none is.
 
     Raises:
         InputError: where the system takes no more of it.
@@ -118,7 +118,7 @@ def write_counts(
         counts = file.create_dataset(
             "counts", shape, dtype, chunks=chunk, compression="lzf", shuffle=True
         )
-        if mask is not None:
+        if mask is not None and np.any(mask):
             file["mask"] = np.asarray(mask != 0, np.uint8)
         write_calibration(file, calibration, probe)
         for index, row in enumerate(chain([first], rows)):

@@ -15,7 +15,6 @@ from types import ModuleType
 from ccstae.config.methods import MethodSettings
 from ccstae.config.run import Config
 from ccstae.errors import InputError, unknown
-from ccstae.io import bad_pixels
 from ccstae.io.counts import Counts, read_counts
 from ccstae.io.maps import Map, write_map
 from ccstae.machine.device import resolve, within_memory
@@ -99,9 +98,7 @@ def write(
             answer.dictionary,
         ),
     )
-    if counts.bad_pixels:
-        said = bad_pixels.words(counts.bad_pixels)
-        print(f"{counts_path}: pixels that say nothing: {said}", file=sys.stderr)
+    base.tell_bad_pixels(counts)
 
 
 def _with_weights(
