@@ -38,7 +38,7 @@ MIN_GOOD_SHARE = 0.25
 # A bad pixel is filled from so many of the good ones nearest to it: those of a single bad pixel
 # surround it, and those in the middle of a gap of three pixels lie on both of its sides.
 NEIGHBOURS = 12
-# Numbers that mark a pixel in every pattern, also where the dtype is wider than the detector's.
+# Numbers that mark a pixel also where the dtype is wider than the detector's.
 MARKS = (2**16 - 1, 2**32 - 1)
 # Wrapped negative numbers fill this share of a dtype's range below its largest number: the noise of
 # readout reaches down to -1000 at most in 16 bits.
@@ -69,6 +69,7 @@ TAIL_PX = 3
 # Pixels of a row or column without any reading, across which a disk is seen, that tell a dead line.
 MIN_CROSSED = 3
 EMPAD_SHAPE, EMPAD_ROWS = (130, 128), 128
+MEDIAN_OF_CHI2 = 0.455  # of one degree of freedom
 CHUNK_BYTES = 16 * 2**20
 
 
@@ -208,29 +209,48 @@ def _gaps(patterns: NDArray[Any], bad: Mask, where: str) -> Gaps:
 
 
 def _marks(readings: NDArray[Any]) -> Mask:
-    """Readings that may be none: not finite, or next to the largest number of the dtype."""
+    """Readings that may be none: not finite, or next to the largest number of a dtype."""
+    marks = np.zeros(readings.shape, bool)
     if readings.dtype.kind == "f":
-        return ~np.isfinite(readings)
-    largest = int(np.iinfo(readings.dtype).max)
-    return np.asarray(readings >= largest - int(largest * WRAPPED_SHARE))
+        marks = ~np.isfinite(readings)
+    for top in _tops(readings.dtype):
+        marks |= (readings >= _lowest_mark(top)) & (readings <= top)
+    return marks
+
+
+def _tops(dtype: np.dtype[Any]) -> list[int]:
+    """The largest number of an unsigned dtype and of those that are narrower; for floats, of those
+    that detectors have.
+    """
+    widest = int(np.iinfo(dtype).max) if dtype.kind == "u" else max(MARKS)
+    return sorted({number for number in (*MARKS, widest) if number <= widest})
+
+
+def _lowest_mark(top: int) -> int:
+    return top - int(top * WRAPPED_SHARE)
 
 
 def _missing(pattern: NDArray[Any], bad: Mask) -> Mask:
     """Where a pattern (Qy, Qx) gives no reading, pixels left out that are bad anyway."""
-    marks = _marks(pattern)
-    if pattern.dtype.kind == "u" and marks.any():
-        image = np.where(marks | bad, 0, pattern)
-        marks = _standing_out(marks, image, float(np.iinfo(pattern.dtype).max))
-    return marks & ~bad
+    missing = ~np.isfinite(pattern)
+    for top in _tops(pattern.dtype):
+        marks = (pattern >= _lowest_mark(top)) & (pattern <= top)
+        if not marks.any():
+            continue
+        if pattern.dtype.kind == "u" and top == np.iinfo(pattern.dtype).max:
+            image = np.where(marks | bad, 0, pattern)
+            missing |= _standing_out(marks, image, top)
+        else:  # may be counts, which never rise so high above their neighbours
+            image = np.where(missing, 0, pattern).astype(np.float64)
+            missing |= marks & (image > HOT_RATIO * brightness_beside(image, bad | missing))
+    return missing & ~bad
 
 
 def _narrow_marks(patterns: NDArray[Any], total: Array) -> Mask:
     """Pixels (Qy, Qx) that hold the largest number of a narrower dtype in every pattern."""
     found = np.zeros(total.shape, bool)
     kind = patterns.dtype
-    for number in MARKS:
-        if kind.kind == "u" and np.iinfo(kind).max <= number:
-            continue
+    for number in _tops(kind):
         mark = float(kind.type(number))
         always = total == mark * len(patterns)
         always[always] = (patterns[:, always] == mark).all(0)
@@ -252,17 +272,21 @@ def _standing_out(marks: Mask, image: Array, largest: float) -> Mask:
 
 
 def _event_and_noise(patterns: NDArray[Any], bad: Mask) -> tuple[float, float]:
-    """What one electron brings to a pixel at most, and the noise of a reading without electrons.
+    """What one electron brings to a pixel, and the noise of a reading without electrons.
 
-    The first is the tenth of the readings above 0 that are smallest, at least 1: of patterns with
-    few electrons, most pixels that read anything have counted one. The second is the root mean
-    square of the negative readings.
+    The first is the variance over the mean of neighbouring pixels, and at least 1: of readings a
+    and b, (a - b)^2 / (a + b) has the median of chi^2. The second is the root mean square of the
+    negative readings.
     """
-    sample = patterns[:: max(1, len(patterns) // 16)][:, ~bad]
-    positive = sample[sample > 0]
-    event = max(1.0, float(np.quantile(positive, 0.1))) if positive.size else 1.0
-    negative = sample[sample < 0].astype(np.float64) if patterns.dtype.kind == "f" else np.zeros(0)
-    return event, float(np.sqrt(np.mean(negative**2))) if negative.size else 0.0
+    sample = patterns[:: max(1, len(patterns) // 16)].astype(np.float64)
+    pairs = ~(bad[:, 1:] | bad[:, :-1])
+    a, b = sample[:, :, 1:][:, pairs], sample[:, :, :-1][:, pairs]
+    counted = a + b > 0
+    dispersion = (a - b)[counted] ** 2 / (a + b)[counted]
+    event = float(np.median(dispersion)) / MEDIAN_OF_CHI2 if dispersion.size else 1.0
+    negative = sample[:, ~bad]
+    negative = negative[negative < 0]
+    return max(1.0, event), float(np.sqrt(np.mean(negative**2))) if negative.size else 0.0
 
 
 def hot_pixels(total: Array, bad: Mask, event: float, noise: float) -> Mask:
@@ -276,7 +300,7 @@ def hot_pixels(total: Array, bad: Mask, event: float, noise: float) -> Mask:
     """
     hot = np.zeros_like(bad)
     while True:
-        limit = HOT_RATIO * _brightness_beside(total, bad | hot).clip(0)
+        limit = HOT_RATIO * brightness_beside(total, bad | hot).clip(0)
         variance = event * (total.clip(0) + HOT_RATIO * limit) + (1 + HOT_RATIO**2) * noise**2
         beyond = total - limit - HOT_SIGNIFICANCE * np.sqrt(variance)
         # Few events are no Gaussian.
@@ -286,7 +310,7 @@ def hot_pixels(total: Array, bad: Mask, event: float, noise: float) -> Mask:
         hot |= new
 
 
-def _brightness_beside(image: Array, bad: Mask) -> Array:
+def brightness_beside(image: Array, bad: Mask) -> Array:
     """What the neighbours of each pixel (Qy, Qx) hold of a disk that it lies on: the third largest
     of all eight, or the largest, where a border or bad pixels cut the disk. Of a disk that is cut
     twice, in a corner, one pixel may be all that is seen; it is held against the brightest pixel.

@@ -18,9 +18,9 @@ from ccstae.io.calibration import (
     Calibration,
     disk_radius_px,
     read_calibration,
-    read_probe,
     write_calibration,
 )
+from ccstae.io.probe import vacuum_probe
 from ccstae.io.slips import check_detector, nearest_px
 
 MAX_COUNT = 2**32 - 1
@@ -50,9 +50,10 @@ def read_counts(path: Path | str) -> Counts:
     """
     with hdf5.opened(path) as file:
         stored = hdf5.dataset(file, "counts", 4, "uf")
-        calibration, probe = read_calibration(file), read_probe(file, stored.shape[2:])
-        check_detector(file, calibration, probe.shape)
-        masked = _read_mask(file, probe.shape)
+        calibration, shape = read_calibration(file), stored.shape[2:]
+        recorded = hdf5.dataset(file, "probe", 2, "fiu", shape)[...]
+        check_detector(file, calibration, shape)
+        masked = _read_mask(file, shape)
         counts = stored[...]
     if counts.dtype.kind == "f":
         with np.errstate(over="ignore"):
@@ -66,6 +67,7 @@ def read_counts(path: Path | str) -> Counts:
         raise InputError(
             f"{path}: /counts holds {counts.max()}; expected at most {MAX_COUNT} in a pixel"
         )
+    probe = vacuum_probe(recorded, good, disk_radius_px(calibration), str(path))
     return Counts(counts, probe, calibration, Path(path), good, found)
 
 
