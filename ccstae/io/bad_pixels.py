@@ -43,12 +43,11 @@ MARKS = (2**16 - 1, 2**32 - 1)
 # Wrapped negative numbers fill this share of a dtype's range below its largest number: the noise of
 # readout reaches down to -1000 at most in 16 bits.
 WRAPPED_SHARE = 1 / 64
-# Largest neighbours of a mark, as shares of it. A disk of ten times the brightness at which the
-# detector saturates has an edge, smeared by half a pixel or more, whose first unsaturated pixels
-# hold 0.05 of that and more. A few saturated pixels are the top of a disk, whose other pixels hold
-# at least 0.3.
+# Median of the pixels around marked ones, as a share of the mark. A disk of ten times the
+# brightness at which the detector saturates has an edge, smeared by half a pixel or more, whose
+# first unsaturated pixels hold 0.05 of that and more. A few saturated pixels are the top of a disk,
+# and are held against what hot pixels are.
 MAX_RIM = 1 / 50
-MAX_RIM_OF_FEW = 1 / 5
 FEW_PIXELS = 4
 # A disk with a radius of a pixel or more, wherever it lies, reaches at least three of the eight
 # neighbours of each of its pixels with more than a fifth of that pixel's brightness.
@@ -238,8 +237,7 @@ def _missing(pattern: NDArray[Any], bad: Mask) -> Mask:
         if not marks.any():
             continue
         if pattern.dtype.kind == "u" and top == np.iinfo(pattern.dtype).max:
-            image = np.where(marks | bad, 0, pattern)
-            missing |= _standing_out(marks, image, top)
+            missing |= _standing_out(marks, pattern, bad, top)
         else:  # may be counts, which never rise so high above their neighbours
             image = np.where(missing, 0, pattern).astype(np.float64)
             missing |= marks & (image > HOT_RATIO * brightness_beside(image, bad | missing))
@@ -254,21 +252,22 @@ def _narrow_marks(patterns: NDArray[Any], total: Array) -> Mask:
         mark = float(kind.type(number))
         always = total == mark * len(patterns)
         always[always] = (patterns[:, always] == mark).all(0)
-        found |= _standing_out(always, total / len(patterns), mark)
+        found |= _standing_out(always, total / len(patterns), found, mark)
     return found
 
 
-def _standing_out(marks: Mask, image: Array, largest: float) -> Mask:
+def _standing_out(marks: Mask, image: Array, bad: Mask, top: float) -> Mask:
     """Those of the marked pixels (Qy, Qx) whose neighbours in the image hold far less."""
     label, number = ndimage.label(marks, np.ones((3, 3)))
     if number == 0:
         return marks
-    rim = np.where(marks, 0, ndimage.grey_dilation(label, (3, 3)))
     index = np.arange(1, number + 1)
+    rim = np.where(marks | bad, 0, ndimage.grey_dilation(label, (3, 3)))
     around = np.nan_to_num(np.asarray(ndimage.median(image, rim, index), float))
-    size = np.asarray(ndimage.sum_labels(marks, label, index))
-    most = np.where(size <= FEW_PIXELS, MAX_RIM_OF_FEW, MAX_RIM)
-    return np.concatenate([[False], around < most * largest])[label]
+    beside = np.asarray(ndimage.maximum(brightness_beside(image, marks | bad), label, index))
+    few = np.asarray(ndimage.sum_labels(marks, label, index)) <= FEW_PIXELS
+    alone = np.where(few, beside < top / HOT_RATIO, around < top * MAX_RIM)
+    return np.concatenate([[False], alone])[label]
 
 
 def _event_and_noise(patterns: NDArray[Any], bad: Mask) -> tuple[float, float]:
