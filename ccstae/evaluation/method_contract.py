@@ -140,7 +140,7 @@ def program(
         with tempfile.TemporaryDirectory(prefix="ccstae-") as folder:
             path = Path(folder) / "counts.h5"
             shape = counts.counts.shape
-            write_counts(path, iter(counts.counts), shape, counts.calibration, counts.probe)
+            write_counts(path, counts.counts, shape, counts.calibration, counts.probe, ~counts.good)
             written = external.answer("program", entry, path, shape[:2])
             answer = Answer(
                 written.F, written.covariance, written.label, written.centre_px, written.dictionary

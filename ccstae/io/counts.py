@@ -16,11 +16,12 @@ from ccstae.errors import InputError
 from ccstae.io import bad_pixels, hdf5
 from ccstae.io.calibration import (
     Calibration,
+    disk_radius_px,
     read_calibration,
-    read_probe,
     write_calibration,
 )
-from ccstae.io.slips import check_detector
+from ccstae.io.probe import vacuum_probe
+from ccstae.io.slips import check_detector, nearest_px
 
 MAX_COUNT = 2**32 - 1
 
@@ -49,14 +50,15 @@ def read_counts(path: Path | str) -> Counts:
     """
     with hdf5.opened(path) as file:
         stored = hdf5.dataset(file, "counts", 4, "uf")
-        calibration, probe = read_calibration(file), read_probe(file, stored.shape[2:])
-        check_detector(file, calibration, probe.shape)
-        masked = _read_mask(file, probe.shape)
+        calibration, shape = read_calibration(file), stored.shape[2:]
+        recorded = hdf5.dataset(file, "probe", 2, "fiu", shape)[...]
+        check_detector(file, calibration, shape)
+        masked = _read_mask(file, shape)
         counts = stored[...]
     if counts.dtype.kind == "f":
         with np.errstate(over="ignore"):
             counts = counts.astype(np.float32, copy=False)
-    good, found = bad_pixels.take_out(counts, masked, str(path))
+    good, found = bad_pixels.take_out(counts, masked, _disks(calibration), str(path))
     if counts.dtype.kind == "f" and counts.max() <= 0 and counts.any():
         raise InputError(
             f"{path}: /counts holds no number above 0, and negative ones; expected electrons"
@@ -65,7 +67,13 @@ def read_counts(path: Path | str) -> Counts:
         raise InputError(
             f"{path}: /counts holds {counts.max()}; expected at most {MAX_COUNT} in a pixel"
         )
+    probe = vacuum_probe(recorded, good, disk_radius_px(calibration), str(path))
     return Counts(counts, probe, calibration, Path(path), good, found)
+
+
+def _disks(calibration: Calibration) -> bad_pixels.Disks:
+    radius = disk_radius_px(calibration)
+    return bad_pixels.Disks(radius, nearest_px(calibration) - 2 * radius)
 
 
 def _read_mask(file: h5py.File, shape: tuple[int, ...]) -> NDArray[np.bool_]:
@@ -99,7 +107,7 @@ def write_counts(
         shape: (Ry, Rx, Qy, Qx) of all.
         calibration: of instrument and specimen.
         probe: (Qy, Qx), the vacuum probe; sums to 1.
-        mask: (Qy, Qx), nonzero where a pixel is bad.
+        mask: (Qy, Qx), nonzero where a pixel is bad; not written where none is.
 
     Raises:
         InputError: where the system takes no more of it.
@@ -112,7 +120,7 @@ def write_counts(
         counts = file.create_dataset(
             "counts", shape, dtype, chunks=chunk, compression="lzf", shuffle=True
         )
-        if mask is not None:
+        if mask is not None and np.any(mask):
             file["mask"] = np.asarray(mask != 0, np.uint8)
         write_calibration(file, calibration, probe)
         for index, row in enumerate(chain([first], rows)):

@@ -18,6 +18,7 @@ functions more:
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from importlib import import_module
 from types import ModuleType
@@ -28,6 +29,8 @@ from numpy.typing import NDArray
 
 from ccstae.config.methods import modules
 from ccstae.errors import InputError, unknown
+from ccstae.io import bad_pixels
+from ccstae.io.counts import Counts
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,13 @@ def load(method: str) -> ModuleType:
     if method not in modules():
         raise InputError(unknown("method", method, modules()))
     return import_module(modules()[method])
+
+
+def tell_bad_pixels(counts: Counts) -> None:
+    """Say in one line on standard error which pixels of a scan say nothing, where any do."""
+    if counts.bad_pixels:
+        said = bad_pixels.words(counts.bad_pixels)
+        print(f"{counts.path}: pixels that say nothing: {said}", file=sys.stderr)
 
 
 def check_answer(answer: Answer, scan: tuple[int, ...], method: str) -> None:

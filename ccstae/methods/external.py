@@ -19,6 +19,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import IO
@@ -27,14 +29,19 @@ import numpy as np
 
 from ccstae.config.methods import Method
 from ccstae.errors import InputError
-from ccstae.io.counts import scan_shape
+from ccstae.io import bad_pixels
+from ccstae.io.counts import Counts, read_counts, write_counts
 from ccstae.io.maps import Map, read_map, write_map
+from ccstae.methods.base import tell_bad_pixels
 
 LAST_LINES = 5
 
 
 def run(method_id: str, entry: Method, counts_path: Path | str, map_path: Path | str) -> None:
     """Run a program on a counts file and write the map file, with what the run adds to it.
+
+    Where pixels are bad, the program gets a copy of the file instead: `/mask` marks them, and in
+    `/counts` they hold what their good neighbours do.
 
     The map's attributes say method, settings, command, threads, seconds and peak memory in bytes,
     and the program's own `device` and `versions`. `seconds` is what the program says of its mapping
@@ -50,9 +57,11 @@ def run(method_id: str, entry: Method, counts_path: Path | str, map_path: Path |
         InputError: where `answer` raises it. With an `environment`, the map holds no answer
             instead, and its attribute `error` says why.
     """
-    scan = scan_shape(counts_path)
+    counts = read_counts(counts_path)
+    scan = counts.counts.shape[:2]
     try:
-        written = answer(method_id, entry, counts_path, scan)
+        with _without_bad_pixels(counts) as path:
+            written = answer(method_id, entry, path, scan)
     except InputError as error:
         if entry.environment is None:
             raise
@@ -76,7 +85,25 @@ def run(method_id: str, entry: Method, counts_path: Path | str, map_path: Path |
         for name in ("seconds", "peak_memory_bytes", "error")
         if name in written.attributes
     }
+    if counts.bad_pixels:
+        attributes["found"] = json.dumps({"bad_pixels": counts.bad_pixels})
     write_map(map_path, replace(written, attributes=attributes | given | measured))
+    tell_bad_pixels(counts)
+
+
+@contextmanager
+def _without_bad_pixels(counts: Counts) -> Iterator[Path]:
+    """The counts file of a scan, or a copy whose bad pixels are filled, where there are any."""
+    if not counts.bad_pixels:
+        yield counts.path
+        return
+    with tempfile.TemporaryDirectory(prefix="ccstae-") as folder:
+        path = Path(folder) / counts.path.name
+        rows = (bad_pixels.filled(row, counts.good) for row in counts.counts)
+        write_counts(
+            path, rows, counts.counts.shape, counts.calibration, counts.probe, ~counts.good
+        )
+        yield path
 
 
 def answer(method_id: str, entry: Method, counts_path: Path | str, scan: tuple[int, ...]) -> Map:

@@ -32,8 +32,9 @@ def write(
 ) -> None:
     """Map strain by one method of a config and write the map file.
 
-    The map's attributes say method, settings (defaults filled in), what the method found by itself,
-    seconds of the mapping alone, device, threads, peak memory in bytes and versions.
+    The map's attributes say method, settings (defaults filled in), what the method found by itself
+    and which pixels are bad, seconds of the mapping alone, device, threads, peak memory in bytes
+    and versions.
 
     Args:
         config: with the method's settings, and the device.
@@ -67,6 +68,7 @@ def write(
     assert isinstance(settings, MethodSettings)
     device = resolve(settings.device or config.device)
     counts = read_counts(counts_path)
+    found = {"bad_pixels": counts.bad_pixels} if counts.bad_pixels else {}
     begun = time.perf_counter()
     answer, used = within_memory(
         f"method {name}", lambda on: map_strain(counts, settings, on), device
@@ -76,7 +78,7 @@ def write(
     attributes = {
         "method": method_id,
         "settings": json.dumps(settings.model_dump(mode="json")),
-        "found": json.dumps(answer.found),
+        "found": json.dumps(found | answer.found),
         "seconds": seconds,
         "device": used,
         "threads": _threads(),
@@ -96,6 +98,7 @@ def write(
             answer.dictionary,
         ),
     )
+    base.tell_bad_pixels(counts)
 
 
 def _with_weights(

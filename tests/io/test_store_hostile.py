@@ -194,7 +194,7 @@ WRONG: list[tuple[str, Callable[[Path], None], str]] = [
         lambda p: put(p, "counts", np.full((2, 3, 64, 64), inf)),
         "/counts holds infinities",
     ),
-    ("counts", lambda p: put(p, "counts", np.full((2, 3, 64, 64), nan)), "100% of the pixels are"),
+    ("counts", lambda p: put(p, "counts", np.full((2, 3, 64, 64), nan)), "give no reading in any"),
     ("counts", lambda p: put(p, "mask", np.ones((64, 64), bool)), "100% of the pixels are"),
     ("counts", lambda p: put(p, "mask", np.zeros((64, 63))), r"/mask has shape \(64, 63\)"),
     ("counts", lambda p: put(p, "mask", np.full((64, 64), nan)), "/mask holds NaN"),

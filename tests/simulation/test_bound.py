@@ -133,3 +133,20 @@ def test_nearest_node_is_the_nearest_of_all():
     q = np.stack([x.ravel(), y.ravel()]) * model.pixel_size_inv_A
     nearest = torch.cdist(torch.from_numpy(q.T.copy()), torch.from_numpy(nodes)).argmin(1).numpy()
     assert np.abs(found.numpy().T - nodes[nearest]).max() < 1e-12
+
+
+def test_bad_pixels_carry_no_information():
+    rng = np.random.default_rng(0)
+    patterns = rng.uniform(1, 2, (2, 16, 16)).astype(np.float32)
+    images = torch.from_numpy(rng.normal(size=(2, 6, 256)))
+    level = Level(background=0.25, electrons=1e5)
+    good = rng.random((16, 16)) < 0.6
+    whole = bound.fisher(patterns, images, level)
+    parts = [bound.fisher(patterns, images, level, pixels) for pixels in (good, ~good)]
+    np.testing.assert_allclose(parts[0] + parts[1], whole, rtol=1e-12)
+    # What the good pixels tell alone, summed by hand.
+    expected = noise.expectation(patterns, level)[:, good]
+    share = level.electrons * (1 - level.background) / patterns.sum((-1, -2), dtype=float)
+    slopes = images.numpy().reshape(2, 6, 16, 16)[..., good] * share[:, None, None]
+    alone = np.einsum("nap,nbp->nab", slopes / expected[:, None], slopes)
+    np.testing.assert_allclose(parts[0], alone, rtol=1e-6)

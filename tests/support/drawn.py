@@ -21,7 +21,7 @@ from ccstae.io.counts import Counts
 from ccstae.methods import base
 
 SLIPS = (1e-300, 1e-10, 1e-3, 0.1, 1 / (2 * np.pi), 2 * np.pi, 10, 1e3, 1e10, 1e300)
-WRONG = ("attribute", "missing", "lattice", "probe", "counts", "dtype")
+WRONG = ("attribute", "missing", "lattice", "probe", "counts", "dtype", "mask", "floats")
 SLIPPED = ("energy_keV", "semiangle_mrad", "pixel_size_inv_A", "step_A", "lattice_inv_A")
 ODD: tuple[Any, ...] = (0, -1.0, np.nan, np.inf, 1e-300, 1e300, "3", b"", [1, 2, 3], 2**62)
 
@@ -156,12 +156,12 @@ def files(draw: st.DrawFn, path: Path) -> Path:
     counts: Any = rng.integers(0, 200, (*scan, *shape)).astype(
         draw(
             st.sampled_from(
-                ["u1", "u2", "u4", "u8", ">u2"] if wrong != "dtype" else ["i4", "f4", "c8"]
+                ["u1", "u2", "u4", "u8", ">u2", "f4", "f8"] if wrong != "dtype" else ["i4", "c8"]
             )
         )
     )
     probe: Any = rng.random(shape).astype(
-        draw(st.sampled_from(["f4", "f8", "f2"] if wrong != "dtype" else ["f4", "u2", "c8"]))
+        draw(st.sampled_from(["f4", "f8", "f2"] if wrong != "dtype" else ["f4", "S2", "c8"]))
     )
     if wrong == "attribute":
         attributes[draw(st.sampled_from(sorted(attributes)))] = draw(st.sampled_from(ODD))
@@ -177,9 +177,23 @@ def files(draw: st.DrawFn, path: Path) -> Path:
         probe = draw(st.sampled_from([probe, probe[:-1], probe[None]]))
     elif wrong == "counts":
         counts = draw(st.sampled_from([counts[0], counts[:0], counts[..., :1], None]))
+    mask = None
+    if draw(st.booleans()):
+        mask = rng.random(shape) < draw(st.sampled_from([0, 0.05, 0.5]))
+        mask = mask.astype(draw(st.sampled_from(["?", "u1", "i4", "f4"])))
+    if wrong == "mask":
+        mask = draw(
+            st.sampled_from([np.ones(shape), np.full(shape, np.nan), np.zeros(shape[:1]), "mask"])
+        )
+    elif wrong == "floats":
+        counts = counts.astype(draw(st.sampled_from(["f4", "f8", "f2"])))
+        odd = rng.random(counts.shape) < draw(st.sampled_from([0.001, 0.05, 1]))
+        counts[odd] = draw(st.sampled_from([np.nan, np.inf, -3.5, -np.inf, 65504, 0]))
     with h5py.File(path, "w") as file:
         for name, value in attributes.items():
             file.attrs[name] = value
+        if mask is not None:
+            file["mask"] = mask
         file["lattice_inv_A"], file["probe"] = lattice, probe
         if counts is None:  # claimed, never written
             file.create_dataset("counts", (1 << 10, 1 << 10, *shape), "u4", chunks=(1, 1, *shape))

@@ -26,6 +26,7 @@ from ccstae.io.calibration import disk_radius_px
 from ccstae.io.counts import Counts
 from ccstae.methods.ccstae_2023.network import rotation
 from ccstae.methods.shared import sites, windows
+from ccstae.methods.shared.filled import filler
 
 _TURNS = 12  # orientations tried for what lies between the spots
 
@@ -94,6 +95,7 @@ def _brightest_ring(
     """
     calibration, shape = counts.calibration, counts.counts.shape
     patterns = counts.counts.reshape(-1, *shape[2:])
+    filled = filler(counts.good, str(G.device))
     radius = disk_radius_px(calibration)
     hk = sites.nodes(calibration, shape)
     ring = sites.rings(calibration, hk)
@@ -104,7 +106,7 @@ def _brightest_ring(
     total = torch.zeros(_TURNS, len(hk), device=G.device)
     for rows, chunk in windows.chunks(patterns, G.device.type):
         use = has_lattice[rows]
-        sums = sites.box_sums(chunk[use], radius).flatten(1)
+        sums = sites.box_sums(filled(chunk[use]), radius).flatten(1)
         offset = torch.einsum("tij,bjk,sk->btsi", turns, G[rows][use], hk.to(G))
         at = (centre[rows][use][:, None, None] + offset).round().long()
         index = at[..., 1].clamp(0, shape[2] - 1) * shape[3] + at[..., 0].clamp(0, shape[3] - 1)

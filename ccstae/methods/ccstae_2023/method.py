@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from ccstae import geometry
+from ccstae.io import bad_pixels
 from ccstae.io.counts import Counts
 from ccstae.methods.base import Answer
 from ccstae.methods.ccstae_2023.masks import Masks, find_masks
@@ -41,9 +42,8 @@ def map_strain(counts: Counts, settings: Ccstae2023Settings, device: str) -> Ans
     masks = find_masks(counts, picture_side(settings), device)
     if not masks.has_lattice.any():
         return Answer(np.full((*scan, 2, 2), np.nan))
-    fitted = train_on_scan(
-        counts.counts.reshape(-1, *shape), masks, counts.calibration.rotational_symmetry, settings
-    )
+    patterns = bad_pixels.filled(counts.counts.reshape(-1, *shape), counts.good)
+    fitted = train_on_scan(patterns, masks, counts.calibration.rotational_symmetry, settings)
     F = geometry.inverse_transpose(masks.scale * fitted.A.double().cpu().numpy())
     label = materials(fitted.pictures, masks)[fitted.entry].cpu().numpy().astype(np.int8)
     pictures = on_detector(fitted.pictures, shape, counts.calibration.centre_px)

@@ -34,6 +34,7 @@ from ccstae.methods.base import Answer
 from ccstae.methods.cepstral.settings import CepstralSettings
 from ccstae.methods.shared import lattice_fit, sites, windows
 from ccstae.methods.shared.between_disks import EDGE_PX, disk_mask, radial_mean
+from ccstae.methods.shared.filled import filler
 from ccstae.methods.shared.peaks import maximum
 
 # A peak is as wide as the pattern is narrow, 1 / px. The first look covers one width to either
@@ -57,10 +58,12 @@ def map_strain(counts: Counts, settings: CepstralSettings, device: str) -> Answe
     disks = sites.nodes(counts.calibration, counts.counts.shape).to(device)
     disks = torch.cat([torch.zeros_like(disks[:1]), disks])
 
+    filled = filler(counts.good, device)
+
     def lattices(patterns: Tensor) -> tuple[Tensor, Tensor]:
         rough = finder.locate(patterns)
         begin = torch.linalg.inv(rough.G.double()).mT  # lattice vectors in 1 / px
-        logarithm = (patterns + settings.offset_electrons).log()
+        logarithm = (filled(patterns).clamp_min(0) + settings.offset_electrons).log()
         if settings.background == "radial":
             logarithm = disks_alone(logarithm, rough, disks, finder.radius + EDGE_PX)
         found = refine(windowed(logarithm), begin, nodes, settings.upsample)

@@ -21,6 +21,7 @@ from ccstae.methods.base import Answer
 from ccstae.methods.com.settings import ComSettings
 from ccstae.methods.shared import lattice_fit, windows
 from ccstae.methods.shared.between_disks import EDGE_PX, radial_mean
+from ccstae.methods.shared.filled import filler
 from ccstae.methods.shared.lattice_fit import LatticeFit
 from ccstae.methods.shared.sites import Located, SiteFinder, nodes, one_hot_rings, strain, track
 
@@ -35,10 +36,11 @@ def map_strain(counts: Counts, settings: ComSettings, device: str) -> Answer:
     finder = SiteFinder.learn(counts, device)
     hk = nodes(counts.calibration, counts.counts.shape).to(device)
     ring = one_hot_rings(counts.calibration, hk)
+    filled = filler(counts.good, device)
     return strain(
         counts,
         finder,
-        lambda patterns, rough: refine(patterns, rough, hk, ring, finder.radius, settings),
+        lambda patterns, rough: refine(filled(patterns), rough, hk, ring, finder.radius, settings),
         device,
     )
 

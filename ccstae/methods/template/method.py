@@ -20,6 +20,7 @@ from ccstae.io.counts import Counts
 from ccstae.methods.base import Answer
 from ccstae.methods.shared import lattice_fit, peaks, windows
 from ccstae.methods.shared.between_disks import EDGE_PX, without_beam
+from ccstae.methods.shared.filled import filler
 from ccstae.methods.shared.lattice_fit import LatticeFit
 from ccstae.methods.shared.sites import Located, SiteFinder, nodes, one_hot_rings, strain, track
 from ccstae.methods.template import kernels
@@ -142,7 +143,10 @@ def map_strain(counts: Counts, settings: TemplateSettings, device: str) -> Answe
         finder.radius,
         settings,
     )
-    return strain(counts, finder, matcher.refine, device)
+    filled = filler(counts.good, device)
+    return strain(
+        counts, finder, lambda patterns, rough: matcher.refine(filled(patterns), rough), device
+    )
 
 
 def _index(position: Tensor, height: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
