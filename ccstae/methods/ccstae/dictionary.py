@@ -54,6 +54,12 @@ class Dictionary:
         intensity, background = dose * self.intensity, dose * self.background
         return replace(self, intensity=intensity, background=background, floor=dose * self.floor)
 
+    def with_spread(self, spread: float) -> Dictionary:
+        """The dictionary whose intensities all have this spread about their entry."""
+        other = replace(self, spread=torch.full_like(self.spread, spread))
+        vars(other)["table"] = self.table  # the profiles are the same: it need not be made again
+        return other
+
     @cached_property
     def local_background(self) -> Tensor:
         """Diffuse counts per pixel at each reference node, (K,).

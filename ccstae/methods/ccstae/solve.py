@@ -45,7 +45,7 @@ def solve(
     """
     n = len(data)
     prior = dictionary.intensity.mean(0).expand(n, -1)
-    free = replace(dictionary, spread=torch.full_like(dictionary.spread, FREE_SPREAD))
+    free = dictionary.with_spread(FREE_SPREAD)
     evaluate = affine.evaluate_warped if dictionary.affine else refine.evaluate
     state = State(first.M, first.centre, prior.clone(), torch.ones(n, device=data.device), prior)
     tolerance = DEVIANCE_TOLERANCE if rounds == 1 else ROUGH_DEVIANCE_TOLERANCE
