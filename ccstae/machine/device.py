@@ -151,7 +151,7 @@ def within_memory(what: str, task: Callable[[str], Result], device: str) -> tupl
 
 
 def _tells_of_full_memory(error: RuntimeError) -> bool:
-    """Whether an error of torch is of a full GPU: CUDA and its libraries have words of their own."""
+    """Whether an error tells of a full GPU; the libraries of CUDA have words of their own."""
     import torch
 
     words = str(error)
