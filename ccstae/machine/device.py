@@ -139,13 +139,24 @@ def within_memory(what: str, task: Callable[[str], Result], device: str) -> tupl
             try:
                 with smaller_batches(division):
                     return task(device), device
-            except torch.OutOfMemoryError:
+            except RuntimeError as error:
+                if not _tells_of_full_memory(error):
+                    raise
                 torch.cuda.empty_cache()
                 following = (
                     "on the CPU" if division == 16 else f"with batches smaller by {4 * division}"
                 )
                 print(f"{what}: the GPU is out of memory; again {following}", file=sys.stderr)
     return task("cpu"), "cpu"
+
+
+def _tells_of_full_memory(error: RuntimeError) -> bool:
+    """Whether an error tells of a full GPU; the libraries of CUDA have words of their own."""
+    import torch
+
+    words = str(error)
+    full = isinstance(error, torch.OutOfMemoryError)
+    return full or "out of memory" in words or "ALLOC_FAILED" in words
 
 
 def ceil_div(n: int, k: int) -> int:

@@ -29,12 +29,23 @@ COUNTS = Model().counts(random_deformations((2, 3)), 1e5)
         (1, "cpu", ["batches smaller by 4", "batches smaller by 16", "on the CPU"]),
     ],
 )
+@pytest.mark.parametrize(
+    "full",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+)
 def test_a_gpu_out_of_memory(
-    room: int, used: str, said: list[str], capsys: pytest.CaptureFixture[str]
+    room: int,
+    used: str,
+    said: list[str],
+    full: RuntimeError,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def task(on: str) -> int:
         if on == "cuda" and device.batch(128) > room:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise full
         return device.batch(128)
 
     size, on = device.within_memory("made", task, "cuda")
@@ -46,6 +57,26 @@ def test_a_gpu_out_of_memory(
         assert line.startswith("made: the GPU is out of memory; again ")
         assert line.endswith(part)
     assert device.batch(128) == 128
+
+
+def test_another_error_is_no_full_memory() -> None:
+    def task(on: str) -> int:
+        raise RuntimeError("Expected all tensors to be on the same device")
+
+    with pytest.raises(RuntimeError, match="same device"):
+        device.within_memory("made", task, "cuda")
+
+
+def test_batches_follow_the_memory_of_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+    for memory in (8 * 10**9, 24 * 10**9, 80 * 10**9):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda memory=memory: (0, memory))
+        sizes.append(device.at_a_time(128, 4 * 2**20, "cuda"))
+        assert device.at_a_time(128, 4 * 2**20, "cpu") == 128
+        assert sizes[-1] * 4 * 2**20 <= memory / 2
+    assert sizes == [953, 2861, 8192]
+    with device.smaller_batches(16):
+        assert device.at_a_time(128, 4 * 2**20, "cuda") == 512
 
 
 def test_a_scene_is_drawn_on_the_cpu_from_where_the_gpu_is_full_on(

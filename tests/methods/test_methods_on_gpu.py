@@ -5,7 +5,6 @@ CPU's numbers.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,6 @@ from stand_in_gpu import stand_in_gpu
 from synthetic import Model, random_deformations
 
 from ccstae.config.methods import settings as settings_of
-from ccstae.io.counts import Counts
 from ccstae.methods import base
 from ccstae.methods.base import Answer
 from ccstae.methods.ccstae import encoder

@@ -97,6 +97,12 @@ class Dictionary:
         error_variance = ((self.error * self.peak * intensity) ** 2)[..., None]
         return Patterns(counts, background, level, error_variance, stray_precision, good)
 
+    def with_spread(self, spread: float) -> Dictionary:
+        """The dictionary whose intensities all have this spread about their entry."""
+        other = replace(self, spread=torch.full_like(self.spread, spread))
+        vars(other)["table"] = self.table  # the profiles are the same: it need not be made again
+        return other
+
     @cached_property
     def local_background(self) -> Tensor:
         """Diffuse counts per pixel at each reference node, (K,)."""

@@ -30,9 +30,9 @@ ROUGH_DEVIANCE_TOLERANCE = 1.0
 MAX_STEP_PX = 1.5  # movement of any disk in one step
 MAX_NEWTON_GAIN = 4.0  # in deviance: within two standard deviations of the maximum
 MAX_DAMPING = 1e3  # a climb that needs more has arrived
-# How many steps patterns that have arrived wait for the others. To take them out waits for a GPU to
-# finish, where a step of all costs little more than one of some.
-_STEPS_BETWEEN = {"cpu": 1, "cuda": 4}
+# Steps after which patterns that have arrived are left out. To choose them waits for a GPU, where a
+# step of all costs little more than one of some.
+_STEPS_TOGETHER = {"cpu": 1, "cuda": 2}
 _AT_A_TIME = {"cpu": 16, "cuda": 2**16}  # patterns; on a CPU as many as its caches hold
 
 
@@ -58,6 +58,10 @@ class State:
 
     def __getitem__(self, rows: slice | Tensor) -> State:
         return State(**{k: v[rows] for k, v in vars(self).items()})
+
+    def with_rows(self, rows: Tensor, other: State) -> State:
+        """The same with those of `other` in these rows."""
+        return State(**{k: v.index_copy(0, rows, getattr(other, k)) for k, v in vars(self).items()})
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,12 @@ class Evaluation:
 
     def __getitem__(self, rows: slice | Tensor) -> Evaluation:
         return Evaluation(**{k: v[rows] for k, v in vars(self).items()})
+
+    def with_rows(self, rows: Tensor, other: Evaluation) -> Evaluation:
+        """The same with those of `other` in these rows."""
+        return Evaluation(
+            **{k: v.index_copy(0, rows, getattr(other, k)) for k, v in vars(self).items()}
+        )
 
 
 def _where(mask: Tensor, values: Tensor, other: Tensor) -> Tensor:
@@ -393,26 +403,22 @@ def refine(
     best = evaluate(patterns, dictionary, state)
     damping = torch.full_like(best.deviance, 1e-3)
     active = torch.ones_like(best.deviance, dtype=torch.bool)
-    for turn in range(steps):
-        if turn % _STEPS_BETWEEN[patterns.counts.device.type] == 0:
-            rows = active.nonzero()[:, 0]
-            if len(rows) == 0:
-                break
-        before, best_before = state[rows], best[rows]
-        trial, gain = step(before, best_before, damping[rows], dictionary.g)
-        those = patterns if len(rows) == len(patterns) else patterns[rows]
-        at_trial = evaluate(those, dictionary, trial)
-        better = (at_trial.deviance < best_before.deviance) & active[rows]
-        after, best_after = trial.where(better, before), at_trial.where(better, best_before)
-        state = State(
-            **{k: v.index_copy(0, rows, getattr(after, k)) for k, v in vars(state).items()}
-        )
-        best = Evaluation(
-            **{k: v.index_copy(0, rows, getattr(best_after, k)) for k, v in vars(best).items()}
-        )
-        damping[rows] = torch.where(better, damping[rows] / 10, damping[rows] * 10)
-        # Counts of noise-free data are so high that rounding hides the last gains.
-        lost_in_rounding = ~better & (gain < 1e-4 * best_before.deviance)
-        done = (gain < tolerance) | lost_in_rounding | (damping[rows] > MAX_DAMPING)
-        active[rows] = active[rows] & ~done
+    together = _STEPS_TOGETHER[patterns.counts.device.type]
+    for taken in range(0, steps, together):
+        rows = active.nonzero()[:, 0]
+        if len(rows) == 0:
+            break
+        some = patterns if len(rows) == len(patterns) else patterns[rows]
+        now, at, damped, climbing = state[rows], best[rows], damping[rows], active[rows]
+        for _ in range(min(together, steps - taken)):
+            trial, gain = step(now, at, damped, dictionary.g)
+            at_trial = evaluate(some, dictionary, trial)
+            better = climbing & (at_trial.deviance < at.deviance)
+            damped = torch.where(better, damped / 10, damped * 10)
+            # Counts of noise-free data are so high that rounding hides the last gains.
+            lost_in_rounding = ~better & (gain < 1e-4 * at.deviance)
+            climbing = climbing & ~((gain < tolerance) | lost_in_rounding | (damped > MAX_DAMPING))
+            now, at = trial.where(better, now), at_trial.where(better, at)
+        state, best = state.with_rows(rows, now), best.with_rows(rows, at)
+        damping[rows], active[rows] = damped, climbing
     return state, best

@@ -72,7 +72,7 @@ def solve(
     n = len(data)
     dose = dictionary.dose(data)
     prior = dictionary.intensity.mean(0) * dose[:, None]
-    free = replace(dictionary, spread=torch.full_like(dictionary.spread, FREE_SPREAD))
+    free = dictionary.with_spread(FREE_SPREAD)
     evaluate = affine.evaluate_warped if dictionary.affine else refine.evaluate
     stray = torch.zeros(*prior.shape, 2, device=data.device)
     firmness = stray_precision(dictionary, stray)

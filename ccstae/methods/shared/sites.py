@@ -47,9 +47,9 @@ ROUNDS = 8
 # Log of the odds, lattice against none, below which a pattern has no answer: 20 to 1, "strong"
 # evidence (H. Jeffreys, Theory of Probability (1961)).
 MIN_EVIDENCE = 3.0
-# Memory on a CPU of what is worked out for all sites of all candidates of some patterns at a time. A
-# scan whose disks are tiny against its detector learns from fewer patterns, and from the inner rings
-# alone, so that one pattern takes at most `MAX_PATTERN_BYTES`.
+# Memory, on a CPU, of what is worked out for all sites of all candidates of some patterns at a
+# time. A scan whose disks are tiny against its detector learns from fewer patterns, and from the
+# inner rings alone, so that one pattern takes at most `MAX_PATTERN_BYTES`.
 MAX_BYTES = 256 * 2**20
 MAX_PATTERN_BYTES = 64 * 2**20
 MAX_SAMPLE_BYTES = 2**30
