@@ -1,10 +1,11 @@
 """How far the disks of a scan stray from the model, and what that does to the stated deviations.
 
-Fisher's information takes counts for Poisson's and disks for copies of one shape on a rigid lattice.
-Counts of an amplifier or of shared charge vary more; disks of a thick crystal have structure inside
-them, each its own, and do not sit on the lattice to within the noise of their counts. Both show in
-the scores of the disks: at the maximum these add to zero, but each by itself is as large as what
-moves the disk. With N the information, J_k that of disk k and u_k its score, the covariance is
+Fisher's information takes counts for Poisson's and disks for copies of one shape on a rigid
+lattice. Counts of an amplifier or of shared charge vary more. Disks of a thick crystal have
+structure inside them, each its own, and do not sit on the lattice to within the noise of their
+counts. Both show in the scores of the disks: at the maximum these add to zero, but each by itself
+is as large as what moves the disk. With N the information, J_k that of disk k and u_k its score,
+the covariance is
 
     V = N^-1 (sum_k u_k u_k^T / (1 - h_k)) N^-1,   h_k = tr(N^-1 J_k) / 2,
 
@@ -32,8 +33,8 @@ MIN_DISPERSION = 1.2
 MIN_SIGNIFICANCE = 4.0  # standard errors beyond 1
 MAX_LEVERAGE = 0.9
 MAX_LOCATION_ERROR_PX = 1.0  # a disk located worse says nothing of strays
-# Share of the patterns, those of the largest dispersion, that do not enter its mean: a few fits that
-# have lost their disks must not speak for the scan.
+# Share of the patterns, those of the largest dispersion, that do not enter its mean: a few fits
+# that have lost their disks must not speak for the scan.
 TRIMMED_SHARE = 0.02
 MAX_STRAY_PX = 2.0  # a disk that lies farther off has been taken for another
 MIN_DISKS = 10  # in all patterns, to tell what they have in common
@@ -91,7 +92,7 @@ def misfit(dictionary: Dictionary, at: Evaluation) -> Misfit:
 
 def causes(found: Misfit) -> tuple[float, float]:
     """Why disks lie farther from their lattice than their counts allow: how far they stray, root
-    mean square along one axis in pixels, and how many times Poisson's the variance of the counts is.
+    mean square along one axis in pixels, and the variance of the counts over Poisson's.
 
     The chi^2 of a disk, of two degrees of freedom, follows an exponential law. Its mean is what the
     model expects, times the dispersion of the counts, plus the information of its place times the
@@ -152,8 +153,8 @@ class Dispersion:
         said = []
         if self.stray_px > 0:
             said.append(
-                f"disks stray by {self.stray_px:.2g} px from the lattice (structure inside them, or "
-                f"a distorted detector); the stated deviations allow for it"
+                f"disks stray by {self.stray_px:.2g} px from the lattice (structure inside them, "
+                f"or a distorted detector); the stated deviations allow for it"
             )
         if self.counts > 1:
             said.append(

@@ -35,8 +35,8 @@ _SHAPE_ROUNDS = 2
 _SETTLING_STEPS = 4  # of a climb that begins at the maximum of nearly the same likelihood
 _PROBE_COUNTS = 1e5  # what the shape of the vacuum probe is worth
 MIN_RELATIVE_INTENSITY = 1e-3  # of a disk, against the mean one
-# A disk counts when its centre lies on the detector in this share of the patterns. A beam that moves
-# by half the detector over a scan shows some disks in few of them.
+# A disk counts when its centre lies on the detector in this share of the patterns. A beam that
+# moves by half the detector over a scan shows some disks in few of them.
 MIN_SHARE_ON_DETECTOR = 0.1
 MIN_MODEL_ERROR_SIGNIFICANCE = 3.0  # standard errors
 
@@ -58,7 +58,7 @@ def start(
     probe: Tensor,
     centre: tuple[float, float],
     radius_px: float,
-    good: Tensor | None,
+    good: Tensor | None = None,
     affine: bool = False,
 ) -> Dictionary:
     """A first dictionary: the vacuum probe at the nominal lattice, mean intensities, radial

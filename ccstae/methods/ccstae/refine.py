@@ -237,8 +237,8 @@ def eliminated(rest: Tensor, coupling: Tensor, intensity_information: Tensor) ->
 def total_information(of_disks: Tensor, moves: Tensor, level: Tensor) -> Tensor:
     """Information (n, 7, 7) from all disks.
 
-    The background scale is held to the level of the pattern within a factor of about two, since at low dose the pixels
-    that show it are nearly empty.
+    The background scale is held to the level of the pattern within a factor of about two, since at
+    low dose the pixels that show it are nearly empty.
 
     Args:
         of_disks: information of the parameters of each disk, intensities eliminated, (n, K, a, a).

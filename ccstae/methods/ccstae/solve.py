@@ -27,9 +27,8 @@ FREE_SPREAD = 1.0
 """Relative spread of intensities that no entry holds."""
 
 
-# Degrees of freedom of the Student law of strays, so that a disk that was taken for another, or lies
-# under a gap of the detector, does not pull the others along (K. L. Lange et al., J. Am. Stat.
-# Assoc. 84, 881 (1989)).
+# Degrees of freedom of the Student law of strays, so that a disk that was taken for another does
+# not pull the others along (K. L. Lange et al., J. Am. Stat. Assoc. 84, 881 (1989)).
 _STRAY_DEGREES = 4.0
 
 
@@ -97,8 +96,8 @@ def solve(
 
 
 def stray_precision(dictionary: Dictionary, stray: Tensor) -> Tensor | None:
-    """How firmly disks are held to the lattice, (n, K), where their strays so far are (n, K, 2); None
-    where disks do not stray.
+    """How firmly disks are held to the lattice, (n, K), where their strays so far are (n, K, 2);
+    None where disks do not stray.
 
     The strays follow Student's law: q = (nu + 2) / (nu tau^2 + |e|^2).
     """
