@@ -39,6 +39,10 @@ _WAITS = {
 _INDEX = {"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index"}
 
 
+class MixedDevices(RuntimeError):
+    """What torch raises where tensors of two devices meet."""
+
+
 class OnGpu(Tensor):
     """A tensor of the stand-in; `data_` holds its values on the CPU."""
 
@@ -156,25 +160,32 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         # An index on the CPU is sent to the GPU.
         foreign = [v for v in foreign if v.dtype not in (torch.int64, torch.bool)]
     if foreign and name != "copy_":
-        raise RuntimeError(
+        raise MixedDevices(
             f"Expected all tensors to be on the same device, but found cuda:0 and cpu in {name}"
         )
     if _counts is not None:
         _counts.add(func, name, args)
     known = {id(v.data_): v for v in tensors if isinstance(v, OnGpu)}
 
-    def inner(value: Any) -> Any:
-        return value.data_ if isinstance(value, OnGpu) else value
-
     def outer(value: Any) -> Any:
         if not isinstance(value, Tensor) or isinstance(value, OnGpu):
             return value
         return known[id(value)] if id(value) in known else OnGpu(value)
 
-    out = func(*_map(inner, args), **{key: inner(value) for key, value in kwargs.items()})
+    out = func(*_map(_inner, args), **{key: _inner(value) for key, value in kwargs.items()})
     if name == "copy_" and not isinstance(args[0], OnGpu):
         return args[0]
     return _map(outer, out)
+
+
+def _inner(value: Any) -> Any:
+    return value.data_ if isinstance(value, OnGpu) else value
+
+
+def _within(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    """A function of tensors of the stand-in as a whole, on the CPU's data."""
+    out = func(*_map(_inner, args), **{key: _inner(value) for key, value in kwargs.items()})
+    return _map(lambda value: OnGpu(value) if isinstance(value, Tensor) else value, out)
 
 
 class _Devices(TorchFunctionMode):
@@ -191,11 +202,16 @@ class _Devices(TorchFunctionMode):
         if func is Tensor.new_tensor:  # it goes by no dispatcher
             kwargs = {"dtype": args[0].dtype, "device": args[0].device, **kwargs}
             func, args = torch.tensor, args[1:]
-        if func is torch.nn.functional.one_hot and isinstance(args[0], OnGpu):
-            return OnGpu(func(args[0].data_, *args[1:], **kwargs))  # it makes tensors within
         device = kwargs.get("device")
         if device is None or torch.device(device).type != "cuda":
-            return func(*args, **kwargs)
+            try:
+                return func(*args, **kwargs)
+            except MixedDevices:
+                given = [v for v in _flat((args, *kwargs.values())) if isinstance(v, Tensor)]
+                if any(not isinstance(value, OnGpu) for value in given):
+                    raise
+                # All are on the GPU: what met them was made within, and would be there as well.
+                return _within(func, args, kwargs)
         out = func(*args, **{**kwargs, "device": "cpu"})
         return out if isinstance(out, OnGpu) else _to(out, CUDA)
 
