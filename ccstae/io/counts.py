@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,15 +65,19 @@ def write_counts(
     shape: tuple[int, ...],
     calibration: Calibration,
     probe: NDArray[Any],
+    mask: NDArray[np.bool_] | None = None,
+    kind: Literal["u4", "f4"] = "u4",
 ) -> None:
     """Write a counts file row by row, whole or not at all.
 
     Args:
         path: where it goes.
-        rows: the rows of the scan in order, each (Rx, Qy, Qx) of unsigned integers.
+        rows: the rows of the scan in order, each (Rx, Qy, Qx) of unsigned integers, or electrons.
         shape: (Ry, Rx, Qy, Qx) of all.
         calibration: of instrument and specimen.
         probe: (Qy, Qx), the vacuum probe; sums to 1.
+        mask: (Qy, Qx), where a pixel is bad; none: methods are told of no bad pixels.
+        kind: of the numbers, unsigned integers or float32.
 
     Raises:
         InputError: where the system takes no more of it.
@@ -81,8 +85,10 @@ def write_counts(
     chunk = (1, min(shape[1], 32), *shape[2:])
     with hdf5.created(path) as file:
         counts = file.create_dataset(
-            "counts", shape, "u4", chunks=chunk, compression="lzf", shuffle=True
+            "counts", shape, kind, chunks=chunk, compression="lzf", shuffle=True
         )
         write_calibration(file, calibration, probe)
+        if mask is not None:
+            file["mask"] = mask.astype(np.uint8)
         for index, row in enumerate(rows):
             counts[index] = row

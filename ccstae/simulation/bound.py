@@ -20,6 +20,7 @@ from ccstae import geometry
 from ccstae.config.levels import Level
 from ccstae.io.calibration import Calibration
 from ccstae.simulation import noise
+from ccstae.simulation.camera import COUNTING, Camera
 
 Array = NDArray[np.float64]
 
@@ -65,6 +66,7 @@ def bound(
     F: Array,
     level: Level,
     calibration: Calibration,
+    camera: Camera = COUNTING,
 ) -> Array:
     """The Cramer-Rao bound of each pattern at a noise level.
 
@@ -74,6 +76,7 @@ def bound(
         F: their deformations, shape (n, 2, 2).
         level: of the noise.
         calibration: of instrument and specimen.
+        camera: at the patterns' positions.
 
     Returns:
         Standard deviations of (exx, eyy, exy, theta), shape (n, 4), theta in radians; zero at the
@@ -81,21 +84,27 @@ def bound(
     """
     if np.isinf(level.electrons):
         return np.zeros((len(patterns), 4))
-    information = fisher(patterns, images, level)
+    information = fisher(patterns, images, level, camera)
     return np.asarray(
         np.sqrt(np.diagonal(covariance(information, F, calibration), axis1=-2, axis2=-1))
     )
 
 
-def fisher(patterns: NDArray[np.float32], images: torch.Tensor, level: Level) -> Array:
+def fisher(
+    patterns: NDArray[np.float32], images: torch.Tensor, level: Level, camera: Camera = COUNTING
+) -> Array:
     """Fisher information (n, 6, 6) of the six shift amplitudes of `shift_images`."""
-    expected = torch.from_numpy(noise.expectation(patterns, level)).reshape(len(patterns), 1, -1)
+    expected = torch.from_numpy(noise.expectation(patterns, level, camera))
+    expected = expected.reshape(len(patterns), 1, -1)
+    # What the pixels see of the share that moves: of what is scattered into disks.
     per_fraction = (
         level.electrons
         * (1 - level.background)
+        * (1 - camera.halo_share)
         / torch.from_numpy(patterns.sum((-1, -2), dtype=np.float64))
     )
-    scaled = images * per_fraction[:, None, None]
+    seen = torch.from_numpy(camera.seen(np.ones(patterns.shape))).reshape(len(patterns), 1, -1)
+    scaled = images * per_fraction[:, None, None] * seen
     weighted = torch.where(expected > 0, scaled / expected, 0.0)
     return np.asarray((weighted @ scaled.transpose(1, 2)).numpy())
 

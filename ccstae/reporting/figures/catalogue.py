@@ -36,6 +36,7 @@ from ccstae.reporting.figures import (
     truth,
 )
 from ccstae.simulation import noise
+from ccstae.simulation.camera import Camera, camera_of
 
 
 @dataclass(frozen=True)
@@ -245,9 +246,11 @@ def _of_maps(
 
     places = patterns.positions(exact, materials)
     clean, calibration = read_patterns(layout.scene_path(run_dir, scene), list(places.values()))
+    microscope = config.of_scene(scene).microscope
+    camera = camera_of(microscope, calibration, settings.scan)
     drawn_counts = [
         [
-            counts(pattern, one, level, config.seeds.test[0], scene, place, sample.shape[1])
+            counts(pattern, one, level, config.seeds.test[0], scene, place, sample.shape[1], camera)
             for one in config.levels
         ]
         for pattern, place in zip(clean, places.values(), strict=True)
@@ -278,11 +281,14 @@ def counts(
     scene: str,
     place: tuple[int, int],
     columns: int,
+    camera: Camera,
 ) -> NDArray[np.float64]:
     """The counts of one position at a level, drawn anew, the same as the methods got; expected
-    counts at the dose of `shown_level` if noise-free.
+    counts at the dose of `shown_level` if noise-free. `camera` is that of the whole scan.
     """
+    here = camera.at(place)
     if math.isinf(level.electrons):
-        return noise.expectation(pattern, Level(background=0, electrons=shown_level.electrons))
-    drawn = noise.pattern_counts(pattern, level, seed, scene, place[0] * columns + place[1])
-    return drawn.astype(float)
+        shown = Level(background=0, electrons=shown_level.electrons)
+        return noise.expectation(pattern, shown, here)
+    index = place[0] * columns + place[1]
+    return noise.pattern_counts(pattern, level, seed, scene, index, here).astype(float)
