@@ -36,7 +36,7 @@ from ccstae.reporting.figures import (
     truth,
 )
 from ccstae.simulation import noise
-from ccstae.simulation.camera import Camera, camera_of
+from ccstae.simulation.camera import COUNTING, Camera, camera_of
 
 
 @dataclass(frozen=True)
@@ -281,7 +281,7 @@ def counts(
     scene: str,
     place: tuple[int, int],
     columns: int,
-    camera: Camera,
+    camera: Camera = COUNTING,
 ) -> NDArray[np.float64]:
     """The counts of one position at a level, drawn anew, the same as the methods got; expected
     counts at the dose of `shown_level` if noise-free. `camera` is that of the whole scan.
