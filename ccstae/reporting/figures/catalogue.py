@@ -22,19 +22,22 @@ from ccstae.evaluation.metrics import compare, regions
 from ccstae.io import layout
 from ccstae.io.maps import read_map
 from ccstae.io.scene import read_patterns
-from ccstae.io.scores import read_scores
+from ccstae.io.scores import read_not_run, read_scores
 from ccstae.io.truth import read_truth
 from ccstae.reporting import display, side_by_side
+from ccstae.reporting import robustness as robustness_matrix
 from ccstae.reporting.figures import (
     dislocations,
     error,
     maps,
     patterns,
+    robustness,
     scatter,
     speed,
     style,
     truth,
 )
+from ccstae.reporting.table import with_not_run
 from ccstae.simulation import noise
 from ccstae.simulation.camera import COUNTING, Camera, camera_of
 
@@ -49,6 +52,20 @@ class FigureEntry:
     kind: str
     title: str
     caption: str
+
+
+def overview(config: Config) -> list[FigureEntry]:
+    """Every figure that a run of this config has of all its scenes together."""
+    if not robustness_matrix.is_matrix(config):
+        return []
+    title = "Robustness"
+    caption = (
+        "Root mean square over the components of rmse / bound in the interior, for every method "
+        "under every nuisance; the bound knows of the nuisance. Rings mark cells whose stated 95 % "
+        "intervals hold too few or too many errors, crosses those with answers that are wrong and "
+        "sure. Methods that state no deviation have no marks. The grey cells did not run."
+    )
+    return [FigureEntry("robustness", "", "robustness", title, caption)]
 
 
 def catalogue(config: Config) -> list[FigureEntry]:
@@ -162,6 +179,17 @@ def write(config: Config, run_dir: Path, figures_dir: Path) -> None:
     run_dir, figures_dir = Path(run_dir), Path(figures_dir)
     metrics = read_scores(run_dir / layout.METRICS)
     with style.styled():
+        if robustness_matrix.is_matrix(config):
+            not_run = read_not_run(run_dir / layout.METRICS)
+            cells = robustness_matrix.numbers(with_not_run(metrics, not_run))
+            levels = [(one.background, one.electrons) for one in config.levels]
+            drawn = robustness.draw(
+                cells,
+                list(config.scored),
+                [level for level in levels if math.isfinite(level[1])],
+                _without_controls(config),
+            )
+            style.save(drawn, figures_dir / "robustness")
         for scene in config.scored:
             of_scene = metrics[metrics["scene"] == scene]
             for kind, drawn in _of_scores(config, run_dir, scene, of_scene):
