@@ -103,7 +103,7 @@ def fisher(
         * (1 - camera.halo_share)
         / torch.from_numpy(patterns.sum((-1, -2), dtype=np.float64))
     )
-    seen = torch.from_numpy(camera.seen(np.ones(patterns.shape))).reshape(len(patterns), 1, -1)
+    seen = torch.from_numpy(camera.seen(patterns)).reshape(len(patterns), 1, -1)
     scaled = images * per_fraction[:, None, None] * seen
     weighted = torch.where(expected > 0, scaled / expected, 0.0)
     return np.asarray((weighted @ scaled.transpose(1, 2)).numpy())

@@ -2,9 +2,10 @@
 that see nothing, charge that is shared, and readout; and what methods are told of the instrument.
 
 With I the clean pattern, R a halo on the first ring, B the background round the beam, all of sum 1,
-d the dose of a position and T a mask of the pixels that see, electrons arrive as
+d the dose of a position, T a mask of the pixels that see and H what hot ones count too much,
+electrons count as
 
-    Poisson(T d N ((1 - w) ((1 - h) I + h R) + w B)),
+    Poisson(T d N ((1 - w) ((1 - h) I + h R) + w B + H)),
 
 and the bound of a position is that of these. Charge sharing and readout come after them. Charge
 that is shared counts an electron in a second pixel, from which no more can be told than from the
@@ -46,6 +47,8 @@ class Camera:
     halo_share: float = 0.0
     blind: NDArray[np.bool_] | None = None
     """Pixels (Qy, Qx) that see nothing."""
+    hot: Array | None = None
+    """What pixels (Qy, Qx) count too much, in electrons of the level."""
     mask: NDArray[np.bool_] | None = None
     """Pixels (Qy, Qx) that methods are told to be bad."""
     sharing: float = 0.0
@@ -72,11 +75,25 @@ class Camera:
             return background(shape)
         return background_round(shape, self.drift_px)
 
-    def seen(self, electrons: Array) -> Array:
-        """What the pixels see of the electrons (..., Qy, Qx) expected at the level's dose."""
+    def expected(self, share: Array, electrons: float) -> Array:
+        """Expected counts (..., Qy, Qx) of a dose of electrons a pattern of which each pixel gets a
+        `share`.
+        """
+        counts = electrons * share
+        if self.hot is not None:
+            counts = counts + electrons * self.hot
+        return counts if self.dose is None and self.blind is None else counts * self.seen(counts)
+
+    def seen(self, like: NDArray[Any]) -> Array:
+        """What each pixel counts of an electron that the level sends to it: dose and mask, of the
+        shape of patterns (..., Qy, Qx).
+        """
+        seen = np.ones(like.shape)
         if self.dose is not None:
-            electrons = electrons * np.asarray(self.dose)[..., None, None]
-        return electrons if self.blind is None else np.where(self.blind, 0.0, electrons)
+            seen *= np.asarray(self.dose)[..., None, None]
+        if self.blind is not None:
+            seen[..., self.blind] = 0.0
+        return seen
 
     def read(
         self, counts: NDArray[np.uint32], generator: np.random.Generator
@@ -132,13 +149,15 @@ def camera_of(microscope: Microscope, calibration: Calibration, scan: Scan) -> C
     if nuisances.halo:
         halo = ring(shape, calibration)
     blind = nuisance.blind_pixels(microscope)
+    dead, hot = nuisance.bad_pixels(microscope)
     return Camera(
         dose=dose,
         drift_px=drift,
         halo=halo,
         halo_share=nuisances.halo,
         blind=blind if blind.any() else None,
-        mask=nuisance.bad_pixels(microscope)[0] if nuisances.masked else None,
+        hot=nuisances.hot_level * hot if hot.any() else None,
+        mask=dead if nuisances.masked else None,
         sharing=nuisances.charge_sharing,
         readout=nuisances.readout,
     )

@@ -44,7 +44,8 @@ def expectation(
     clean = np.asarray(pattern, np.float64)
     clean = camera.scattered(clean / clean.sum((-1, -2), keepdims=True))
     around = camera.background(clean.shape[-2:])
-    return camera.seen(electrons * ((1 - level.background) * clean + level.background * around))
+    share = (1 - level.background) * clean + level.background * around
+    return camera.expected(share, electrons)
 
 
 def pattern_counts(

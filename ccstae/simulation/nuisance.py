@@ -108,10 +108,10 @@ def cone(microscope: Microscope) -> Array:
 def spoil(
     microscope: Microscope, patterns: NDArray[np.float32], gradient: NDArray[np.float32]
 ) -> None:
-    """Apply dead and hot pixels to patterns (..., Qy, Qx) and their gradients, in place."""
-    dead, hot = bad_pixels(microscope)
-    patterns[..., dead] = 0
-    gradient[..., dead] = 0
+    """Apply blind and hot pixels to patterns (..., Qy, Qx) and their gradients, in place."""
+    blind, (_, hot) = blind_pixels(microscope), bad_pixels(microscope)
+    patterns[..., blind] = 0
+    gradient[..., blind] = 0
     patterns[..., hot] += microscope.nuisances.hot_level
 
 

@@ -84,7 +84,6 @@ def write(config: Config, scene_id: str, scene_path: Path, exact_path: Path) -> 
                     return drawers(on).tile(scene, positions)
 
                 (drawn, slopes), on = device.within_memory(f"scene {scene_id}", draw, on)
-                nuisance.spoil(config.microscope, drawn, slopes)
                 patterns["patterns"][rows, columns] = drawn
                 exact["gradient"][rows, columns] = slopes
                 patterns.flush()
