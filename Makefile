@@ -72,7 +72,7 @@ baseline: setup ## measure config/ci.yaml with 36 seeds and make that its new ba
 		--config name=baseline "seeds={test: [$$(echo {1..36} | tr ' ' ,)], tune: []}"
 	ccstae regress --update --metrics results/baseline/metrics.csv --baseline tests/baselines/ci.yaml
 
-robustness: setup ## config/robustness.yaml: every method against every nuisance; within an hour
+robustness: setup ## config/robustness.yaml: every method and peer against every nuisance; over an hour
 	$(MAKE) run CONFIG=config/robustness.yaml
 
 robustness-gate: setup ## hold a small robustness matrix against its baseline; two minutes

@@ -8,10 +8,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import exact as exact_support
 import h5py
 import numpy as np
 import pytest
-import exact as exact_support
 from exact import (
     SAMPLES,
     SMALL,
@@ -20,7 +20,6 @@ from exact import (
     OnGrid,
     abtem_pattern,
     agrees,
-    disks,
     disks,
     lattice,
     made,
