@@ -22,6 +22,7 @@ from ccstae.geometry import COMPONENTS
 from ccstae.reporting import display, side_by_side
 from ccstae.reporting.table import LEVEL, MAP, Table
 
+KEYS = ("scene", *LEVEL, "method")
 ERROR, HELD, WRONG = "error_over_bound", "held", "confident_wrong"
 MIN_HELD, MAX_HELD = 0.90, 0.98
 """95 % intervals hold a share between these: about two standard deviations of a share of 160."""
@@ -51,8 +52,7 @@ def numbers(metrics: pd.DataFrame) -> pd.DataFrame:
     of_map[WRONG] = wrong.set_index(MAP)["value"]
     not_run = noisy.groupby(MAP)["not_run"].any()
     of_map = of_map.mask(not_run.reindex(of_map.index))
-    keys = ["scene", *LEVEL, "method"]
-    return of_map.groupby(level=keys, sort=False).median().reset_index()
+    return of_map.groupby(level=list(KEYS), sort=False).median().reset_index()
 
 
 def not_held(cells: pd.DataFrame) -> pd.Series:
@@ -80,14 +80,12 @@ def table(config: Config, metrics: pd.DataFrame) -> Table:
         display.number(error) + mark if np.isfinite(error) else "not run"
         for error, mark in zip(cells[ERROR], marks, strict=True)
     ]
-    wide = cells.assign(shown=shown).pivot(
-        index=["scene", *LEVEL], columns="method", values="shown"
-    )
-    methods = [method for method in config.methods if method in wide.columns]
+    by_key = dict(zip(cells[[*KEYS]].itertuples(index=False, name=None), shown, strict=True))
+    methods = [method for method in config.methods if method in set(cells["method"])]
     seeds = display.average(len(config.seeds.test), "seed").partition(" with")[0]
     rows = [
         [scene, display.level(level.background, level.electrons)]
-        + [str(wide.loc[scene, level.background, level.electrons][m]) for m in methods]
+        + [by_key.get((scene, level.background, level.electrons, m), "-") for m in methods]
         for level in config.levels
         if np.isfinite(level.electrons)
         for scene in config.scored

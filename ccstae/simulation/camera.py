@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,7 +120,7 @@ class Camera:
         return replace(self, dose=None)
 
     @property
-    def stored_as(self) -> str:
+    def stored_as(self) -> Literal["u4", "f4"]:
         """The kind of number of its counts."""
         return "f4" if self.readout is not None and self.readout.converted else "u4"
 
@@ -156,7 +156,7 @@ def camera_of(microscope: Microscope, calibration: Calibration, scan: Scan) -> C
         halo=halo,
         halo_share=nuisances.halo,
         blind=blind if blind.any() else None,
-        hot=nuisances.hot_level * hot if hot.any() else None,
+        hot=np.asarray(nuisances.hot_level * hot, np.float64) if hot.any() else None,
         mask=dead if nuisances.masked else None,
         sharing=nuisances.charge_sharing,
         readout=nuisances.readout,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,7 +98,7 @@ def write(
         height, width = patterns.shape[:2]
         camera = camera_of(microscope, calibration, scan)
 
-        def row_counts(row: int) -> NDArray[np.uint32] | NDArray[np.float32]:
+        def row_counts(row: int) -> NDArray[Any]:
             clean = clean_patterns(patterns, row)
             return np.stack(
                 [
@@ -111,7 +112,12 @@ def write(
         label = f"noise {scene} {level_name} seed {seed} (rows)"
         rows = (row_counts(row) for row in progress(range(height), label=label))
         known, recorded = told(microscope, calibration, probe)
-        stored_as = "u4" if level.name == "clean" else camera.stored_as
         write_counts(
-            counts_path, rows, patterns.shape, known, recorded, mask=camera.mask, kind=stored_as
+            counts_path,
+            rows,
+            patterns.shape,
+            known,
+            recorded,
+            mask=camera.mask,
+            kind="u4" if level.name == "clean" else camera.stored_as,
         )
