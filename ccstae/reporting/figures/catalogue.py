@@ -63,7 +63,8 @@ def overview(config: Config) -> list[FigureEntry]:
         "Root mean square over the components of rmse / bound in the interior, for every method "
         "under every nuisance; the bound knows of the nuisance. Rings mark cells whose stated 95 % "
         "intervals hold too few or too many errors, crosses those with answers that are wrong and "
-        "sure. Methods that state no deviation have no marks. The grey cells did not run."
+        "sure. Methods that state no deviation have no marks. A method that errs more than `zero` "
+        "errs more than the no-strain answer. Grey cells did not run."
     )
     return [FigureEntry("robustness", "", "robustness", title, caption)]
 
@@ -187,7 +188,7 @@ def write(config: Config, run_dir: Path, figures_dir: Path) -> None:
                 cells,
                 list(config.scored),
                 [level for level in levels if math.isfinite(level[1])],
-                _without_controls(config),
+                list(config.methods),
             )
             style.save(drawn, figures_dir / "robustness")
         for scene in config.scored:
