@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,30 +66,32 @@ def write_counts(
     shape: tuple[int, ...],
     calibration: Calibration,
     probe: NDArray[Any],
-    mask: NDArray[np.bool_] | None = None,
-    kind: Literal["u4", "f4"] = "u4",
+    mask: NDArray[Any] | None = None,
 ) -> None:
     """Write a counts file row by row, whole or not at all.
 
     Args:
         path: where it goes.
-        rows: the rows of the scan in order, each (Rx, Qy, Qx) of unsigned integers, or electrons.
+        rows: the rows of the scan in order, each (Rx, Qy, Qx) of unsigned integers or floats, which
+            stay floats.
         shape: (Ry, Rx, Qy, Qx) of all.
         calibration: of instrument and specimen.
         probe: (Qy, Qx), the vacuum probe; sums to 1.
-        mask: (Qy, Qx), where a pixel is bad; none: methods are told of no bad pixels.
-        kind: of the numbers, unsigned integers or float32.
+        mask: (Qy, Qx), nonzero where a pixel is bad; not written where none is.
 
     Raises:
         InputError: where the system takes no more of it.
     """
     chunk = (1, min(shape[1], 32), *shape[2:])
+    rows = iter(rows)
+    first = next(rows)
+    dtype = first.dtype if first.dtype.kind == "f" else np.dtype("u4")
     with hdf5.created(path) as file:
         counts = file.create_dataset(
-            "counts", shape, kind, chunks=chunk, compression="lzf", shuffle=True
+            "counts", shape, dtype, chunks=chunk, compression="lzf", shuffle=True
         )
+        if mask is not None and np.any(mask):
+            file["mask"] = np.asarray(mask != 0, np.uint8)
         write_calibration(file, calibration, probe)
-        if mask is not None:
-            file["mask"] = mask.astype(np.uint8)
-        for index, row in enumerate(rows):
+        for index, row in enumerate(chain([first], rows)):
             counts[index] = row

@@ -67,6 +67,7 @@ def bound(
     level: Level,
     calibration: Calibration,
     camera: Camera = COUNTING,
+    good: NDArray[np.bool_] | None = None,
 ) -> Array:
     """The Cramer-Rao bound of each pattern at a noise level.
 
@@ -77,6 +78,7 @@ def bound(
         level: of the noise.
         calibration: of instrument and specimen.
         camera: at the patterns' positions.
+        good: where a pixel tells something, shape (Qy, Qx); everywhere where it is left out.
 
     Returns:
         Standard deviations of (exx, eyy, exy, theta), shape (n, 4), theta in radians; zero at the
@@ -84,16 +86,22 @@ def bound(
     """
     if np.isinf(level.electrons):
         return np.zeros((len(patterns), 4))
-    information = fisher(patterns, images, level, camera)
+    information = fisher(patterns, images, level, camera, good)
     return np.asarray(
         np.sqrt(np.diagonal(covariance(information, F, calibration), axis1=-2, axis2=-1))
     )
 
 
 def fisher(
-    patterns: NDArray[np.float32], images: torch.Tensor, level: Level, camera: Camera = COUNTING
+    patterns: NDArray[np.float32],
+    images: torch.Tensor,
+    level: Level,
+    camera: Camera = COUNTING,
+    good: NDArray[np.bool_] | None = None,
 ) -> Array:
-    """Fisher information (n, 6, 6) of the six shift amplitudes of `shift_images`."""
+    """Fisher information (n, 6, 6) of the six shift amplitudes of `shift_images`, from the good
+    pixels (Qy, Qx).
+    """
     expected = torch.from_numpy(noise.expectation(patterns, level, camera))
     expected = expected.reshape(len(patterns), 1, -1)
     # What the pixels see of the share that moves: of what is scattered into disks.
@@ -106,6 +114,8 @@ def fisher(
     seen = torch.from_numpy(camera.seen(patterns)).reshape(len(patterns), 1, -1)
     scaled = images * per_fraction[:, None, None] * seen
     weighted = torch.where(expected > 0, scaled / expected, 0.0)
+    if good is not None:
+        weighted = weighted * torch.from_numpy(good).reshape(-1)
     return np.asarray((weighted @ scaled.transpose(1, 2)).numpy())
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,11 +118,6 @@ class Camera:
     def noise_free(self) -> Camera:
         """The camera at the noise-free level, where there is no dose."""
         return replace(self, dose=None)
-
-    @property
-    def stored_as(self) -> Literal["u4", "f4"]:
-        """The kind of number of its counts."""
-        return "f4" if self.readout is not None and self.readout.converted else "u4"
 
 
 COUNTING = Camera()

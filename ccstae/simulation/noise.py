@@ -112,12 +112,4 @@ def write(
         label = f"noise {scene} {level_name} seed {seed} (rows)"
         rows = (row_counts(row) for row in progress(range(height), label=label))
         known, recorded = told(microscope, calibration, probe)
-        write_counts(
-            counts_path,
-            rows,
-            patterns.shape,
-            known,
-            recorded,
-            mask=camera.mask,
-            kind="u4" if level.name == "clean" else camera.stored_as,
-        )
+        write_counts(counts_path, rows, patterns.shape, known, recorded, camera.mask)
