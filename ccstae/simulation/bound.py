@@ -1,10 +1,11 @@
 """The physical limit: the Cramer-Rao bound of every pattern at every noise level.
 
 The Fisher information of a pattern with expected counts m(q; F, t) is I_ab = sum_q (dm/da) (dm/db)
-/ m over the four components of F and the two of the centre t. Every disk moves rigidly by d(F^-T) g
-+ t and keeps its shape; a pixel belongs to the disk of its nearest reciprocal lattice node. The
-centre is a nuisance parameter: the bound is the block of the inverse. Poisson likelihood and bound:
-S. M. Kay, Fundamentals of Statistical Signal Processing: Estimation Theory (1993), chapter 3.
+/ m over the four components of F and the two of the centre t; bad pixels take no part in the sum.
+Every disk moves rigidly by d(F^-T) g + t and keeps its shape; a pixel belongs to the disk of its
+nearest reciprocal lattice node. The centre is a nuisance parameter: the bound is the block of the
+inverse. Poisson likelihood and bound: S. M. Kay, Fundamentals of Statistical Signal Processing:
+Estimation Theory (1993), chapter 3.
 
 The bound holds for unbiased estimators that see one pattern and know everything but F and t.
 Whatever pools patterns or uses a prior may go below it, at the price of bias.
@@ -66,8 +67,8 @@ def bound(
     F: Array,
     level: Level,
     calibration: Calibration,
-    camera: Camera = COUNTING,
     good: NDArray[np.bool_] | None = None,
+    camera: Camera = COUNTING,
 ) -> Array:
     """The Cramer-Rao bound of each pattern at a noise level.
 
@@ -77,8 +78,8 @@ def bound(
         F: their deformations, shape (n, 2, 2).
         level: of the noise.
         calibration: of instrument and specimen.
-        camera: at the patterns' positions.
         good: where a pixel tells something, shape (Qy, Qx); everywhere where it is left out.
+        camera: at the patterns' positions.
 
     Returns:
         Standard deviations of (exx, eyy, exy, theta), shape (n, 4), theta in radians; zero at the
@@ -86,7 +87,7 @@ def bound(
     """
     if np.isinf(level.electrons):
         return np.zeros((len(patterns), 4))
-    information = fisher(patterns, images, level, camera, good)
+    information = fisher(patterns, images, level, good, camera)
     return np.asarray(
         np.sqrt(np.diagonal(covariance(information, F, calibration), axis1=-2, axis2=-1))
     )
@@ -96,8 +97,8 @@ def fisher(
     patterns: NDArray[np.float32],
     images: torch.Tensor,
     level: Level,
-    camera: Camera = COUNTING,
     good: NDArray[np.bool_] | None = None,
+    camera: Camera = COUNTING,
 ) -> Array:
     """Fisher information (n, 6, 6) of the six shift amplitudes of `shift_images`, from the good
     pixels (Qy, Qx).

@@ -50,7 +50,7 @@ def write(config: Config, scene_id: str, scene_path: Path, exact_path: Path, out
             images = shift_images(gradient[row][on_sample], F, calibration)
             for level in levels:
                 bounds[level.name][row, on_sample] = bound(
-                    clean, images, F, level, calibration, camera.at((row, on_sample))
+                    clean, images, F, level, calibration, camera=camera.at((row, on_sample))
                 )
         truth = Truth(
             F=values(exact, "F", 4, "f", (*scan, 2, 2)),

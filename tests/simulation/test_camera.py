@@ -97,7 +97,7 @@ def test_dose_goes_with_the_logarithm_and_the_bound_with_its_root(
         here = camera.at((np.array([row]), np.array([1])))
         total = noise.expectation(one, LEVEL, here).sum()
         assert total == pytest.approx(1e5 * dose)
-        found = bound.bound(one, images, F[None], LEVEL, MODEL.calibration, here)
+        found = bound.bound(one, images, F[None], LEVEL, MODEL.calibration, camera=here)
         np.testing.assert_allclose(found, plain / math.sqrt(dose), rtol=1e-9)
     drawn = noise.pattern_counts(pattern, Level(background=0, electrons=math.inf), 1, "s", 0, here)
     assert drawn.sum() == pytest.approx(noise.CLEAN_ELECTRONS, rel=1e-6)
@@ -121,7 +121,7 @@ def test_the_bound_is_that_of_the_pixels_that_see(
             bound.covariance(information[None], F[None], MODEL.calibration), axis1=1, axis2=2
         )
     )
-    found = bound.bound(one, images, F[None], LEVEL, MODEL.calibration, camera)
+    found = bound.bound(one, images, F[None], LEVEL, MODEL.calibration, camera=camera)
     np.testing.assert_allclose(found, expected_bound, rtol=1e-5)
     assert (found > bound.bound(one, images, F[None], LEVEL, MODEL.calibration)).all()
     counts = noise.pattern_counts(pattern, LEVEL, 1, "s", 0, camera)
@@ -150,7 +150,7 @@ def test_hot_pixels_count_too_much_and_tell_less(pattern: np.ndarray, images: to
     assert (excess > 0).sum() == round(0.05 * 128**2)
     one = pattern[None].astype(np.float32)
     assert (
-        bound.bound(one, images, F[None], LEVEL, MODEL.calibration, camera)
+        bound.bound(one, images, F[None], LEVEL, MODEL.calibration, camera=camera)
         > bound.bound(one, images, F[None], LEVEL, MODEL.calibration)
     ).all()
 
@@ -173,7 +173,7 @@ def test_a_halo_takes_electrons_from_the_disks_to_their_first_ring(
     expected = 1e5 * (0.75 * (0.9 * clean + 0.1 * halo) + 0.25 * background((128, 128)))
     np.testing.assert_allclose(noise.expectation(pattern, LEVEL, camera), expected)
     information = fisher(expected, images, 0.75e5 * 0.9 / pattern.sum(), np.ones((128, 128), bool))
-    found = bound.fisher(pattern[None].astype(np.float32), images, LEVEL, camera)
+    found = bound.fisher(pattern[None].astype(np.float32), images, LEVEL, camera=camera)
     scale = np.sqrt(np.outer(np.diag(information), np.diag(information)))
     np.testing.assert_allclose(found[0] / scale, information / scale, atol=1e-6)
 
