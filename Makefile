@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 unexport PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := run
-.PHONY: run setup test tune lint format unit dry ci regress baseline mutate faults peers peers-test ablation audit lock clean help
+.PHONY: run setup test tune lint format unit dry ci regress robustness robustness-gate baseline robustness-baseline mutate faults peers peers-test ablation audit lock clean help
 
 run: setup ## run $(CONFIG), then say where the report is and what it found
 	@ccstae config check "$(CONFIG)"
@@ -29,7 +29,7 @@ $(READY): envs/ccstae.lock envs/cuda.lock envs/install.py pyproject.toml
 	$(VENV)/bin/python -m pip check --quiet
 	@touch $@
 
-test: setup lint unit dry ci ## everything that continuous integration checks
+test: setup lint unit dry ci robustness-gate ## everything that continuous integration checks
 
 tune: setup ## only search the settings of the methods of $(CONFIG) that are tuned
 	snakemake --cores "$(CORES)" --configfile "$(CONFIG)" --no-hooks --until tune
@@ -71,6 +71,18 @@ baseline: setup ## measure config/ci.yaml with 36 seeds and make that its new ba
 	snakemake --cores "$(CORES)" --configfile config/ci.yaml --no-hooks \
 		--config name=baseline "seeds={test: [$$(echo {1..36} | tr ' ' ,)], tune: []}"
 	ccstae regress --update --metrics results/baseline/metrics.csv --baseline tests/baselines/ci.yaml
+
+robustness: setup ## config/robustness.yaml: every method and peer against every nuisance; over an hour
+	$(MAKE) run CONFIG=config/robustness.yaml
+
+robustness-gate: setup ## hold a small robustness matrix against its baseline; two minutes
+	snakemake --cores "$(CORES)" --configfile config/robustness-gate.yaml --no-hooks regress
+
+robustness-baseline: setup ## measure config/robustness-gate.yaml with 12 seeds and make that its new baseline
+	snakemake --cores "$(CORES)" --configfile config/robustness-gate.yaml --no-hooks \
+		--config name=robustness-baseline "seeds={test: [$$(echo {1..12} | tr ' ' ,)], tune: []}"
+	ccstae regress --update --metrics results/robustness-baseline/metrics.csv \
+		--baseline tests/baselines/robustness-gate.yaml
 
 mutate: setup ## plant degradations, each of which the gate must see, then 20 unchanged runs that it must pass; hours
 	OMP_NUM_THREADS=1 python tools/mutation.py

@@ -81,8 +81,8 @@ MUTATIONS = {
     ),
     "background 10 % too strong": Mutation(
         "ccstae/simulation/noise.py",
-        "level.background * background(",
-        "1.1 * level.background * background(",
+        "level.background * around",
+        "1.1 * level.background * around",
     ),
     "template matching one step short": Mutation(
         "ccstae/methods/template/method.py",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+import math
+from collections.abc import Callable
+from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
@@ -10,6 +12,40 @@ from ccstae.config.base import Settings
 
 Shift = Annotated[float, Field(ge=-20, le=20)]
 Stretch = Annotated[float, Field(ge=-1.2, le=1.2)]
+
+
+Step = Annotated[int, Field(ge=-20, le=20)]
+Error = Annotated[float, Field(ge=-0.2, le=0.2)]
+
+
+def _off(value: Any) -> Callable[[Any], bool]:
+    """Whether a nuisance is off, and then left out of a resolved config."""
+    return lambda given: bool(given == value)
+
+
+class Readout(Settings):
+    """What a camera that does not count electrons makes of one: gain x electrons + pedestal +
+    noise, rounded to whole numbers from 0 up.
+    """
+
+    gain: float = Field(gt=1, le=1000)
+    """Units of the camera for one electron."""
+    pedestal: float = Field(0.0, ge=0, le=10000)
+    """Of every pixel, in units of the camera."""
+    noise: float = Field(0.0, ge=0)
+    """Standard deviation in units of the camera."""
+    converted: bool = True
+    """Whether the counts file holds (units - pedestal) / gain, which are electrons, or units."""
+
+    @model_validator(mode="after")
+    def _tells_one_electron_from_two(self) -> Self:
+        # At five standard deviations from one number of electrons to half way to the next, the
+        # units tell the number, and so as much as the electrons do: the bound is that of these.
+        if self.noise > 0.1 * self.gain:
+            raise ValueError(
+                "noise must be at most a tenth of gain, or the bound would not be that of electrons"
+            )
+        return self
 
 
 class Nuisances(Settings):
@@ -34,7 +70,45 @@ class Nuisances(Settings):
     hot_level: float = Field(1e-3, gt=0, le=1)
     """In incident electrons."""
     seed: int = Field(1, ge=0, lt=2**63)
-    """Of where dead and hot pixels lie."""
+    """Of where dead and hot pixels lie, and of the noise of the vacuum probe."""
+    distortion_known: bool = Field(False, exclude_if=_off(False))
+    """Whether methods are told the lattice as the distorted detector shows it. The truth is then
+    the deformation of that lattice.
+    """
+    precession_mrad: float = Field(0.0, ge=0, le=60, exclude_if=_off(0.0))
+    """Half angle of the cone on which the beam precesses; the scan coils bring the pattern back.
+    One layer does not feel it.
+    """
+    halo: float = Field(0.0, ge=0, le=0.9, exclude_if=_off(0.0))
+    """Share of the scattered electrons in an amorphous halo, a ring at the radius of the first ring
+    of disks.
+    """
+    dose_ramp: float = Field(1.0, ge=1e-3, le=1e3, exclude_if=_off(1.0))
+    """Electrons of a pattern of the last row over those of the first. In between the logarithm is
+    linear, and the level's electrons are the geometric mean. The noise-free level has no dose.
+    """
+    masked: bool = Field(False, exclude_if=_off(False))
+    """Whether methods are told the dead pixels, by the counts file's mask."""
+    dead_cross_px: int = Field(0, ge=0, le=16, exclude_if=_off(0))
+    """Width of a cross of pixels through the middle of the detector that count nothing."""
+    beam_stop_px: float = Field(0.0, ge=0, le=100, exclude_if=_off(0.0))
+    """Radius of a beam stop round the middle of the detector; its arm, half as wide, comes from the
+    first row.
+    """
+    charge_sharing: float = Field(0.0, ge=0, le=1, exclude_if=_off(0.0))
+    """Share of the electrons that count in one of the four neighbouring pixels as well."""
+    readout: Readout | None = Field(None, exclude_if=_off(None))
+    """A camera that does not count; none: one that counts electrons."""
+    probe_electrons: float = Field(math.inf, ge=100, allow_inf_nan=True, exclude_if=_off(math.inf))
+    """In the recorded vacuum probe, Poisson distributed; .inf: without noise."""
+    probe_shift_px: tuple[Step, Step] = Field((0, 0), exclude_if=_off((0, 0)))
+    """How far (x, y) from the beam of the scan the vacuum probe was recorded."""
+    probe_halo: float = Field(0.0, ge=0, le=0.9, exclude_if=_off(0.0))
+    """Share of the vacuum probe's electrons in a halo, of the form of the diffuse background."""
+    pixel_size_error: Error = Field(0.0, exclude_if=_off(0.0))
+    """Share by which the pixel size that methods are told is too large."""
+    lattice_error: Error = Field(0.0, exclude_if=_off(0.0))
+    """Share by which the reciprocal lattice that methods are told is too large."""
 
     @model_validator(mode="after")
     def _keeps_an_image(self) -> Self:
@@ -44,6 +118,8 @@ class Nuisances(Settings):
                 "distortion must have a determinant above 0.1, or the detector's image would be "
                 "mirrored or a line"
             )
+        if self.masked and not self.dead_px:
+            raise ValueError("masked needs dead_px: there are no dead pixels to be told")
         return self
 
     @property

@@ -101,6 +101,16 @@ class Config(Settings):
         """The scenes that settings are chosen on."""
         return {scene_id: scene for scene_id, scene in self.scenes.items() if scene.tune}
 
+    def of_scene(self, scene_id: str) -> Config:
+        """This config with the microscope that looks at a scene: nuisances of the scene's own take
+        the place of the microscope's.
+        """
+        own = self.scenes[scene_id].nuisances if scene_id in self.scenes else None
+        if own is None:
+            return self
+        microscope = self.microscope.model_copy(update={"nuisances": own})
+        return self.model_copy(update={"microscope": microscope})
+
     def level(self, name: str) -> Level:
         """The noise level of this name; InputError where the config has none."""
         for level in self.levels:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import Field, field_validator, model_validator
 
 from ccstae.config.base import Id, Settings
+from ccstae.config.microscope import Nuisances
 
 Strain = Annotated[float, Field(ge=-0.1, le=0.1)]
 Rectangle = tuple[float, float, float, float]
@@ -33,7 +34,7 @@ class SceneSettings(Settings):
     scan: Scan = Scan()
     lattice_deg: float = Field(0.0, ge=-180, le=180)
     """Turns every lattice: the angle of its first vector from x."""
-    layers: int = Field(1, ge=1, le=20)
+    layers: int = Field(1, ge=1, le=200)
     """Layers of the specimen, one above another."""
     stacking: Stacking | None = None
     """AA: each above the last. AA': each turned by half a turn against the last (2H of MX2, hBN).
@@ -42,6 +43,8 @@ class SceneSettings(Settings):
     """
     tilt_mrad: tuple[Lean, Lean] = (0.0, 0.0)
     """Lean of the specimen's normal from the beam towards x and y."""
+    nuisances: Nuisances | None = Field(None, exclude_if=lambda given: given is None)
+    """Of the instrument, for this scene alone, in place of the microscope's."""
     interior_gradient_per_A: float = Field(1.5e-4, gt=0)
     """Largest strain gradient that still counts as interior."""
     tune: bool = False

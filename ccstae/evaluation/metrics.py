@@ -23,7 +23,9 @@ standard deviation:
   gets by its own formula, where it tells it; all else comes from F, so that no method loses by its
   formula.
 
-`failure_rate` (quantity `all`) is the share of positions without an answer. Of the labels (quantity
+`failure_rate` (quantity `all`) is the share of positions without an answer, `confident_wrong` the
+share where a component is off by more than 5 of the standard deviations that the method states; no
+answer is not wrong in this sense. Of the labels (quantity
 `label`), over unmixed positions: `accuracy` is the share that is right, vacuum included, under the
 best one-to-one naming of the method's classes; `sample_accuracy` the share for which vacuum and
 specimen are told apart; `material_accuracy` the accuracy on the specimen alone. Where circuits must
@@ -55,6 +57,8 @@ from ccstae.io.truth import Truth
 MAD_TO_STD = 1.482602218505602
 _MIN_VARIATION = 1e-4  # standard deviation of a truth that has a gain
 Z95 = 1.959963984540054  # sqrt(2) erfinv(0.95)
+# Stated standard deviations beyond which an answer is wrong and sure: a normal law has 6e-7 there.
+_CONFIDENT = 5.0
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
@@ -253,6 +257,9 @@ def score_map(truth: Truth, level: Level, answer: Map) -> Iterator[tuple[str, st
                 yield region, component, "own_rmse", _rms(own_error[mask, c])
         yield from _gain(compared, bound, mask, [0, 1, 2, 3], region, "all")
         yield region, "all", "failure_rate", float(compared.failed[mask].mean())
+        if deviation is not None and bound is not None:
+            beyond = np.abs(compared.error[mask]) > _CONFIDENT * deviation[mask]
+            yield region, "all", "confident_wrong", float(beyond.any(-1).mean())
     for metric, value in core_metrics(truth, compared, answer.covariance).items():
         yield "all", "all", metric, value
     if answer.label is not None:

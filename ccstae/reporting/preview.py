@@ -44,6 +44,7 @@ def write(config: Config, scene_id: str, out: Path, at: tuple[int, int] | None =
     Raises:
         InputError: The scene cannot be built, or `at` is no position of its scan.
     """
+    config = config.of_scene(scene_id)
     scene = build_scene(config, scene_id)
     coarse = config.simulation.model_copy(
         update={

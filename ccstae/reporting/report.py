@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,6 +83,7 @@ def write(config: Config, run_dir: Path, report_path: Path) -> None:
         config=config,
         facts=facts(config),
         tables=all_tables,
+        overview=overview(config, run_dir / layout.FIGURES),
         pictures=pictures(config, run_dir / layout.FIGURES),
         shown=display.level(*display.shown_level(read_scores(metrics_path))),
         searched=[
@@ -141,11 +143,8 @@ def pictures(config: Config, folder: Path) -> dict[str, list[Picture]]:
     at all.
     """
     by_scene: dict[str, list[Picture]] = {scene: [] for scene in config.scored}
-    for entry in figures.catalogue(config):
-        path = folder / f"{entry.name}.png"
-        if path.is_file():
-            data = base64.b64encode(path.read_bytes()).decode()
-            by_scene[entry.scene].append(Picture(entry, data))
+    for picture in _drawn(figures.catalogue(config), folder):
+        by_scene[picture.entry.scene].append(picture)
     for scene, of_scene in by_scene.items():
         if not of_scene:
             raise InputError(
@@ -153,6 +152,19 @@ def pictures(config: Config, folder: Path) -> dict[str, list[Picture]]:
                 f"{scene}_<kind>.png"
             )
     return by_scene
+
+
+def overview(config: Config, folder: Path) -> list[Picture]:
+    """The figures that a run has of all its scenes together."""
+    return list(_drawn(figures.overview(config), folder))
+
+
+def _drawn(entries: list[figures.FigureEntry], folder: Path) -> Iterator[Picture]:
+    """Those of the figures that the folder holds."""
+    for entry in entries:
+        path = folder / f"{entry.name}.png"
+        if path.is_file():
+            yield Picture(entry, base64.b64encode(path.read_bytes()).decode())
 
 
 def _searched(config: Config, run_dir: Path, method: str) -> SearchedSettings:

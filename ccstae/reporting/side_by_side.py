@@ -63,11 +63,12 @@ def error_over_bound(metrics: pd.DataFrame, metric: str = "rmse") -> pd.Series:
     """Root mean square over the components of `metric` / bound in the interior, one value a map,
     indexed by method; nan without noise.
     """
-    frame = _over_bound(metrics, metric)
+    frame = over_bound(metrics, metric)
     return pd.Series(frame["value"].to_numpy(), frame["method"])
 
 
-def _over_bound(metrics: pd.DataFrame, metric: str) -> pd.DataFrame:
+def over_bound(metrics: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """As `error_over_bound`, with the columns that tell the map, and `value`."""
     inside = metrics[(metrics["region"] == "interior") & metrics["quantity"].isin(COMPONENTS)]
     inside = inside.set_index([*MAP, "quantity"])
     values = inside["value"][inside["metric"] == metric]
@@ -80,7 +81,7 @@ def method_summary(metrics: pd.DataFrame) -> pd.DataFrame:
     """Long table of one value a map and `column`: accuracy in the interior and cost."""
     not_run = metrics[[*MAP, "not_run"]].drop_duplicates()
     frames = [
-        _over_bound(metrics, metric).assign(column=name)
+        over_bound(metrics, metric).assign(column=name)
         for name, metric in ((_ERROR, "rmse"), (_BIAS, "bias"))
     ]
     whole = metrics[metrics["quantity"] == "all"]

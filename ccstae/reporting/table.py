@@ -36,6 +36,13 @@ class Table:
     numbers: pd.DataFrame
 
 
+def with_not_run(metrics: pd.DataFrame, not_run: pd.DataFrame | None) -> pd.DataFrame:
+    """Scores with the column `not_run`: which belong to maps that no program could make."""
+    maps = set() if not_run is None else set(not_run[MAP].itertuples(index=False, name=None))
+    of_maps = [key in maps for key in metrics[MAP].itertuples(index=False, name=None)]
+    return metrics.assign(not_run=of_maps)
+
+
 def pivot(
     name: str,
     title: str,

@@ -18,8 +18,8 @@ from ccstae.evaluation import throughput
 from ccstae.geometry import COMPONENTS
 from ccstae.io import atomic, layout
 from ccstae.io.scores import read_not_run, read_scores
-from ccstae.reporting import display, side_by_side
-from ccstae.reporting.table import BOUND, LEVEL, MAP, Table, latex, markdown, pivot, plain
+from ccstae.reporting import display, robustness, side_by_side
+from ccstae.reporting.table import BOUND, LEVEL, Table, latex, markdown, pivot, plain, with_not_run
 
 _LABELS = {
     "accuracy": "vacuum and materials",
@@ -83,7 +83,7 @@ def make(
     """
     methods = list(config.methods)
     controls = display.controls(config)
-    metrics = metrics.assign(not_run=_is_not_run(metrics, not_run))
+    metrics = with_not_run(metrics, not_run)
     inside = metrics[metrics["region"] == HEADLINE_REGION]
     noisy = inside[np.isfinite(inside["electrons"])]
     shown = display.shown_level(metrics)
@@ -194,6 +194,8 @@ def make(
             methods,
         ),
     ]
+    if robustness.is_matrix(config):
+        tables.insert(0, robustness.table(config, metrics))
     tables += side_by_side.make(config, metrics, not_run, speeds)
     return [table for table in tables if table.rows]
 
@@ -229,12 +231,6 @@ def _headline(
         # Files for programs hold each number once: speeds are in the table `cost`.
         numbers=table.numbers[table.numbers["quantity"] != _SPEED],
     )
-
-
-def _is_not_run(metrics: pd.DataFrame, not_run: pd.DataFrame | None) -> list[bool]:
-    """Which scores belong to maps that no program could make."""
-    maps = set() if not_run is None else set(not_run[MAP].itertuples(index=False, name=None))
-    return [key in maps for key in metrics[MAP].itertuples(index=False, name=None)]
 
 
 def _components(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -300,7 +296,7 @@ def summary(metrics_path: Path) -> str:
         InputError: The scores are missing or unreadable.
     """
     metrics, not_run = read_scores(metrics_path), read_not_run(metrics_path)
-    metrics = metrics.assign(not_run=_is_not_run(metrics, not_run))
+    metrics = with_not_run(metrics, not_run)
     frame = _summary_columns(metrics)
     scenes = list(dict.fromkeys(metrics["scene"]))
     lines = []

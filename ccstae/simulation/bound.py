@@ -21,6 +21,7 @@ from ccstae import geometry
 from ccstae.config.levels import Level
 from ccstae.io.calibration import Calibration
 from ccstae.simulation import noise
+from ccstae.simulation.camera import COUNTING, Camera
 
 Array = NDArray[np.float64]
 
@@ -67,6 +68,7 @@ def bound(
     level: Level,
     calibration: Calibration,
     good: NDArray[np.bool_] | None = None,
+    camera: Camera = COUNTING,
 ) -> Array:
     """The Cramer-Rao bound of each pattern at a noise level.
 
@@ -77,6 +79,7 @@ def bound(
         level: of the noise.
         calibration: of instrument and specimen.
         good: where a pixel tells something, shape (Qy, Qx); everywhere where it is left out.
+        camera: at the patterns' positions.
 
     Returns:
         Standard deviations of (exx, eyy, exy, theta), shape (n, 4), theta in radians; zero at the
@@ -84,7 +87,7 @@ def bound(
     """
     if np.isinf(level.electrons):
         return np.zeros((len(patterns), 4))
-    information = fisher(patterns, images, level, good)
+    information = fisher(patterns, images, level, good, camera)
     return np.asarray(
         np.sqrt(np.diagonal(covariance(information, F, calibration), axis1=-2, axis2=-1))
     )
@@ -95,17 +98,22 @@ def fisher(
     images: torch.Tensor,
     level: Level,
     good: NDArray[np.bool_] | None = None,
+    camera: Camera = COUNTING,
 ) -> Array:
     """Fisher information (n, 6, 6) of the six shift amplitudes of `shift_images`, from the good
     pixels (Qy, Qx).
     """
-    expected = torch.from_numpy(noise.expectation(patterns, level)).reshape(len(patterns), 1, -1)
+    expected = torch.from_numpy(noise.expectation(patterns, level, camera))
+    expected = expected.reshape(len(patterns), 1, -1)
+    # What the pixels see of the share that moves: of what is scattered into disks.
     per_fraction = (
         level.electrons
         * (1 - level.background)
+        * (1 - camera.halo_share)
         / torch.from_numpy(patterns.sum((-1, -2), dtype=np.float64))
     )
-    scaled = images * per_fraction[:, None, None]
+    seen = torch.from_numpy(camera.seen(patterns)).reshape(len(patterns), 1, -1)
+    scaled = images * per_fraction[:, None, None] * seen
     weighted = torch.where(expected > 0, scaled / expected, 0.0)
     if good is not None:
         weighted = weighted * torch.from_numpy(good).reshape(-1)

@@ -15,6 +15,7 @@ lambda d |g + q|^2).
 
 from __future__ import annotations
 
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -22,11 +23,11 @@ from abtem.core.energy import energy2sigma
 from abtem.parametrizations import LobatoParametrization
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
-from scipy.fft import next_fast_len
+from scipy.fft import fft2, ifft2, next_fast_len
 
 from ccstae import geometry
 from ccstae.config.run import Config
-from ccstae.simulation import multislice, optics
+from ccstae.simulation import multislice, nuisance, optics
 from ccstae.specimen.scene import Array, Scene
 
 _FINER = 5  # a cell is so small that it is sampled this much more finely than a specimen
@@ -54,34 +55,76 @@ def intensities(
     layers = np.floor(
         scene.crystals[0].height_A / (scene.layer_distance_A or np.inf) + scene.layers / 2
     )
-    slices = [
-        np.fft.fft2(_transmission(config, scene, F, fine, layers == n)) / np.prod(fine)
-        for n in range(scene.layers)
+    reach = partial(_within, G, reach_inv_A)
+    if scene.layers == 1:
+        hk = _indices(fine)
+        T = np.fft.fft2(_transmission(config, scene, F, fine, layers == 0)) / np.prod(fine)
+        near = reach(hk)
+        return hk[near].astype(np.int64), np.abs(T[:, near][..., None]) ** 2
+    shape = _shape(cell, optics.MAX_SLICED_SAMPLING_A)
+    hk = _indices(shape)
+    near = reach(hk)
+    shares = [
+        _multislice(config, scene, one_F[None], one_G, layers, directions, fine, hk)[near]
+        for one_F, one_G in zip(F, G, strict=True)
     ]
-    if len(slices) == 1:
-        hk, amplitude = _indices(fine), slices[0][..., None]
-    else:
-        shape = _shape(cell, optics.MAX_SLICED_SAMPLING_A)
-        hk = _indices(shape)
-        in_band = np.outer(*(np.abs(np.fft.fftfreq(n)) < multislice.KEPT_BAND / 2 for n in shape))
-        # A negative index counts from the end of the finer grid, where the same frequency lies.
-        row, column = hk[:, 0, 0].astype(int), hk[0, :, 1].astype(int)
-        objects = [np.fft.ifft2(T[:, row][:, :, column] * in_band) * np.prod(shape) for T in slices]
-        # (B, m, h, k, 2)
-        q = np.einsum("bij,hkj->bhki", G, hk)[:, None] + directions[:, None, None]
-        phase = (
-            -np.pi
-            * geometry.wavelength_A(config.microscope.energy_keV)
-            * scene.layer_distance_A
-            * (q**2).sum(-1)
-        )
-        P = np.where(in_band, np.exp(1j * phase), 0.0)
-        wave = objects[0][:, None]
-        for t in objects[1:]:
-            wave = np.fft.ifft2(np.fft.fft2(wave) * P) * t[:, None]
-        amplitude = np.moveaxis(np.fft.fft2(wave) / np.prod(shape), 1, -1)
-    near = (np.abs(np.einsum("bij,hkj->bhki", G, hk)).max(-1) < reach_inv_A).any(0)
-    return hk[near].astype(np.int64), np.abs(amplitude[:, near]) ** 2
+    return hk[near].astype(np.int64), np.array(shares)
+
+
+def _within(G: Array, reach_inv_A: float, hk: Array) -> NDArray[np.bool_]:
+    """Which disks (h, k) (*shape, 2) may lie within reach along x and y for any lattice G (B, 2,
+    2).
+    """
+    return np.asarray((np.abs(np.einsum("bij,hkj->bhki", G, hk)).max(-1) < reach_inv_A).any(0))
+
+
+def _multislice(
+    config: Config,
+    scene: Scene,
+    F: Array,
+    G: Array,
+    layers: Array,
+    directions: Array,
+    fine: tuple[int, ...],
+    hk: Array,
+) -> Array:
+    """Shares of the electrons (h, k, m) in the disks `hk` of one cell F (1, 2, 2) with reciprocal
+    vectors G, for m directions of the beam's cone: the mean over the precession.
+    """
+    shape = hk.shape[:2]
+    in_band = np.outer(*(np.abs(np.fft.fftfreq(n)) < multislice.KEPT_BAND / 2 for n in shape))
+    # A negative index counts from the end of the finer grid, where the same frequency lies.
+    row, column = hk[:, 0, 0].astype(int), hk[0, :, 1].astype(int)
+
+    @cache
+    def transmission(kind: bytes) -> NDArray[np.complex64]:
+        chosen = layers == kinds.index(kind)
+        T = fft2(_transmission(config, scene, F, fine, chosen)[0]) / np.prod(fine)
+        t = ifft2(T[row][:, column] * in_band) * np.prod(shape)
+        return np.asarray(t, np.complex64)
+
+    kinds = _kinds(scene, layers)
+    wavelength_A = geometry.wavelength_A(config.microscope.energy_keV)
+    cone = nuisance.cone(config.microscope)
+    out = np.zeros((*shape, len(directions)))
+    for incident in cone:
+        # (m, h, k, 2)
+        q = np.einsum("ij,hkj->hki", G, hk) + (directions + incident)[:, None, None]
+        phase = -np.pi * wavelength_A * scene.layer_distance_A * (q**2).sum(-1)
+        P = np.where(in_band, np.exp(1j * phase), 0.0).astype(np.complex64)
+        wave = transmission(kinds[0])[None]
+        for kind in kinds[1:]:
+            wave = ifft2(fft2(wave) * P) * transmission(kind)
+        out += np.moveaxis(np.abs(fft2(wave) / np.prod(shape)) ** 2, 0, -1) / len(cone)
+    return out
+
+
+def _kinds(scene: Scene, layers: Array) -> list[bytes]:
+    """Of each layer what its transmission function follows from: layers alike have equal ones."""
+    crystal = scene.crystals[0]
+    lean = np.outer(crystal.height_A, scene.tilt.lean)
+    atoms = np.column_stack([crystal.numbers, crystal.basis, lean])
+    return [atoms[layers == n].tobytes() for n in range(scene.layers)]
 
 
 def _shape(cell: Array, sampling_A: float) -> tuple[int, ...]:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from ccstae.config.microscope import Microscope
-from ccstae.simulation import nuisance, optics
+from ccstae.simulation import optics
 
 _BLOCK = 16  # pixels that share one small dense product
 _MIN_RESPONSE = 1e-10  # a pixel does not see a sample of which it holds less
+# Cut of the point spread, in its standard deviations: a pixel then lacks 3e-7 of what is near it.
+_MAX_TAIL = 5.0
+
+Array = NDArray[np.float64]
 
 
 class Detector:
@@ -33,9 +39,7 @@ class Detector:
         self.parts = 2 if gradients else 1  # value and slope of the response
         self.distorted: tuple[torch.Tensor, ...] | None = None
         if microscope.nuisances.distorts:
-            self.distorted = tuple(
-                part.to(device) for part in nuisance.distorted_response(microscope, win)
-            )
+            self.distorted = tuple(part.to(device) for part in _distorted_response(microscope, win))
             return
         value_and_slope = optics.pixel_response(microscope, win)
         parts = [np.fft.fftshift(part, 1) for part in value_and_slope[: self.parts]]
@@ -105,3 +109,50 @@ def _span(response: NDArray[np.float64]) -> tuple[int, int]:
     sees = (np.abs(response) > _MIN_RESPONSE).reshape(-1, response.shape[-1])
     samples = np.flatnonzero(sees.any(0))
     return int(samples[0]), int(samples[-1]) + 1
+
+
+def _distorted_response(
+    microscope: Microscope, win: optics.Window
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Response of the pixels to the window's samples on a distorted detector, and its slopes:
+    sparse (detector_px^2, samples^2).
+
+    A sample at u pixels from the direct beam lands at A u and counts in the pixel at j with R((A u
+    - j)_x) R((A u - j)_y). The slopes are those with a shift of the sample before the distortion,
+    or, where methods are told the lattice after it, with a shift of where the sample lands.
+    """
+    n, half = microscope.detector_px, microscope.detector_px // 2
+    A = np.array(microscope.nuisances.distortion)
+    u = win.frequencies / microscope.pixel_size_inv_A
+    at = np.stack(np.meshgrid(u, u), -1).reshape(-1, 2) @ A.T
+    reach = int(np.ceil(0.5 + _MAX_TAIL * microscope.point_spread_px))
+    on = np.flatnonzero((np.abs(at) < half + reach).all(-1))
+    # The pixels near each of the m samples that land on the detector, (m, w, 2).
+    pixel = np.rint(at[on]).astype(int)[:, None, :] + np.arange(-reach, reach + 1)[:, None]
+    value, slope = optics.response(microscope, at[on][:, None, :] - pixel)
+    (vx, vy), (sx, sy) = np.moveaxis(value, 2, 0), np.moveaxis(slope, 2, 0)
+    column, row = pixel[:, None, :, 0] + half, pixel[:, :, None, 1] + half
+    inside = (column >= 0) & (column < n) & (row >= 0) & (row < n)
+    sample = np.broadcast_to(on[:, None, None], inside.shape)[inside]
+    index = torch.from_numpy(np.stack([(row * n + column)[inside], sample]))
+
+    def sparse(left: Array, right: Array) -> Array:
+        return (left[:, :, None] * right[:, None, :])[inside]
+
+    # Slopes with a shift of where the sample lands, then with one before the distortion.
+    landed = np.stack([sparse(vy, sx), sparse(sy, vx)])
+    along_x, along_y = landed if microscope.nuisances.distortion_known else A.T @ landed
+    shape = (n * n, len(at))
+    return (
+        _csr(index, sparse(vy, vx), shape),
+        _csr(index, along_x, shape),
+        _csr(index, along_y, shape),
+    )
+
+
+def _csr(index: torch.Tensor, values: Array, shape: tuple[int, int]) -> torch.Tensor:
+    # Torch says at its first sparse matrix that they are new, and unchecked.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        matrix = torch.sparse_coo_tensor(index, torch.from_numpy(values).float(), shape)
+        return matrix.coalesce().to_sparse_csr()

@@ -71,8 +71,14 @@ def exact_truth(config: Config, scene: Scene, positions: Array) -> dict[str, NDA
     region[share[..., 0] > _MAX_UNMIXED_SHARE] = REGIONS.index("edge")
     region[core > _MAX_UNMIXED_SHARE] = REGIONS.index("core")
     region[label == 0] = REGIONS.index("background")
+    F = scene.deformation(positions)
+    nuisances = config.microscope.nuisances
+    if nuisances.distortion_known:
+        # Disks are seen at A F^-T g = (A F^-T A^-1) (A g), where A g is the lattice that is told.
+        A = np.array(nuisances.distortion)
+        F, averaged = (np.linalg.inv(A).T @ one @ A.T for one in (F, averaged))
     return {
-        "F": scene.deformation(positions),
+        "F": F,
         "F_probe": averaged,
         "label": label.astype(np.int8),
         "region": region.astype(np.int8),

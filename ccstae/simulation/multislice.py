@@ -2,7 +2,8 @@
 
     psi_1 = probe t_1,    psi_n+1 = t_n+1 FFT^-1[P FFT[psi_n]],    P(q) = exp(-i pi lambda d q^2),
 
-the multislice of J. M. Cowley and A. F. Moodie, Acta Cryst. 10, 609 (1957). Electrons that one
+with |q + k|^2 in place of q^2 where the beam comes in along k, and psi the wave over that of k: the
+multislice of J. M. Cowley and A. F. Moodie, Acta Cryst. 10, 609 (1957). Electrons that one
 layer scatters beyond the detector may be brought back by the next, so the window's grid is finer
 than that of one layer (`optics.window`): at 0.07 Angstrom it keeps 4.8 1/Angstrom. Waves and
 transmission functions keep two thirds of the grid's frequencies; what their product folds back then
@@ -15,6 +16,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ccstae import geometry
 from ccstae.config.microscope import Microscope
@@ -24,9 +26,11 @@ KEPT_BAND = 2 / 3
 """Share of the grid's frequencies that waves and transmission functions keep."""
 
 
-def propagator(microscope: Microscope, win: optics.Window, distance_A: float) -> torch.Tensor:
-    """P (n, n), complex64, the direct beam in the middle, over a distance in Angstrom; zero where
-    waves are cut.
+def propagator(
+    microscope: Microscope, win: optics.Window, distance_A: float, direction: NDArray[np.float64]
+) -> torch.Tensor:
+    """P (n, n), complex64, the direct beam in the middle, over a distance in Angstrom, for a beam
+    that comes in along `direction` (2,) in 1/Angstrom; zero where waves are cut.
     """
     q = np.fft.fftshift(win.frequencies)
     in_band = np.abs(q) < KEPT_BAND * q.max()
@@ -34,7 +38,7 @@ def propagator(microscope: Microscope, win: optics.Window, distance_A: float) ->
         -np.pi
         * geometry.wavelength_A(microscope.energy_keV)
         * distance_A
-        * (q[:, None] ** 2 + q**2)
+        * ((q[:, None] + direction[1]) ** 2 + (q + direction[0]) ** 2)
     )
     return torch.from_numpy(
         np.where(in_band[:, None] & in_band, np.exp(1j * phase), 0.0).astype(np.complex64)

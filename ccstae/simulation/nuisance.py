@@ -1,27 +1,46 @@
-"""What a real instrument adds: drift of the beam, distortion, source size, bad pixels.
+"""What a real instrument adds: drift of the beam, distortion, source size, precession, pixels that
+see nothing.
 
 All are exact in the patterns and in their gradients, so that the bound holds with them on: a
-gradient is the change with a shift on an undistorted detector, in which the lattice is known.
+gradient is the change with a shift on an undistorted detector, in which the lattice is known, or,
+where methods are told the lattice of the distorted one, on that. What comes after the electrons
+have reached the camera, camera.py does.
 """
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from ccstae import geometry
 from ccstae.config.microscope import Microscope
 from ccstae.config.scenes import Scan
-from ccstae.simulation import optics
 from ccstae.specimen.scene import Scene
 
 Array = NDArray[np.float64]
 
-# Cut of the point spread, in its standard deviations: a pixel then lacks 3e-7 of what is near it.
-_MAX_TAIL = 5.0
+# Directions of the beam on the cone of a precession, of which the pattern is the mean. Some are
+# enough where a disk's rocking curve is wider than the step from one to the next.
+_PRECESSION_STEPS = 12
+
+
+_STORED = (
+    "distortion_known",
+    "precession_mrad",
+    "halo",
+    "dose_ramp",
+    "masked",
+    "dead_cross_px",
+    "beam_stop_px",
+    "charge_sharing",
+    "probe_electrons",
+    "probe_shift_px",
+    "probe_halo",
+    "pixel_size_error",
+    "lattice_error",
+)
 
 
 def drift_px(microscope: Microscope, scan: Scan, positions: Array) -> Array:
@@ -57,60 +76,43 @@ def bad_pixels(microscope: Microscope) -> tuple[NDArray[np.bool_], NDArray[np.bo
     return rank < dead, (rank >= dead) & (rank < dead + hot)
 
 
+def blind_pixels(microscope: Microscope) -> NDArray[np.bool_]:
+    """Mask (Qy, Qx) of the pixels that see no electrons: dead ones, those of a cross through the
+    middle of the detector, and those behind the beam stop and its arm.
+    """
+    nuisances, n = microscope.nuisances, microscope.detector_px
+    blind, _ = bad_pixels(microscope)
+    first = n // 2 - nuisances.dead_cross_px // 2
+    cross = slice(first, first + nuisances.dead_cross_px)
+    blind[cross] = True
+    blind[:, cross] = True
+    y, x = np.mgrid[:n, :n] - n // 2
+    radius = nuisances.beam_stop_px
+    if radius > 0:
+        blind |= (np.hypot(x, y) <= radius) | ((np.abs(x) <= radius / 2) & (y < 0))
+    return blind
+
+
+def cone(microscope: Microscope) -> Array:
+    """Directions (n, 2) in 1/Angstrom in which the beam comes in: one along the axis, or evenly
+    round the cone of the precession.
+    """
+    nuisances = microscope.nuisances
+    if nuisances.precession_mrad == 0:
+        return np.zeros((1, 2))
+    turn = 2 * np.pi * np.arange(_PRECESSION_STEPS) / _PRECESSION_STEPS
+    tilt = nuisances.precession_mrad * 1e-3 / geometry.wavelength_A(microscope.energy_keV)
+    return tilt * np.stack([np.cos(turn), np.sin(turn)], -1)
+
+
 def spoil(
     microscope: Microscope, patterns: NDArray[np.float32], gradient: NDArray[np.float32]
 ) -> None:
-    """Apply dead and hot pixels to patterns (..., Qy, Qx) and their gradients, in place."""
-    dead, hot = bad_pixels(microscope)
-    patterns[..., dead] = 0
-    gradient[..., dead] = 0
+    """Apply blind and hot pixels to patterns (..., Qy, Qx) and their gradients, in place."""
+    blind, (_, hot) = blind_pixels(microscope), bad_pixels(microscope)
+    patterns[..., blind] = 0
+    gradient[..., blind] = 0
     patterns[..., hot] += microscope.nuisances.hot_level
-
-
-def distorted_response(
-    microscope: Microscope, win: optics.Window
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Response of the pixels to the window's samples on a distorted detector, and its slopes:
-    sparse (detector_px^2, samples^2).
-
-    A sample at u pixels from the direct beam lands at A u and counts in the pixel at j with R((A u
-    - j)_x) R((A u - j)_y). The slopes are those with a shift of the sample before the distortion.
-    """
-    n, half = microscope.detector_px, microscope.detector_px // 2
-    A = np.array(microscope.nuisances.distortion)
-    u = win.frequencies / microscope.pixel_size_inv_A
-    at = np.stack(np.meshgrid(u, u), -1).reshape(-1, 2) @ A.T
-    reach = int(np.ceil(0.5 + _MAX_TAIL * microscope.point_spread_px))
-    on = np.flatnonzero((np.abs(at) < half + reach).all(-1))
-    # The pixels near each of the m samples that land on the detector, (m, w, 2).
-    pixel = np.rint(at[on]).astype(int)[:, None, :] + np.arange(-reach, reach + 1)[:, None]
-    value, slope = optics.response(microscope, at[on][:, None, :] - pixel)
-    (vx, vy), (sx, sy) = np.moveaxis(value, 2, 0), np.moveaxis(slope, 2, 0)
-    column, row = pixel[:, None, :, 0] + half, pixel[:, :, None, 1] + half
-    inside = (column >= 0) & (column < n) & (row >= 0) & (row < n)
-    sample = np.broadcast_to(on[:, None, None], inside.shape)[inside]
-    index = torch.from_numpy(np.stack([(row * n + column)[inside], sample]))
-
-    def sparse(left: Array, right: Array) -> Array:
-        return (left[:, :, None] * right[:, None, :])[inside]
-
-    # Slopes with a shift of where the sample lands, then with one before the distortion.
-    landed = np.stack([sparse(vy, sx), sparse(sy, vx)])
-    along_x, along_y = A.T @ landed
-    shape = (n * n, len(at))
-    return (
-        _csr(index, sparse(vy, vx), shape),
-        _csr(index, along_x, shape),
-        _csr(index, along_y, shape),
-    )
-
-
-def _csr(index: torch.Tensor, values: Array, shape: tuple[int, int]) -> torch.Tensor:
-    # Torch says at its first sparse matrix that they are new, and unchecked.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        matrix = torch.sparse_coo_tensor(index, torch.from_numpy(values).float(), shape)
-        return matrix.coalesce().to_sparse_csr()
 
 
 def stored(microscope: Microscope, scene: Scene, positions: Array) -> dict[str, Any]:
@@ -129,6 +131,13 @@ def stored(microscope: Microscope, scene: Scene, positions: Array) -> dict[str, 
     if nuisances.hot_px > 0:
         out["hot"] = hot
         out["hot_level"] = nuisances.hot_level
+    for name in _STORED:
+        value = getattr(nuisances, name)
+        if value != type(nuisances).model_fields[name].default:
+            out[name] = value
+    if nuisances.readout is not None:
+        for name, value in nuisances.readout.model_dump().items():
+            out[f"readout_{name}"] = value
     if scene.layers > 1:
         out["layers"] = scene.layers
         out["stacking"] = scene.stacking

@@ -62,6 +62,7 @@ def write(config: Config, scene_id: str, scene_path: Path, exact_path: Path) -> 
             the system takes no more of the files.
     """
     on: str = device.resolve(config.device)
+    config = config.of_scene(scene_id)
     scene = build_scene(config, scene_id)
     drawers = cache(partial(renderer, config, scene))
     tiles = list(tiles_of(scene.positions, drawers(on).tile_A, config.microscope.detector_px))
@@ -83,7 +84,6 @@ def write(config: Config, scene_id: str, scene_path: Path, exact_path: Path) -> 
                     return drawers(on).tile(scene, positions)
 
                 (drawn, slopes), on = device.within_memory(f"scene {scene_id}", draw, on)
-                nuisance.spoil(config.microscope, drawn, slopes)
                 patterns["patterns"][rows, columns] = drawn
                 exact["gradient"][rows, columns] = slopes
                 patterns.flush()
@@ -144,13 +144,16 @@ def calibration(config: Config, scene: Scene) -> Calibration:
     """What a method may know."""
     m = config.microscope
     centre = float(m.detector_px // 2)
+    lattice = scene.nominal
+    if m.nuisances.distortion_known:
+        lattice = np.array(m.nuisances.distortion) @ lattice
     return Calibration(
         m.energy_keV,
         m.semiangle_mrad,
         m.pixel_size_inv_A,
         scene.scan.step_A,
         (centre, centre),
-        scene.nominal,
+        lattice,
         scene.symmetry,
     )
 
@@ -235,11 +238,14 @@ class Renderer:
         nx, ny = end - origin
         shape = potential.fast_length(nx), potential.fast_length(ny)
         slices = self.slices(scene, origin * sampling, shape)
-        between = None
+        between: list[torch.Tensor | None] = [None]
         if len(slices) > 1:
-            between = multislice.propagator(
-                self.config.microscope, self.win, scene.layer_distance_A
-            ).to(self.device)
+            between = [
+                multislice.propagator(
+                    self.config.microscope, self.win, scene.layer_distance_A, direction
+                ).to(self.device)
+                for direction in nuisance.cone(self.config.microscope)
+            ]
         flat = positions.reshape(-1, 2)
         drift = None
         if self.config.microscope.nuisances.drifts:
@@ -259,17 +265,18 @@ class Renderer:
                 part: slice,
                 corner: Array = corner,
                 offset: torch.Tensor = offset,
-                weight: float = weight,
+                weight: float = weight / len(between),
             ) -> None:
                 cut = [
                     slices[:, y : y + self.win.samples, x : x + self.win.samples]
                     for x, y in corner[part]
                 ]
-                pattern, slopes = self.patterns(
-                    cut, offset[part], None if drift is None else drift[part], between
-                )
-                out[part].add_(pattern, alpha=weight)
-                gradient[part].add_(slopes, alpha=weight)
+                for propagator in between:
+                    pattern, slopes = self.patterns(
+                        cut, offset[part], None if drift is None else drift[part], propagator
+                    )
+                    out[part].add_(pattern, alpha=weight)
+                    gradient[part].add_(slopes, alpha=weight)
 
             device.side_by_side(draw, batches, self.device)
         lead = positions.shape[:2]

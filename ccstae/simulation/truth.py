@@ -13,14 +13,15 @@ from ccstae.io.scene import clean_patterns
 from ccstae.io.truth import Truth, read_dislocations, read_regions, write_truth
 from ccstae.machine.progress import progress
 from ccstae.simulation.bound import bound, shift_images
+from ccstae.simulation.camera import camera_of
 
 
 def write(config: Config, scene_id: str, scene_path: Path, exact_path: Path, out: Path) -> None:
     """Write a scene's truth file.
 
     Args:
-        config: of the run; its noise levels are used.
-        scene_id: which of its scenes; for messages alone.
+        config: of the run; its noise levels, and the scene's scan and nuisances, are used.
+        scene_id: which of its scenes.
         scene_path: the clean patterns.
         exact_path: exact answers and the patterns' gradients, from `simulate`.
         out: where the truth file goes.
@@ -33,6 +34,8 @@ def write(config: Config, scene_id: str, scene_path: Path, exact_path: Path, out
         calibration = read_calibration(scene)
         patterns = dataset(scene, "patterns", 4, "f")
         scan, detector = patterns.shape[:2], patterns.shape[2:]
+        microscope = config.of_scene(scene_id).microscope
+        camera = camera_of(microscope, calibration, config.scenes[scene_id].scan)
         gradient = dataset(exact, "gradient", 5, "f", (*scan, 2, *detector))
         label = values(exact, "label", 2, "i", scan)
         F_probe = values(exact, "F_probe", 4, "f", (*scan, 2, 2))
@@ -46,7 +49,9 @@ def write(config: Config, scene_id: str, scene_path: Path, exact_path: Path, out
             F = F_probe[row, on_sample]
             images = shift_images(gradient[row][on_sample], F, calibration)
             for level in levels:
-                bounds[level.name][row, on_sample] = bound(clean, images, F, level, calibration)
+                bounds[level.name][row, on_sample] = bound(
+                    clean, images, F, level, calibration, camera=camera.at((row, on_sample))
+                )
         truth = Truth(
             F=values(exact, "F", 4, "f", (*scan, 2, 2)),
             F_probe=F_probe,

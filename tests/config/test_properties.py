@@ -20,6 +20,7 @@ from ccstae.errors import InputError
 from ccstae.evaluation.metrics import component_metrics
 from ccstae.pipeline import stages
 from ccstae.simulation import noise
+from ccstae.simulation.background import background
 
 settings.register_profile("suite", deadline=None, max_examples=40, derandomize=True, database=None)
 settings.load_profile("suite")
@@ -263,7 +264,7 @@ def test_expected_counts_sum_to_the_dose_and_are_linear_in_the_background(
     assert expected.sum() == pytest.approx(dose, rel=1e-6)
     clean, flat = (
         noise.expectation(pattern, Level(background=0, electrons=dose)),
-        dose * noise.background((8, 8)),
+        dose * background((8, 8)),
     )
     assert np.allclose(expected, (1 - share) * clean + share * flat, rtol=1e-6, atol=1e-9)
 

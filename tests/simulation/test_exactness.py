@@ -8,6 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import exact as exact_support
 import h5py
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from exact import (
     OnGrid,
     abtem_pattern,
     agrees,
+    disks,
     lattice,
     made,
     patterns_at,
@@ -233,6 +235,44 @@ def test_patterns_are_those_of_abtem(compared: Compared) -> None:
         assert whole < 0.01, point
         assert disk < 0.005, point
         assert outside < 1e-6, point
+
+
+def silicon(layers: int) -> tuple[Config, Scene]:
+    """Warm silicon along [110], strained so that 36 x 25 of its centred cells fill abTEM's."""
+    a_A, cells = 5.431, np.array([36, 25])
+    stretch = WIDTH_A / cells / (a_A * np.array([0.5**0.5, 1.0])) - 1
+    material = {
+        "structure": str(Path(__file__).parents[2] / "config" / "structures" / "silicon.vasp"),
+        "thermal_A": {"Si": 0.0764},
+    }
+    scene = {
+        "kind": "uniform",
+        "materials": ["silicon"],
+        "scan": {"shape": [2, 2], "step_A": 40},
+        "lattice_deg": -float(np.degrees(np.arctan2(2, 2**0.5))),  # the short side along x
+        "exx": float(stretch[0]),
+        "eyy": float(stretch[1]),
+        "layers": layers,
+    }
+    return made(scene, microscope=SMALL, materials={"silicon": material})
+
+
+def test_thick_silicon_is_that_of_abtem(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At 3 nm its pattern is dynamical: a fifth of the electrons has left the direct beam. On this
+    grid of abTEM's every atom lies on a sample.
+    """
+    monkeypatch.setattr(exact_support, "FINER", 1800)
+    config, scene = silicon(8)
+    drawer = simulate.renderer(config, scene)
+    assert isinstance(drawer, uniform.UniformRenderer)
+    ours = drawer.tile(scene, scene.positions[:1, :1])[0][0, 0]
+    point = (float(scene.positions[0, 0, 0]), float(scene.positions[0, 0, 1]))
+    expected = abtem_pattern(config, scene, point)
+    whole, disk, outside = agrees(ours, expected, config, lattice(config, scene, point))
+    assert ours[disks(config, lattice(config, scene, point))[0]].sum() < 0.85
+    assert whole < 0.01
+    assert disk < 0.005
+    assert outside < 1e-6
 
 
 def test_positions_are_of_every_kind(compared: Compared, request: pytest.FixtureRequest) -> None:

@@ -6,6 +6,7 @@ from scipy import stats
 
 from ccstae.config.levels import Level
 from ccstae.simulation import noise
+from ccstae.simulation.background import background
 
 
 @pytest.fixture
@@ -15,7 +16,7 @@ def pattern():
 
 
 def test_background_is_the_published_lorentzian():
-    B = noise.background((200, 200))
+    B = background((200, 200))
     assert B.sum() == pytest.approx(1)
     # Half width 0.01 cycles per pixel: two pixels of a 200 px pattern.
     assert B[100, 102] == pytest.approx(B[100, 100] / 2)
@@ -25,7 +26,7 @@ def test_background_is_the_published_lorentzian():
 @pytest.mark.parametrize("w", [0.0, 0.25, 0.7])
 def test_expected_counts_follow_the_formula(pattern, w):
     level = Level(background=w, electrons=1e5)
-    expected = 1e5 * ((1 - w) * pattern / pattern.sum() + w * noise.background((64, 64)))
+    expected = 1e5 * ((1 - w) * pattern / pattern.sum() + w * background((64, 64)))
     assert noise.expectation(pattern, level) == pytest.approx(expected)
     assert noise.expectation(pattern, level).sum() == pytest.approx(1e5)
 

@@ -11,11 +11,12 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import yaml
 
 from ccstae import geometry
-from ccstae.config.run import Config, load, parse
+from ccstae.config.run import Config, dump, load, parse
 from ccstae.io.truth import Truth, read_truth
-from ccstae.simulation import nuisance, optics, simulate, truth
+from ccstae.simulation import cell, nuisance, optics, simulate, truth
 from ccstae.simulation.exact import exact_truth
 from ccstae.specimen.build import build_scene
 from ccstae.specimen.scene import Scene
@@ -125,6 +126,80 @@ def test_distortion_moves_disks_to_where_its_matrix_says() -> None:
         assert (near * x).sum() / near.sum() == pytest.approx(cx, abs=0.02)
         assert (near * y).sum() / near.sum() == pytest.approx(cy, abs=0.02)
     assert drawer.vacuum().sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_a_distortion_that_is_told_is_a_deformation_of_the_lattice_seen() -> None:
+    """Disks lie at A F^-T g, which is F'^-T (A g); the gradient is that with a shift as seen."""
+    A = np.array(ELLIPSE)
+    settings: dict[str, Any] = {"distortion": tuple(map(tuple, ELLIPSE))}
+    plain, scene, _ = made(**settings)
+    known, _, _ = made(**settings, distortion_known=True)
+    F, seen = (exact_truth(c, scene, CORNER)["F_probe"][0, 0] for c in (plain, known))
+    lattice = simulate.calibration(known, scene).lattice_inv_A
+    np.testing.assert_allclose(lattice, A @ scene.nominal)
+    np.testing.assert_allclose(
+        geometry.inverse_transpose(seen) @ lattice,
+        A @ geometry.inverse_transpose(F) @ scene.nominal,
+        rtol=1e-12,
+    )
+    assert np.abs(seen - F).max() > 1e-4
+    pattern, along_seen = drawn(**settings, distortion_known=True)
+    same, before = drawn(**settings)
+    np.testing.assert_array_equal(pattern, same)
+    np.testing.assert_allclose(
+        np.einsum("ji,jqp->iqp", A, along_seen), before, atol=1e-6 * np.abs(before).max()
+    )
+
+
+LAYERS = (("materials", ("graphene",)), ("layers", 8), ("stacking", "AA"))
+
+
+@pytest.mark.parametrize("precession_mrad", [0.0, 50.0])
+def test_precession_is_the_mean_over_a_cone_of_tilted_beams(precession_mrad: float) -> None:
+    """Of N layers that scatter weakly the disk at g has the intensity sin^2 N x / sin^2 x, with x =
+    pi lambda d (g^2 / 2 + g . k) for a beam along k (interference of N equal amplitudes).
+    """
+    config, scene, _ = made(scene=LAYERS, precession_mrad=precession_mrad)
+    _, one_layer, _ = made(scene=(*LAYERS, ("layers", 1)))
+    # Fast electrons, which a crystal scatters less.
+    microscope = config.microscope.model_copy(update={"energy_keV": 300.0})
+    config = config.model_copy(update={"microscope": microscope})
+    k = nuisance.cone(config.microscope)
+    wavelength_A = geometry.wavelength_A(config.microscope.energy_keV)
+    np.testing.assert_allclose(
+        np.hypot(*k.T), precession_mrad * 1e-3 / wavelength_A, rtol=1e-12, atol=1e-12
+    )
+    np.testing.assert_allclose(k.mean(0), 0, atol=1e-12)
+    hk, share = cell.intensities(config, scene, np.eye(2)[None], np.zeros((1, 2)), 0.6)
+    hk_one, share_one = cell.intensities(config, one_layer, np.eye(2)[None], np.zeros((1, 2)), 0.6)
+    of_one = dict(zip(map(tuple, hk_one), share_one[0, :, 0], strict=True))
+    checked = 0
+    for node, found in zip(map(tuple, hk), share[0, :, 0], strict=True):
+        g = scene.nominal @ node
+        if not any(node) or np.linalg.norm(g) > 0.5:
+            continue
+        x = np.pi * wavelength_A * scene.layer_distance_A * (g @ g / 2 + k @ g)
+        interference = np.mean((np.sin(8 * x) / np.sin(x)) ** 2)
+        assert interference > 60 if precession_mrad == 0 else interference < 45
+        assert found == pytest.approx(interference * of_one[node], rel=0.08)
+        checked += 1
+    assert checked == 6
+
+
+def test_one_layer_does_not_feel_a_precession() -> None:
+    np.testing.assert_array_equal(drawn(precession_mrad=20.0)[0], drawn()[0])
+
+
+def test_a_scenes_own_nuisances_take_the_place_of_the_microscopes() -> None:
+    config, _, _ = made(dead_px=0.01)
+    data = yaml.safe_load(dump(config))
+    data["scenes"]["other"] = {**data["scenes"]["made"], "nuisances": {"dose_ramp": 50}}
+    config = parse(data)
+    assert config.of_scene("made").microscope.nuisances.dead_px == 0.01
+    other = config.of_scene("other").microscope
+    assert (other.nuisances.dead_px, other.nuisances.dose_ramp) == (0, 50)
+    assert other.pixel_size_inv_A == config.microscope.pixel_size_inv_A
+    assert parse(yaml.safe_load(dump(config))) == config
 
 
 def test_no_distortion_is_the_plain_detector() -> None:

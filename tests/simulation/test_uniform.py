@@ -57,6 +57,7 @@ def test_it_is_the_window_route_on_a_uniform_crystal(thermal: dict[str, float]) 
         {"tilt_mrad": [30, -20]},
         {"layers": 3, "stacking": "ABC", "tilt_mrad": [20, -10]},
         {"layers": 5},
+        {"layers": 3, "nuisances": {"precession_mrad": 20}},
     ],
     ids=str,
 )
@@ -64,6 +65,7 @@ def test_it_is_the_window_route_on_a_tilted_specimen_of_layers(specimen: dict[st
     config, scene = exact.made(
         {**STRAINED, **specimen}, microscope=exact.SMALL, materials=exact.WARM
     )
+    config = config.of_scene("made")
     disks = simulate.renderer(config, scene)
     assert isinstance(disks, uniform.UniformRenderer)
     windows = simulate.Renderer(

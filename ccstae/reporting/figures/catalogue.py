@@ -22,20 +22,24 @@ from ccstae.evaluation.metrics import compare, regions
 from ccstae.io import layout
 from ccstae.io.maps import read_map
 from ccstae.io.scene import read_patterns
-from ccstae.io.scores import read_scores
+from ccstae.io.scores import read_not_run, read_scores
 from ccstae.io.truth import read_truth
 from ccstae.reporting import display, side_by_side
+from ccstae.reporting import robustness as robustness_matrix
 from ccstae.reporting.figures import (
     dislocations,
     error,
     maps,
     patterns,
+    robustness,
     scatter,
     speed,
     style,
     truth,
 )
+from ccstae.reporting.table import with_not_run
 from ccstae.simulation import noise
+from ccstae.simulation.camera import COUNTING, Camera, camera_of
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,21 @@ class FigureEntry:
     kind: str
     title: str
     caption: str
+
+
+def overview(config: Config) -> list[FigureEntry]:
+    """Every figure that a run of this config has of all its scenes together."""
+    if not robustness_matrix.is_matrix(config):
+        return []
+    title = "Robustness"
+    caption = (
+        "Root mean square over the components of rmse / bound in the interior, for every method "
+        "under every nuisance; the bound knows of the nuisance. Rings mark cells whose stated 95 % "
+        "intervals hold too few or too many errors, crosses those with answers that are wrong and "
+        "sure. Methods that state no deviation have no marks. A method that errs more than `zero` "
+        "errs more than the no-strain answer. Grey cells did not run."
+    )
+    return [FigureEntry("robustness", "", "robustness", title, caption)]
 
 
 def catalogue(config: Config) -> list[FigureEntry]:
@@ -161,6 +180,17 @@ def write(config: Config, run_dir: Path, figures_dir: Path) -> None:
     run_dir, figures_dir = Path(run_dir), Path(figures_dir)
     metrics = read_scores(run_dir / layout.METRICS)
     with style.styled():
+        if robustness_matrix.is_matrix(config):
+            not_run = read_not_run(run_dir / layout.METRICS)
+            cells = robustness_matrix.numbers(with_not_run(metrics, not_run))
+            levels = [(one.background, one.electrons) for one in config.levels]
+            drawn = robustness.draw(
+                cells,
+                list(config.scored),
+                [level for level in levels if math.isfinite(level[1])],
+                list(config.methods),
+            )
+            style.save(drawn, figures_dir / "robustness")
         for scene in config.scored:
             of_scene = metrics[metrics["scene"] == scene]
             for kind, drawn in _of_scores(config, run_dir, scene, of_scene):
@@ -245,9 +275,11 @@ def _of_maps(
 
     places = patterns.positions(exact, materials)
     clean, calibration = read_patterns(layout.scene_path(run_dir, scene), list(places.values()))
+    microscope = config.of_scene(scene).microscope
+    camera = camera_of(microscope, calibration, settings.scan)
     drawn_counts = [
         [
-            counts(pattern, one, level, config.seeds.test[0], scene, place, sample.shape[1])
+            counts(pattern, one, level, config.seeds.test[0], scene, place, sample.shape[1], camera)
             for one in config.levels
         ]
         for pattern, place in zip(clean, places.values(), strict=True)
@@ -278,11 +310,14 @@ def counts(
     scene: str,
     place: tuple[int, int],
     columns: int,
+    camera: Camera = COUNTING,
 ) -> NDArray[np.float64]:
     """The counts of one position at a level, drawn anew, the same as the methods got; expected
-    counts at the dose of `shown_level` if noise-free.
+    counts at the dose of `shown_level` if noise-free. `camera` is that of the whole scan.
     """
+    here = camera.at(place)
     if math.isinf(level.electrons):
-        return noise.expectation(pattern, Level(background=0, electrons=shown_level.electrons))
-    drawn = noise.pattern_counts(pattern, level, seed, scene, place[0] * columns + place[1])
-    return drawn.astype(float)
+        shown = Level(background=0, electrons=shown_level.electrons)
+        return noise.expectation(pattern, shown, here)
+    index = place[0] * columns + place[1]
+    return noise.pattern_counts(pattern, level, seed, scene, index, here).astype(float)
