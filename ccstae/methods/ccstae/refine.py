@@ -302,11 +302,18 @@ def relative_deviance(
         gain = torch.log(m / without_disks).mul_(d).sub_(m).add_(without_disks)
         return -2 * (gain * inside).sum((1, 2), dtype=torch.float64)
 
+    below_zero = d.is_cuda or bool((d < 0).any())  # to ask would wait for a GPU
+
     # A variance beside that of the counts lowers the weight of a pixel. It weighs each of the two
     # deviances by itself, for a weight on their difference would pull.
     def weighted(model: Tensor) -> Tensor:
         # d log(d / m) - d + m is zero for d = m and keeps its digits at high counts.
-        return (torch.xlogy(d, d / model) - d + model) * (model / (model + extra))
+        # A reading below zero, of an amplifier's noise, has no logarithm of its own.
+        some = d.clamp_min(0)
+        deviance = torch.xlogy(some, some / model) - d + model
+        if below_zero:
+            deviance -= d.clamp_max(0) * model.log()
+        return deviance * (model / (model + extra))
 
     return 2 * (inside * (weighted(m) - weighted(without_disks))).sum((1, 2), dtype=torch.float64)
 
