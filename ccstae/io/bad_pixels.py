@@ -6,6 +6,8 @@ A file may mark bad pixels itself, in `/mask` or as NaN. The commonest ones are 
   negative numbers that are cast to an unsigned dtype wrap round to just below it. Such a number is
   a mark and no reading where its neighbours hold far less. Beside a saturated pixel they do not: a
   disk, smeared by the detector, falls off over pixels.
+* **Wrapped noise.** Where pixels all over the detector wrap in some patterns and are near 0 in
+  others, the negative numbers are brought back: they are readings.
 * **Hot pixels** are brighter than the spread of a disk over pixels allows.
 * **Dead pixels** are 0 in every pattern although the same disk is bright on both sides of them.
 * **EMPAD's rows.** Frames of 130 x 128 pixels hold numbers of the camera in their last two rows.
@@ -30,6 +32,8 @@ from ccstae.errors import InputError
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
+# Noise of readout wraps pixels all over the detector; fewer that do so now and then may be damaged.
+MIN_WRAPPED_PIXELS = 0.05
 # A pixel that gives no reading in a larger share of the patterns is bad in all of them; in fewer,
 # its readings are filled from the pixels around it in the same pattern.
 MAX_FILLED_SHARE = 0.1
@@ -135,6 +139,42 @@ def take_out(
         patterns[:, bad] = 0
     more = {"readings filled": filled, "patterns without readings": int(gaps.lost.sum())}
     return ~bad, numbers | {name: number for name, number in more.items() if number}
+
+
+def unwrapped(counts: NDArray[Any]) -> tuple[NDArray[Any], dict[str, int]]:
+    """Readings below 0 that an unsigned dtype wrapped round, brought back.
+
+    Noise of readout about 0 wraps pixels in some patterns and leaves them near 0 in others, all
+    over the detector. No mask does either.
+
+    Args:
+        counts: patterns (Ry, Rx, Qy, Qx).
+
+    Returns:
+        The counts as float32, and how many readings were wrapped; the counts themselves where no
+        twentieth of the pixels is so.
+    """
+    if counts.dtype.kind != "u":
+        return counts, {}
+    patterns = counts.reshape(-1, *counts.shape[2:])
+    for top in _tops(counts.dtype):
+        low = _lowest_mark(top)
+        wrapped, small = np.zeros((2, *counts.shape[2:]), int)
+        for rows in _chunks(patterns):
+            chunk = patterns[rows]
+            if chunk.max() >= low:
+                wrapped += ((chunk >= low) & (chunk <= top)).sum(0)
+                small += (chunk <= top - low).sum(0)
+        share = wrapped / len(patterns)
+        now_and_then = (share > MAX_FILLED_SHARE) & (share < 1 - MAX_FILLED_SHARE)
+        noisy = now_and_then & (wrapped + small == len(patterns))
+        if noisy.mean() > MIN_WRAPPED_PIXELS:
+            floats = counts.astype(np.float32)
+            for rows in _chunks(patterns):
+                below = (patterns[rows] >= low) & (patterns[rows] <= top) & (share < 1)
+                floats.reshape(patterns.shape)[rows][below] -= np.float32(top + 1)
+            return floats, {"negative readings, wrapped": int(wrapped[share < 1].sum())}
+    return counts, {}
 
 
 def words(found: dict[str, int]) -> str:
@@ -299,7 +339,8 @@ def hot_pixels(total: Array, bad: Mask, event: float, noise: float) -> Mask:
     """
     hot = np.zeros_like(bad)
     while True:
-        limit = HOT_RATIO * brightness_beside(total, bad | hot).clip(0)
+        beside = brightness_beside(total, bad | hot)
+        limit = HOT_RATIO * np.maximum(beside, _largest_beside_silence(total, bad | hot))
         variance = event * (total.clip(0) + HOT_RATIO * limit) + (1 + HOT_RATIO**2) * noise**2
         beyond = total - limit - HOT_SIGNIFICANCE * np.sqrt(variance)
         # Few events are no Gaussian.
@@ -309,10 +350,26 @@ def hot_pixels(total: Array, bad: Mask, event: float, noise: float) -> Mask:
         hot |= new
 
 
+def _largest_beside_silence(total: Array, bad: Mask) -> Array:
+    """The largest neighbour of each pixel (Qy, Qx) of which one side, and only one, counts nothing;
+    0 for the others. A wide gap cuts disks there, and what is left may be one row of pixels.
+    """
+    ring = np.ones((3, 3), bool)
+    ring[1, 1] = False
+    silent = np.zeros(total.shape, int)
+    for turns in range(4):
+        side = np.rot90(np.array([[1, 1, 1], [0, 0, 0], [0, 0, 0]], bool), turns)
+        silent += ~ndimage.maximum_filter(total != 0, footprint=side)
+    largest = ndimage.maximum_filter(np.where(bad, 0, total), footprint=ring)
+    return np.where(silent == 1, largest, 0)
+
+
 def brightness_beside(image: Array, bad: Mask) -> Array:
-    """What the neighbours of each pixel (Qy, Qx) hold of a disk that it lies on: the third largest
-    of all eight, or the largest, where a border or bad pixels cut the disk. Of a disk that is cut
-    twice, in a corner, one pixel may be all that is seen; it is held against the brightest pixel.
+    """What the neighbours of each pixel (Qy, Qx) hold of a disk that it lies on.
+
+    That is the third largest of all eight, or the largest, where a border or bad pixels cut the
+    disk. Of a disk that is cut twice, in a corner, one pixel may be all that is seen; it is held
+    against the brightest pixel.
     """
     padded = np.pad(np.where(bad, -np.inf, image), 1, constant_values=-np.inf)
     height, width = image.shape
@@ -326,8 +383,8 @@ def brightness_beside(image: Array, bad: Mask) -> Array:
     )
     around.sort(0)
     seen = np.isfinite(around).sum(0)
-    high = np.sort(padded, None)[-2:]  # the brightest pixel, or the next for that one itself
-    elsewhere = np.where(image < high[1], high[1], high[0])
+    brightest = np.sort(padded, None)[-2:]
+    elsewhere = np.where(image < brightest[1], brightest[1], brightest[0])
     cut = np.where(seen > 3, around[-1], elsewhere)
     return np.where(seen == 8, around[-HOT_NEIGHBOURS], cut)
 

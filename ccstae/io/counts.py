@@ -58,6 +58,7 @@ def read_counts(path: Path | str) -> Counts:
     if counts.dtype.kind == "f":
         with np.errstate(over="ignore"):
             counts = counts.astype(np.float32, copy=False)
+    counts, wrapped = bad_pixels.unwrapped(counts)
     good, found = bad_pixels.take_out(counts, masked, _disks(calibration), str(path))
     if counts.dtype.kind == "f" and counts.max() <= 0 and counts.any():
         raise InputError(
@@ -68,7 +69,7 @@ def read_counts(path: Path | str) -> Counts:
             f"{path}: /counts holds {counts.max()}; expected at most {MAX_COUNT} in a pixel"
         )
     probe = vacuum_probe(recorded, good, disk_radius_px(calibration), str(path))
-    return Counts(counts, probe, calibration, Path(path), good, found)
+    return Counts(counts, probe, calibration, Path(path), good, wrapped | found)
 
 
 def _disks(calibration: Calibration) -> bad_pixels.Disks:

@@ -146,6 +146,17 @@ def test_wrapped_negative_numbers_are_filled(dtype: str, tmp_path: Path) -> None
     np.testing.assert_array_equal(read.counts[untouched], made.counts[untouched])
 
 
+def test_wrapped_noise_of_readout_is_brought_back(tmp_path: Path) -> None:
+    made = MODEL.counts(random_deformations((4, 5), seed=2), 1e5, seed=3)
+    noise = np.rint(np.random.default_rng(0).normal(0, 3, made.counts.shape))
+    electrons = made.counts + noise
+    wrapped = electrons.astype(np.int64).astype(np.uint16)
+    read = through_a_file(tmp_path / "counts.h5", made, wrapped)
+    assert read.good.all()
+    np.testing.assert_array_equal(read.counts, electrons)
+    assert read.bad_pixels == {"negative readings, wrapped": (electrons < 0).sum()}
+
+
 @pytest.mark.parametrize("wide", [1, 3])
 @pytest.mark.parametrize("background", [0, 0.5])
 def test_a_dead_cross_through_the_beam_is_found(

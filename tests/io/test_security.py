@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pytest
 import yaml
@@ -22,8 +21,10 @@ from ccstae.config.materials import Material
 from ccstae.config.methods import Method
 from ccstae.config.run import dump, parse
 from ccstae.errors import InputError
+from ccstae.io.counts import write_counts
 from ccstae.methods import external
 from ccstae.pipeline import claim
+from ccstae.simulation.ideal import IdealCrystal
 from ccstae.specimen.crystal import crystal
 
 PACKAGE = Path(ccstae.__file__).parent
@@ -193,8 +194,8 @@ def test_a_shell_command_as_a_method_is_no_shell_command(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     counts = tmp_path / "counts.h5"
-    with h5py.File(counts, "w") as file:
-        file["counts"] = np.ones((2, 2, 64, 64), np.uint8)
+    made = IdealCrystal().counts(np.eye(2)[None, None], 1e4)
+    write_counts(counts, made.counts, made.counts.shape, made.calibration, made.probe)
     for text in ("$(touch x)", "true; touch x", "true | touch x", "`touch x`"):
         with pytest.raises(InputError, match=r"cannot be started|failed|wrote no map"):
             external.run("mine", Method(command=text), counts, tmp_path / "map.h5")
