@@ -28,7 +28,7 @@ COUNTS = MODEL.counts(random_deformations((3, 8)), 3e4, 0.25)
 # The CPU's operations in batches of another size: what is left is rounding.
 TOLERANCE = 1e-5
 # Of one batch, whatever its size: locating, encoding, two climbs, posterior and answer.
-MAX_OPERATIONS = 6000
+MAX_OPERATIONS = 8000
 MAX_WAITS = 60
 
 
