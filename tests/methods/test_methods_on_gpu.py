@@ -5,6 +5,7 @@ CPU's numbers.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,9 @@ MODEL = Model(px=96)
 COUNTS = MODEL.counts(random_deformations((3, 8)), 3e4, 0.25)
 # The CPU's operations in batches of another size: what is left is rounding.
 TOLERANCE = 1e-5
+# Of one batch, whatever its size: locating, encoding, two climbs, posterior and answer.
+MAX_OPERATIONS = 8000
+MAX_WAITS = 60
 
 
 def test_the_stand_in_refuses_what_a_gpu_refuses() -> None:
@@ -95,3 +99,17 @@ def test_what_learns_gives_the_numbers_of_the_cpu(
     with stand_in_gpu():
         on_gpu = apply(learned[1], COUNTS, "cuda")
     assert_same(on_cpu, on_gpu)
+
+
+def test_launches_and_waits_do_not_grow_with_the_patterns(learned: tuple[Trained, Trained]) -> None:
+    """On a GPU a batch takes as long as its operations are many, however small."""
+    twice = replace(COUNTS, counts=np.concatenate([COUNTS.counts, COUNTS.counts]))
+    ran = []
+    for counts in (COUNTS, twice):
+        with stand_in_gpu() as now:
+            ccstae.apply(learned[1], counts, "cuda")
+        ran.append(now)
+    operations = [sum(now.operations.values()) for now in ran]
+    waits = [sum(now.waits.values()) for now in ran]
+    assert operations[1] < min(1.05 * operations[0], MAX_OPERATIONS)
+    assert waits[1] < min(1.1 * waits[0], MAX_WAITS)
