@@ -213,6 +213,24 @@ def test_noise_free_level_has_no_ratios():
     )
 
 
+def test_confident_wrong_answers_by_hand():
+    """One position is off by 6 stated deviations in one component; one has no answer."""
+    truth = made_truth()
+    deviation = 1e-4
+    interior = np.argwhere((truth.region == 1) & ~truth.reference & (truth.label != 0))
+    components = geometry.components(truth.F_probe)
+    components[tuple(interior[0])][1] += 6 * deviation
+    components[tuple(interior[1])][1] += 4 * deviation
+    F = geometry.deformation(*np.moveaxis(components, -1, 0))
+    F[tuple(interior[2])] = np.nan
+    covariance = np.broadcast_to(deviation**2 * np.eye(4), (*SHAPE, 4, 4))
+    found = scores(truth, made_map("x", F, covariance=covariance))
+    count = ((truth.region == 1) & (truth.label != 0)).sum()
+    assert found["interior", "all", "confident_wrong"] == pytest.approx(1 / count)
+    silent = scores(truth, made_map("x", F))
+    assert ("interior", "all", "confident_wrong") not in silent
+
+
 def test_coverage_of_an_honest_covariance(run_dir: Path):
     table = read_scores(run_dir / "metrics.csv")
     chosen = table[
