@@ -31,6 +31,7 @@ class Counts:
     probe: NDArray[np.float32]  # (Qy, Qx), the vacuum probe, sums to 1
     calibration: Calibration
     path: Path
+    good: NDArray[np.bool_]  # (Qy, Qx), where a pixel tells something
 
 
 def read_counts(path: Path | str) -> Counts:
@@ -49,7 +50,7 @@ def read_counts(path: Path | str) -> Counts:
             raise InputError(
                 f"{path}: /counts holds {counts.max()}; expected at most {MAX_COUNT} in a pixel"
             )
-        return Counts(counts, probe, calibration, Path(path))
+        return Counts(counts, probe, calibration, Path(path), np.ones(probe.shape, bool))
 
 
 def scan_shape(path: Path | str) -> tuple[int, int]:

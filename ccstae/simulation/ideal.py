@@ -161,7 +161,8 @@ class IdealCrystal:
         drawn = (
             np.rint(patterns * 1e9) if np.isinf(electrons) else rng.poisson(patterns * electrons)
         )
-        return Counts(drawn.astype(np.uint32), self.probe, self.calibration, Path("ideal.h5"))
+        good = np.ones(self.probe.shape, bool)
+        return Counts(drawn.astype(np.uint32), self.probe, self.calibration, Path("ideal.h5"), good)
 
     def limit(
         self, F: Array, electrons: float, background: float = 0.0, step: float = 1e-4
@@ -196,6 +197,7 @@ def cropped(scan: Counts, rows: slice, columns: slice) -> Counts:
         scan,
         counts=np.ascontiguousarray(scan.counts[..., rows, columns]),
         probe=np.ascontiguousarray(scan.probe[rows, columns]),
+        good=np.ascontiguousarray(scan.good[rows, columns]),
         calibration=replace(scan.calibration, centre_px=centre),
     )
 

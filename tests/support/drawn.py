@@ -80,7 +80,7 @@ def scans(draw: st.DrawFn) -> Counts:
     else:
         probe = np.ones(shape) if kind == "flat" else rng.random(shape)
     probe = (probe / probe.sum()).astype(np.float32)
-    return Counts(counts, probe, calibration, Path("drawn.h5"))
+    return Counts(counts, probe, calibration, Path("drawn.h5"), np.ones(shape, bool))
 
 
 @st.composite
