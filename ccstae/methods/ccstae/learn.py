@@ -20,7 +20,7 @@ from ccstae.methods.ccstae.dictionary import Dictionary, from_probe, improve, pa
 from ccstae.methods.ccstae.encoder import Encoded
 from ccstae.methods.ccstae.refine import State, covariance_of_M
 from ccstae.methods.ccstae.solve import FREE_SPREAD, solve
-from ccstae.methods.shared import sites
+from ccstae.methods.shared import beams, sites
 
 _SHAPE_ROUNDS = 2
 _PROBE_COUNTS = 1e5  # what the shape of the vacuum probe is worth
@@ -42,14 +42,14 @@ def probe_at(probe: Tensor, centre: tuple[float, float], radius_px: float) -> Te
     """The vacuum probe (Qy, Qx), brought to the direct beam (x, y) by whole pixels where it was
     recorded elsewhere: less than half as many electrons there as in the brightest place.
     """
-    sums = sites.box_sums(probe[None], radius_px)
+    sums = beams.box_sums(probe[None], radius_px)
     x, y = (
         min(max(round(place), 0), size - 1)
         for place, size in zip(centre, (probe.shape[1], probe.shape[0]), strict=True)
     )
     if 2 * sums[0, y, x] >= sums.max():
         return probe
-    beam = sites.direct_beam(probe[None], sums, radius_px)[0].round().long().tolist()
+    beam = beams.direct_beam(probe[None], sums, radius_px)[0].round().long().tolist()
     return probe.roll((y - beam[1], x - beam[0]), (0, 1))
 
 

@@ -167,7 +167,7 @@ class ScanPatterns:
 
     def locate(self, finder: SiteFinder, rows: NDArray[np.int64]) -> tuple[Encoded, Tensor]:
         """Rough lattices and direct beams of these n patterns, and which hold a lattice (n,)."""
-        located = [finder.locate(self.load(part)) for part in self.batches(rows)]
+        located = [finder.locate(self.load(part), part) for part in self.batches(rows)]
         G = torch.cat([part.G for part in located])
         centre = torch.cat([part.centre for part in located])
         has_lattice = torch.cat([part.has_lattice for part in located])

@@ -57,8 +57,8 @@ def map_strain(counts: Counts, settings: CepstralSettings, device: str) -> Answe
     disks = sites.nodes(counts.calibration, counts.counts.shape).to(device)
     disks = torch.cat([torch.zeros_like(disks[:1]), disks])
 
-    def lattices(patterns: Tensor) -> tuple[Tensor, Tensor]:
-        rough = finder.locate(patterns)
+    def lattices(patterns: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+        rough = finder.locate(patterns, rows)
         begin = torch.linalg.inv(rough.G.double()).mT  # lattice vectors in 1 / px
         logarithm = (patterns + settings.offset_electrons).log()
         if settings.background == "radial":

@@ -21,12 +21,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Self
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ccstae import geometry
@@ -34,7 +35,8 @@ from ccstae.errors import InputError
 from ccstae.io.calibration import Calibration, disk_radius_px
 from ccstae.io.counts import Counts
 from ccstae.methods.base import Answer
-from ccstae.methods.shared import windows
+from ccstae.methods.shared import beams, windows
+from ccstae.methods.shared.beams import Beams, Rows, box_sums
 from ccstae.methods.shared.lattice_fit import LatticeFit
 
 # Largest change of the lattice parameter that is searched, as a scale of the whole scan; the strain
@@ -43,9 +45,30 @@ MAX_SCALE_CHANGE = 0.06
 # Patterns that teach the mixture, evenly spread over the scan; fewer than twice as many.
 SAMPLE = 512
 ROUNDS = 8
+ROUNDS_OF_SHARE = 50  # of the same for the share of patterns with a lattice alone
 # Log of the odds, lattice against none, below which a pattern has no answer: 20 to 1, "strong"
 # evidence (H. Jeffreys, Theory of Probability (1961)).
 MIN_EVIDENCE = 3.0
+# Rings' contrasts are learned from the patterns that they judge. Counts that obey Poisson's law pay
+# for it by the mixture; where they scatter more, every ring costs this much evidence.
+EVIDENCE_PER_RING = 1.5
+# Box sums that scatter less than this beyond Poisson's law obey it: the error of the median over
+# `SCATTER_SAMPLE` patterns, and the box sums of disks a little off their places, stay below.
+MIN_SCATTER = 1.3
+SCATTER_SAMPLE = 64
+# Boxes farther than this from every node hold nothing of a disk: a box and a disk that touch are
+# 2.25 radii apart at most.
+BARE_RADII = 2.4
+# Boxes between disks, less one for each mean, that tell of one pattern how box sums scatter.
+MIN_GAPS = 3
+CELL = 12  # places along either side of a cell at which gaps are looked for
+# Standard deviations of the background beyond which disks are seen on a line through the beam.
+MIN_DEVIATIONS = 3.0
+# The direct beam holds at least the reciprocal of this of the brightest diffracted disk.
+MAX_DIFFRACTED_OVER_DIRECT = 4.0
+# A scan whose beams are taken elsewhere shows a lattice about nearly as many.
+MIN_SHARE_OF_BEST = 0.9
+MAX_COVER = 0.6
 # Memory of what is worked out for all sites of all candidates of some patterns at a time. A scan
 # whose disks are tiny against its detector learns from fewer patterns, and from the inner rings
 # alone, so that one pattern takes at most `MAX_PATTERN_BYTES`.
@@ -116,61 +139,15 @@ def one_hot_rings(calibration: Calibration, hk: Tensor) -> Tensor:
     return torch.nn.functional.one_hot(with_beam).float().to(hk.device)
 
 
-def direct_beam(patterns: Tensor, sums: Tensor, radius: float, iterations: int = 3) -> Tensor:
-    """Centre of the direct beam: the largest of the box sums, then the centre of mass in a round
-    window of 1.5 radii, iterated.
+@dataclass(frozen=True)
+class Seen:
+    """What n patterns show about their beams."""
 
-    Args:
-        patterns: counts (B, Qy, Qx).
-        sums: their box sums (B, Qy, Qx).
-        radius: of a disk, pixels.
-        iterations: how often the window follows the centre of mass.
-
-    Returns:
-        Centres (B, 2), x and y in pixels.
-    """
-    row = sums.amax(-1).argmax(-1)
-    column = sums[torch.arange(len(sums), device=sums.device), row].argmax(-1)
-    centre = torch.stack([column, row], -1).to(patterns.dtype)
-    for _ in range(iterations):
-        values, dx, dy = windows.cut(patterns, centre[:, None], math.ceil(1.5 * radius) + 1)
-        weight = values * (1.5 * radius + 0.5 - (dx**2 + dy**2).sqrt()).clamp(0, 1)
-        mass = weight.sum((-1, -2)).clamp_min(torch.finfo(weight.dtype).tiny)
-        step_x, step_y = (weight * dx).sum((-1, -2)) / mass, (weight * dy).sum((-1, -2)) / mass
-        centre = centre + torch.cat([step_x, step_y], -1)
-    return centre
-
-
-def box_sums(patterns: Tensor, radius: float) -> Tensor:
-    """Sums (B, Qy, Qx) of patterns over the odd square box nearest in area to a disk, centred on
-    each pixel; the pattern is zero outside the detector.
-    """
-    half = round((radius * math.sqrt(math.pi) - 1) / 2)
-    sums = torch.nn.functional.pad(patterns, (half, half, half, half))
-    for axis in (-1, -2):
-        sums = _running_sums(sums, axis, 2 * half + 1)
-    return sums
-
-
-def _running_sums(values: Tensor, axis: int, n: int) -> Tensor:
-    """Sums of n neighbours along an axis, n - 1 fewer than there were values.
-
-    Sums of 1, 2, 4, ... neighbours are put together by the binary digits of n. Differences of one
-    cumulative sum would round.
-    """
-    size = values.shape[axis] - n + 1
-    total, taken = None, 0
-    for bit in range(n.bit_length()):
-        if bit:
-            step = 1 << (bit - 1)
-            length = values.shape[axis] - step
-            values = values.narrow(axis, 0, length) + values.narrow(axis, step, length)
-        if n >> bit & 1:
-            part = values.narrow(axis, taken, size)
-            total = part if total is None else total + part
-            taken += 1 << bit
-    assert total is not None
-    return total
+    pixel: Float[Tensor, "n 2"]  # the brightest box
+    bright: Float[Tensor, " n"]  # its box sum
+    centre: Float[Tensor, "n 2"]  # of the beam, x and y in pixels
+    on: Float[Tensor, "n K R"]  # counts on the sites of each candidate, by ring
+    sites: Float[Tensor, "n K R"]  # how many of them tell something
 
 
 @dataclass(frozen=True)
@@ -181,10 +158,18 @@ class SiteFinder:
     G: Float[Tensor, "K 2 2"]  # candidate lattices in pixels
     hk: Int64[Tensor, "S 2"]  # the sites that score
     ring: Float[Tensor, "S R"]  # one-hot
+    line: Float[Tensor, "S L"]  # one-hot: the line through the direct beam that a site lies on
+    bare: Float[Tensor, "S T"]  # 1 where a site, turned so far, is clear of all disks
+    gaps: Float[Tensor, "P 2"]  # places between disks, in units of g1 and g2
+    gap_ring: Float[Tensor, "P Q"]  # one-hot: those at one distance from the beam
     scales: int  # candidates of one orientation lie together, in order of scale
     on_gain: Float[Tensor, "K R"]  # log(1 + I / b)
     ring_gain: Float[Tensor, "K R"]  # -log(1 + c I / b) / c
     log_prior: Float[Tensor, " K"]  # of the candidates, normalised
+    beams: Beams  # of the scan
+    share: float = 0.5  # of its patterns that hold a lattice
+    scatter: float = 1.0  # variance over mean of its box sums
+    found: dict[str, Any] = field(default_factory=dict)  # what is said of the scan, as JSON has it
 
     @classmethod
     def blank(cls, calibration: Calibration, shape: tuple[int, ...], device: str) -> Self:
@@ -208,88 +193,342 @@ class SiteFinder:
             )
         nominal = torch.from_numpy(calibration.lattice_inv_A / calibration.pixel_size_inv_A).float()
         length = torch.linalg.vector_norm(hk.float() @ nominal.T, dim=-1)
-        # Rings that stay on the detector whichever way they turn, for a beam in its middle. A beam
-        # beside it puts some sites off the detector; `_sums` leaves these out.
-        whole = length + radius <= min(shape) / 2
+        # Rings that stay on the detector towards its farther borders, whichever way they turn;
+        # `_at` leaves out the sites that are off the detector.
+        _, farthest = border_distances_px(calibration.centre_px, shape)
+        whole = length + radius <= min(farthest)
         hk = hk[whole] if whole.any() else hk[length < length.min() * 1.01]
         hk = _within_memory(hk, nominal, calibration.rotational_symmetry, radius)
         ring = torch.nn.functional.one_hot(rings(calibration, hk)).float()
         reach = float(torch.linalg.vector_norm(hk.float() @ nominal.T, dim=-1).max())
         G, scales = _candidates(nominal, calibration.rotational_symmetry, radius, reach)
+        turns = len(G) // scales
+        step = 2 * math.pi / calibration.rotational_symmetry / turns
+        gaps, gap_ring = _gaps(nominal, radius, reach)
         gain = torch.zeros(len(G), ring.shape[1], device=device)
-        prior = torch.zeros(len(G), device=device)
-        return cls(radius, G.to(device), hk.to(device), ring.to(device), scales, gain, gain, prior)
+        good = torch.ones(shape, dtype=torch.bool, device=device)
+        return cls(
+            radius,
+            G.to(device),
+            hk.to(device),
+            ring.to(device),
+            _one_hot_lines(hk).to(device),
+            _bare(nominal, hk, step, turns, BARE_RADII * radius).to(device),
+            gaps.to(device),
+            gap_ring.to(device),
+            scales,
+            gain,
+            gain,
+            torch.zeros(len(G), device=device),
+            Beams.anywhere(calibration, good, 1),
+        )
 
     @classmethod
     def learn(cls, counts: Counts, device: str) -> Self:
-        """Fit the mixture to a sample of the scan.
+        """Fit the mixture to a sample of the scan, and find out where its beams are.
 
         Args:
             counts: patterns (Ry, Rx, Qy, Qx) and calibration.
             device: "cpu" or "cuda".
 
         Returns:
-            A finder for the patterns of this scan, and of others in the same instrument.
+            A finder for the patterns of this scan; `at` makes one for another in the same
+            instrument.
         """
-        shape = counts.counts.shape
-        patterns = counts.counts.reshape(-1, *shape[2:])
-        finder = cls.blank(counts.calibration, shape[2:], device)
-        bytes_per_pattern = BYTES_PER_RING * finder.on_gain.numel()
-        sample = max(1, min(SAMPLE, MAX_SAMPLE_BYTES // (2 * bytes_per_pattern)))
-        step = max(1, len(patterns) // sample)
-        _, on, sites = windows.over_scan(finder._sums, patterns[::step], device)
-        return finder._maximise(on, sites)
+        return cls.blank(counts.calibration, counts.counts.shape[2:], device)._settled(
+            counts, teach=True
+        )
 
-    def locate(self, patterns: Tensor) -> Located:
+    def at(self, counts: Counts) -> Self:
+        """The finder for another scan of the same specimen in the same instrument: what was learned
+        of its lattice stays, where its beams are and how its counts scatter is found anew.
+        """
+        return self._settled(counts, teach=False)
+
+    def _settled(self, counts: Counts, teach: bool) -> Self:
+        """The finder with the beams about which the patterns of a sample of the scan show a
+        lattice, and with the mixture that they teach.
+        """
+        device = str(self.G.device)
+        patterns = counts.counts.reshape(-1, *counts.counts.shape[2:])
+        bytes_per_pattern = BYTES_PER_RING * self.on_gain.numel()
+        sample = max(1, min(SAMPLE, MAX_SAMPLE_BYTES // (2 * bytes_per_pattern)))
+        rows = np.arange(0, len(patterns), max(1, len(patterns) // sample))
+        good = torch.from_numpy(counts.good).to(device)
+        anywhere = Beams.anywhere(counts.calibration, good, len(patterns))
+        free = replace(self, beams=anywhere)
+        seen = free._seen(patterns, rows)
+        nominal, reach = anywhere.expected[0], beams.reach_px(counts.calibration)
+        lit = (seen.bright > 0).cpu().numpy()
+        trials = []
+        if lit.any():
+            plane = beams.plane(counts, rows[lit], seen.pixel[lit])
+            near = torch.linalg.vector_norm(seen.pixel - plane[rows], dim=-1)[lit] <= reach
+            middle = plane.median(0).values
+            if float(near.float().mean()) >= beams.MIN_AGREEING:
+                trials.append(anywhere.near(plane, reach))
+                plane = plane + (nominal - middle)
+            else:
+                plane = anywhere.expected
+            if not trials or float(torch.linalg.vector_norm(middle - nominal)) > reach:
+                trials += [anywhere.near(plane, reach), anywhere]
+        settled = []
+        for where in trials or [anywhere]:
+            finder = replace(self, beams=where)
+            about = finder._again(seen, patterns, rows)
+            finder = finder._taught(about, patterns, rows, teach)
+            settled.append((finder, about, finder._share_with_lattice(about)))
+        return _most_likely(settled, reach)
+
+    def locate(self, patterns: Tensor, rows: Rows = slice(None)) -> Located:
         """Direct beam and most probable lattice of each pattern.
 
         Args:
             patterns: counts (B, Qy, Qx), float32.
+            rows: their places in the scan, in scan order.
 
         Returns:
-            Rough lattices, and whether there is one: the evidence exceeds `MIN_EVIDENCE`.
+            Rough lattices, and whether there is one: the evidence exceeds `MIN_EVIDENCE`, and shows
+            disks in two directions.
         """
         size = self._patterns_at_a_time()
         if len(patterns) > size:
-            parts = [self.locate(part) for part in patterns.split(size)]
+            places = np.arange(len(self.beams.expected))[rows]
+            parts = [
+                self.locate(part, places[i * size : (i + 1) * size])
+                for i, part in enumerate(patterns.split(size))
+            ]
             return Located(
                 torch.cat([part.centre for part in parts]),
                 torch.cat([part.G for part in parts]),
                 torch.cat([part.has_lattice for part in parts]),
             )
-        centre, on, sites = self._sums(patterns)
-        odds = self._log_odds(on, self._even(sites, self._around(on, sites)))
-        # The evidence takes all orientations for equally likely, since a mixture learned from a
-        # scan of vacuum has learned its noise.
-        evidence = odds.logsumexp(-1) - math.log(len(self.G))
-        likeliest = (odds + self.log_prior).argmax(-1)
-        return Located(centre, self.G[likeliest], evidence > MIN_EVIDENCE)
-
-    def _sums(self, patterns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Centres (B, 2), counts on the sites of each candidate by ring (B, K, R), and how many of
-        those sites are on the detector (B, K, R).
-        """
-        size = self._patterns_at_a_time()
-        if len(patterns) > size:
-            parts = [self._sums(part) for part in patterns.split(size)]
-            centre, on, sites = (torch.cat(values) for values in zip(*parts, strict=True))
-            return centre, on, sites
-        B, height, width = patterns.shape
         sums = windows.piecewise(lambda piece: box_sums(piece, self.radius), patterns)
-        centre = direct_beam(patterns, sums, self.radius)
-        offset = torch.einsum("kij,sj->isk", self.G, self.hk.to(self.G.dtype))
-        offset = offset.flatten(1)  # (2, S K)
-        x = (centre[:, 0, None] + offset[0]).round_().clamp_(0, width - 1)
-        y = (centre[:, 1, None] + offset[1]).round_().clamp_(0, height - 1)
+        pixel, _ = self.beams.brightest(sums, rows)
+        expected = self.beams.expected[rows]
+        found, evidence = self._about(patterns, sums, pixel, expected)
+        anywhere, _ = self.beams.brightest(sums, rows, free=True)
+        # A pattern whose brightest disk is not where its beam is expected, and that shows no
+        # lattice there, may have its beam elsewhere all the same.
+        doubtful = ((anywhere != pixel).any(-1) & ~found.has_lattice).nonzero()[:, 0]
+        if len(doubtful):
+            other, better = self._about(
+                patterns[doubtful], sums[doubtful], anywhere[doubtful], expected[doubtful]
+            )
+            use = other.has_lattice & (better > evidence[doubtful])
+            took = doubtful[use]
+            found.centre[took], found.G[took] = other.centre[use], other.G[use]
+            found.has_lattice[took] = True
+        return found
+
+    def _about(
+        self, patterns: Tensor, sums: Tensor, pixel: Tensor, expected: Tensor
+    ) -> tuple[Located, Tensor]:
+        """Lattices of patterns (B, Qy, Qx) about beams near `pixel` (B, 2), and the evidence (B,)
+        for them.
+        """
+        centre = self.beams.centres(patterns, pixel)
+        on, sites = self._count(sums, centre)
+        odds = self._log_odds(on, self._even(sites, self._around(on, sites)))
+        evidence = self._evidence(odds)
+        likeliest = (odds / self.scatter + self.log_prior).argmax(-1)
+        G = self.G[likeliest]
+        determined = self._two_directions(sums, centre, likeliest, on, sites)
+        has_lattice = (evidence > self._least_evidence()) & determined
+        if math.isinf(self.beams.reach_px):
+            centre = self._node_nearest(sums, centre, G, expected, self._around(on, sites))
+        return Located(centre, G, has_lattice), evidence
+
+    def _node_nearest(
+        self, sums: Tensor, centre: Tensor, G: Tensor, expected: Tensor, around: Tensor
+    ) -> Tensor:
+        """The node (B, 2) of each lattice that is nearest to the expected beam, where it may be the
+        beam: nearly as bright as the brightest disk at `centre`, or behind a stop.
+        """
+        index = torch.arange(-6, 7, device=G.device, dtype=G.dtype)
+        hk = torch.cartesian_prod(index, index)
+        nodes = centre[:, None] + torch.einsum("bij,sj->bsi", G, hk)
+        away = torch.linalg.vector_norm(nodes - expected[:, None], dim=-1)
+        node = nodes[torch.arange(len(nodes), device=G.device), away.argmin(1)]
+        here, there = self._box_at(sums, centre), self._box_at(sums, node)
+        bright = there * MAX_DIFFRACTED_OVER_DIRECT >= here
+        hidden = there * MAX_DIFFRACTED_OVER_DIRECT < around.amin((1, 2))
+        return torch.where((bright | hidden)[:, None], node, centre)
+
+    @staticmethod
+    def _box_at(sums: Tensor, at: Tensor) -> Tensor:
+        """Box sums (B,) of `sums` (B, Qy, Qx) at places (B, 2)."""
+        B, height, width = sums.shape
+        x, y = at.round().long().unbind(-1)
+        return sums[
+            torch.arange(B, device=sums.device), y.clamp(0, height - 1), x.clamp(0, width - 1)
+        ]
+
+    def _evidence(self, odds: Tensor) -> Tensor:
+        """Log odds (B,) of any lattice against none.
+
+        They take all orientations for equally likely, since a mixture learned from a scan of vacuum
+        has learned its noise.
+        """
+        return (odds / self.scatter).logsumexp(-1) - math.log(len(self.G))
+
+    def _least_evidence(self) -> float:
+        """Evidence that a pattern must have: more where few patterns of the scan have a lattice,
+        and where counts scatter beyond Poisson's law.
+        """
+        share = min(self.share, 0.5)
+        least = MIN_EVIDENCE + math.log((1 - share) / share)
+        if self.scatter > 1:
+            least += EVIDENCE_PER_RING * self.ring.shape[1]
+        return least
+
+    def _evidence_of(self, seen: Seen) -> Tensor:
+        """Evidence (n,) of the patterns with electrons."""
+        odds = self._log_odds(seen.on, self._even(seen.sites, self._around(seen.on, seen.sites)))
+        return self._evidence(odds)[seen.bright > 0]
+
+    def _share_with_lattice(self, seen: Seen) -> float:
+        """Share of the patterns with electrons whose evidence of a lattice suffices."""
+        lattice = self._evidence_of(seen) > self._least_evidence()
+        return float(lattice.float().mean()) if len(lattice) else 0.0
+
+    def _two_directions(
+        self, sums: Tensor, centre: Tensor, likeliest: Tensor, on: Tensor, sites: Tensor
+    ) -> Tensor:
+        """Whether (B,) the disks of each pattern, about its beam and at its candidate, lie on more
+        than one line through the beam: F is determined along one line only by a systematic row.
+        """
+        n, whole = self._at(sums, centre, self.G[likeliest][:, None], self.hk)
+        n, whole = n[..., 0], whole[..., 0]
+        level = self._between(on, sites, likeliest) @ self.ring.T  # (B, S)
+        expected = level * whole
+        above = (n - expected) @ self.line
+        spread = (self.scatter * expected @ self.line).clamp_min(0)
+        strongest, at = above.max(-1)
+        rest = above.sum(-1) - strongest
+        spread_strongest = spread.gather(1, at[:, None])[:, 0]
+        spread_rest = spread.sum(-1) - spread_strongest
+        alone = rest < torch.maximum(MIN_DEVIATIONS * (spread_rest + 1).sqrt(), 0.01 * strongest)
+        return ~(alone & (strongest > 2 * MIN_DEVIATIONS * (spread_strongest + 1).sqrt()))
+
+    def _between(self, on: Tensor, sites: Tensor, likeliest: Tensor) -> Tensor:
+        """Mean box sum (B, R) of each ring between the disks of the candidate `likeliest` (B,); the
+        least mean over its orientations where disks leave no room.
+        """
+        B, K, R = on.shape
+        turns = K // self.scales
+        scale = (likeliest % self.scales)[:, None]
+        turn = (likeliest // self.scales)[:, None] + torch.arange(turns, device=on.device)
+        candidate = (turn % turns * self.scales + scale)[..., None].expand(-1, -1, R)
+        on, sites = on.gather(1, candidate), sites.gather(1, candidate)
+        bare = torch.stack([self.bare[self.ring[:, r] > 0].amin(0) for r in range(R)], 1)
+        free = (on * bare).sum(1) / (sites * bare).sum(1).clamp_min(1)
+        least = torch.where(sites > 0, on / sites.clamp_min(0.5), torch.inf).amin(1)
+        least = torch.where(least.isfinite(), least, 0)
+        return torch.where((sites * bare).sum(1) > 0, free, least)
+
+    def _seen(self, patterns: NDArray[Any], rows: NDArray[np.int64]) -> Seen:
+        """What patterns of a scan show about their beams."""
+
+        def about_beams(chunk: Tensor, part: slice) -> tuple[Tensor, ...]:
+            sums = windows.piecewise(lambda piece: box_sums(piece, self.radius), chunk)
+            pixel, bright = self.beams.brightest(sums, rows[part])
+            centre = self.beams.centres(chunk, pixel)
+            return pixel, bright, centre, *self._count(sums, centre)
+
+        return Seen(*windows.over_scan(about_beams, patterns[rows], str(self.G.device)))
+
+    def _again(self, seen: Seen, patterns: NDArray[Any], rows: NDArray[np.int64]) -> Seen:
+        """The same about other beams; only what changes is worked out again."""
+        away = torch.linalg.vector_norm(seen.pixel - self.beams.expected[rows], dim=-1)
+        change = (away > self.beams.reach_px).nonzero()[:, 0]
+        if not len(change):
+            return seen
+        anew = self._seen(patterns, rows[change.cpu().numpy()])
+        return Seen(
+            *(
+                old.index_copy(0, change, new)
+                for old, new in zip(vars(seen).values(), vars(anew).values(), strict=True)
+            )
+        )
+
+    def _taught(
+        self, seen: Seen, patterns: NDArray[Any], rows: NDArray[np.int64], teach: bool
+    ) -> Self:
+        """The finder with the mixture of a sample, where it is to be taught, and the scatter of its
+        box sums.
+        """
+        finder = self._maximise(seen.on, seen.sites) if teach else self
+        scatter = finder._scatter(patterns, rows)
+        if scatter >= MIN_SCATTER:
+            finder = replace(finder, scatter=scatter)
+            finder = finder._maximise(seen.on, seen.sites) if teach else finder
+        evidence = finder._evidence_of(seen)
+        share, least = 0.5, 0.5 / (1 + len(evidence))
+        for _ in range(ROUNDS_OF_SHARE if len(evidence) else 0):
+            share = float((evidence + math.log(share / (1 - share))).sigmoid().mean())
+            share = min(max(share, least), 1 - least)
+        return replace(finder, share=share)
+
+    def _scatter(self, patterns: NDArray[Any], rows: NDArray[np.int64]) -> float:
+        """Variance over mean of the box sums between the disks of each pattern's likeliest lattice,
+        at equal distances from the beam: 1 where counts obey Poisson's law. It is the median over
+        some patterns.
+
+        Fixed patterns, readout noise, gain and clusters of pixels all raise it. Where disks leave
+        no room for a box between them, they count as noise themselves.
+        """
+        rows = rows[:: max(1, len(rows) // SCATTER_SAMPLE)]
+
+        def of_chunk(chunk: Tensor, part: slice) -> tuple[Tensor]:
+            sums = windows.piecewise(lambda piece: box_sums(piece, self.radius), chunk)
+            centre = self.beams.centres(chunk, self.beams.brightest(sums, rows[part])[0])
+            on, sites = self._count(sums, centre)
+            odds = self._log_odds(on, self._even(sites, self._around(on, sites)))
+            likeliest = (odds + self.log_prior).argmax(-1)
+            n, share = self._at(sums, centre, self.G[likeliest][:, None], self.gaps)
+            mean = self._ring_means(n[..., 0], share[..., 0], self.gap_ring)
+            return (mean,)
+
+        (scatter,) = windows.over_scan(of_chunk, patterns[rows], str(self.G.device))
+        scatter = scatter[scatter.isfinite()]
+        return float(scatter.median()) if len(scatter) else 1.0
+
+    @staticmethod
+    def _ring_means(n: Tensor, share: Tensor, ring: Tensor) -> Tensor:
+        """Variance over mean (B,) of box sums n (B, S) of which `share` (B, S) tells something,
+        about the means of their rings (S, R); NaN where too few tell it.
+        """
+        number = share @ ring
+        mean = (n @ ring) / number.clamp_min(0.5)
+        squares = ((n - share * (mean @ ring.T)) ** 2).sum(-1)
+        free = (number - 1).clamp_min(0)
+        enough = free.sum(-1) >= MIN_GAPS
+        return torch.where(enough, squares / (mean * free).sum(-1), torch.nan)
+
+    def _count(self, sums: Tensor, centre: Tensor) -> tuple[Tensor, Tensor]:
+        """Counts on the sites of each candidate about `centre` (B, 2) by ring (B, K, R), and how
+        many of those sites tell something (B, K, R).
+        """
+        n, whole = self._at(sums, centre, self.G[None], self.hk)
+        return (self.ring.T @ n).mT, (self.ring.T @ whole).mT
+
+    def _at(self, sums: Tensor, centre: Tensor, G: Tensor, hk: Tensor) -> tuple[Tensor, Tensor]:
+        """Box sums (B, S, K) at the sites `hk` (S, 2) of lattices G (B or 1, K, 2, 2) about `centre` (B, 2),
+        and the share of each that tells something.
+
+        A site whose disk leaves the detector, or that is mostly bad, counts neither electrons nor
+        as a site; one that is bad in part counts for the rest.
+        """
+        B, height, width = sums.shape
+        offset = torch.einsum("bkij,sj->bisk", G, hk.to(G.dtype)).flatten(2)  # (B, 2, S K)
+        x = (centre[:, 0, None] + offset[:, 0]).round_().clamp_(0, width - 1)
+        y = (centre[:, 1, None] + offset[:, 1]).round_().clamp_(0, height - 1)
         flat = y.mul_(width).add_(x).long()
         n = sums.reshape(B, -1).gather(1, flat)
-        # A site whose disk leaves the detector counts neither electrons nor as a site.
-        rows = windows.within(torch.arange(height, device=sums.device), self.radius, height)
-        columns = windows.within(torch.arange(width, device=sums.device), self.radius, width)
-        whole = (rows[:, None] & columns).to(n.dtype).flatten().expand(B, -1).gather(1, flat)
-        by_site = (B, len(self.hk), -1)
-        on, sites = self.ring.T @ (n * whole).reshape(by_site), self.ring.T @ whole.reshape(by_site)
-        return centre, on.mT, sites.mT
+        whole = self.beams.share.flatten().expand(B, -1).gather(1, flat)
+        by_site = (B, len(hk), -1)
+        return (n * (whole > 0)).reshape(by_site), whole.reshape(by_site)
 
     def _patterns_at_a_time(self) -> int:
         """How many patterns `MAX_BYTES` have room for."""
@@ -322,10 +561,10 @@ class SiteFinder:
         around = self._around(on, sites)
         even = self._even(sites, around)
         # The share c of a ring's circumference that its disks cover, and so of I that `around`
-        # holds.
+        # holds. Boxes between disks that nearly touch hold parts of both, which count as b.
         length = torch.linalg.vector_norm(self.hk.to(self.G.dtype) @ self.G[0].T, dim=-1)
         of_site = 2 * self.radius / (2 * math.pi * length)
-        cover = (of_site[:, None] * self.ring).sum(0).clamp(max=0.9)
+        cover = (of_site[:, None] * self.ring).sum(0).clamp(max=MAX_COVER)
         log_prior = torch.full((K,), -math.log(K), device=on.device)
         no_lattice = 0.0  # share of such patterns; let in once I and b are roughly known
         background = around.mean(0)  # b, (scales, R)
@@ -341,7 +580,7 @@ class SiteFinder:
                 ring_gain=ring_gain.repeat(turns, 1),
                 log_prior=log_prior,
             )
-            odds = finder._log_odds(on, even) + log_prior
+            odds = finder._log_odds(on, even) / self.scatter + log_prior
             if turn >= ROUNDS // 2:
                 without = odds.new_full((N, 1), math.log(no_lattice))
                 odds = torch.cat([odds + math.log1p(-no_lattice), without], 1)
@@ -376,8 +615,8 @@ def strain(
         F against the nominal lattice, and the direct beams; NaN where `refine` gives NaN.
     """
 
-    def lattices(patterns: Tensor) -> tuple[Tensor, Tensor]:
-        lattice = refine(patterns, finder.locate(patterns))
+    def lattices(patterns: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+        lattice = refine(patterns, finder.locate(patterns, rows))
         return lattice.centre, lattice.G
 
     scan = counts.counts.shape[:2]
@@ -385,7 +624,8 @@ def strain(
     F = geometry.deformation_from_reciprocal(
         G.cpu().numpy() * counts.calibration.pixel_size_inv_A, counts.calibration.lattice_inv_A
     )
-    return Answer(F=F.reshape(*scan, 2, 2), centre_px=centre.cpu().numpy().reshape(*scan, 2))
+    beam = centre.cpu().numpy().reshape(*scan, 2)
+    return Answer(F=F.reshape(*scan, 2, 2), centre_px=beam, found=finder.found)
 
 
 def track(fitted: LatticeFit, rough: Located, lost: Tensor) -> tuple[LatticeFit, Tensor]:
@@ -440,6 +680,82 @@ def _grid(symmetry: int, radius: float, reach: float) -> tuple[int, int]:
     turns = max(1, round(2 * math.pi / symmetry / step))
     scales = 2 * max(1, math.ceil(MAX_SCALE_CHANGE / step)) + 1
     return turns, scales
+
+
+def _one_hot_lines(hk: Tensor) -> Tensor:
+    """The table (S, L) of which line through the origin each node (S, 2) lies on."""
+    first = hk // torch.gcd(hk[:, 0], hk[:, 1])[:, None]
+    sign = torch.where(first[:, 0] != 0, first[:, 0], first[:, 1]).sign()
+    _, index = torch.unique(first * sign[:, None], dim=0, return_inverse=True)
+    return torch.nn.functional.one_hot(index).float()
+
+
+def _bare(nominal: Tensor, hk: Tensor, step: float, turns: int, clear: float) -> Tensor:
+    """1 where a site of `hk` (S, 2), turned by so many steps, is farther than `clear` from every
+    node of the lattice; (S, T).
+    """
+    turn = torch.from_numpy(geometry.rotation_matrix(np.arange(turns) * step)).float()
+    at = torch.einsum("tij,jk,sk->sti", turn, nominal, hk.float())
+    index = (at @ torch.linalg.inv(nominal).T).round()
+    nearest = torch.full(at.shape[:2], torch.inf)
+    for h in (-1, 0, 1):
+        for k in (-1, 0, 1):
+            node = (index + torch.tensor([h, k])) @ nominal.T
+            nearest = torch.minimum(nearest, torch.linalg.vector_norm(at - node, dim=-1))
+    return (nearest > clear).float()
+
+
+def _gaps(nominal: Tensor, radius: float, reach: float) -> tuple[Tensor, Tensor]:
+    """Places (P, 2) between disks whose boxes overlap neither these nor one another, out to `reach`
+    px, in units of the lattice vectors; and the table (P, Q) of which lie at one distance from the
+    beam.
+
+    Where disks leave no room, the places are the nodes and the deepest gaps between them.
+    """
+    index = torch.arange(CELL).float() / CELL
+    cell = torch.cartesian_prod(index, index)
+    around = torch.cartesian_prod(torch.arange(-2, 2), torch.arange(-2, 2)).float()
+
+    def distance(one: Tensor, other: Tensor) -> Tensor:
+        """Shortest between places of the lattice through `one` (n, 2), and `other` (2,)."""
+        apart = (one - other)[:, None] + around + 0.0
+        return torch.linalg.vector_norm(apart @ nominal.T, dim=-1).amin(1)
+
+    depth = distance(cell, torch.zeros(2))
+    clear = torch.where(depth > BARE_RADII * radius, depth, 0)
+    taken = []
+    while clear.any():
+        taken.append(cell[clear.argmax()])
+        clear = torch.where(distance(cell, taken[-1]) > math.sqrt(math.pi) * radius, clear, 0)
+    places = torch.stack(taken or [torch.zeros(2), cell[depth.argmax()]])
+    most = math.ceil(reach / float(torch.linalg.svdvals(nominal).min())) + 1
+    index = torch.arange(-most, most + 1).float()
+    places = (torch.cartesian_prod(index, index)[:, None] + places).reshape(-1, 2)
+    length = torch.linalg.vector_norm(places @ nominal.T, dim=-1)
+    inside = (length > radius) & (length <= reach)
+    rounded = (length[inside] / radius * 100).round()
+    _, ring = torch.unique(rounded, return_inverse=True)
+    return places[inside], torch.nn.functional.one_hot(ring).float()
+
+
+def _most_likely(settled: list[tuple[SiteFinder, Seen, float]], reach: float) -> SiteFinder:
+    """The finder whose beams show a lattice in most patterns of a sample.
+
+    Of those that do about equally well, beams near the calibration's centre come first where they
+    are nearly as bright as the brightest boxes, then the plane of the brightest boxes, then any
+    box: about any disk of a lattice the same lattice is seen.
+    """
+    if len(settled) == 1:
+        return settled[0][0]
+    best = max(share for _, _, share in settled)
+    able = [share >= MIN_SHARE_OF_BEST * best for _, _, share in settled]
+    nominal, brightest = settled[-2][1].bright, settled[-1][1].bright
+    lit = brightest > 0
+    ratio = (nominal[lit] / brightest[lit]).median() if lit.any() else torch.tensor(0.0)
+    if able[-2] and float(ratio) * MAX_DIFFRACTED_OVER_DIRECT >= 1:
+        return settled[-2][0]
+    order = [0, 2, 1] if len(settled) == 3 else [1, 0]
+    return next(settled[i][0] for i in order if able[i])
 
 
 def _candidates(nominal: Tensor, symmetry: int, radius: float, reach: float) -> tuple[Tensor, int]:
