@@ -27,8 +27,9 @@ from ccstae.methods.shared import windows
 
 # A box with a smaller share of good pixels says nothing.
 MIN_GOOD_SHARE = 0.5
-# Patterns below which their beams give a place for the scan, but no plane of three numbers.
-MIN_PATTERNS_FOR_PLANE = 12
+# Patterns below which their beams do not give a plane of three numbers, nor do the brightest boxes
+# of most say where the others' beams are.
+MIN_PATTERNS = 12
 # Share of the brightest boxes that must lie near one plane for it to be a plane of beams.
 MIN_AGREEING = 0.5
 _ROUNDS = 30  # of the reweighted fit of the plane; it is still to a hundredth of a pixel by then
@@ -161,7 +162,7 @@ def plane(counts: Counts, rows: NDArray[np.int64], places: Tensor) -> Tensor:
     scan = counts.counts.shape[:2]
     at = np.stack(np.unravel_index(np.arange(scan[0] * scan[1]), scan), -1) / np.array(scan) - 0.5
     design = np.concatenate([np.ones((len(at), 1)), at], 1)
-    design = design if len(rows) >= MIN_PATTERNS_FOR_PLANE else design[:, :1]
+    design = design if len(rows) >= MIN_PATTERNS else design[:, :1]
     beams = places.cpu().double().numpy()
     fitted = np.broadcast_to(np.median(beams, 0), beams.shape)
     coefficients = np.zeros((design.shape[1], 2))
@@ -181,11 +182,16 @@ def good_share(good: Tensor, radius: float) -> Tensor:
     return inside / all_of_them
 
 
+def half_box(radius: float) -> int:
+    """Pixels to either side of the middle one of the box nearest in area to a disk of `radius`."""
+    return round((radius * math.sqrt(math.pi) - 1) / 2)
+
+
 def box_sums(patterns: Tensor, radius: float) -> Tensor:
     """Sums (B, Qy, Qx) of patterns over the odd square box nearest in area to a disk, centred on
     each pixel; the pattern is zero outside the detector.
     """
-    half = round((radius * math.sqrt(math.pi) - 1) / 2)
+    half = half_box(radius)
     sums = torch.nn.functional.pad(patterns, (half, half, half, half))
     for axis in (-1, -2):
         sums = _running_sums(sums, axis, 2 * half + 1)

@@ -51,7 +51,7 @@ ROUNDS_OF_SHARE = 50  # of the same for the share of patterns with a lattice alo
 MIN_EVIDENCE = 3.0
 # Rings' contrasts are learned from the patterns that they judge. Counts that obey Poisson's law pay
 # for it by the mixture; where they scatter more, every ring costs this much evidence.
-EVIDENCE_PER_RING = 1.5
+EVIDENCE_PER_RING = 0.5
 # Box sums that scatter less than this beyond Poisson's law obey it: the error of the median over
 # `SCATTER_SAMPLE` patterns, and the box sums of disks a little off their places, stay below.
 MIN_SCATTER = 1.3
@@ -69,6 +69,11 @@ MAX_DIFFRACTED_OVER_DIRECT = 4.0
 # A scan whose beams are taken elsewhere shows a lattice about nearly as many.
 MIN_SHARE_OF_BEST = 0.9
 MAX_COVER = 0.6
+# Disks that cover more of the first ring nearly touch: the gaps between them, which small boxes
+# fit, tell more of the lattice than they do.
+TOUCHING_COVER = 0.8
+SOFT_PX = 1.0  # the soft edge of a disk, and what a box is off its place, which is a whole pixel
+MAX_DARKNESS = 0.98  # share of what is round it that a gap lacks; the rest is for what was missed
 # Memory of what is worked out for all sites of all candidates of some patterns at a time. A scan
 # whose disks are tiny against its detector learns from fewer patterns, and from the inner rings
 # alone, so that one pattern takes at most `MAX_PATTERN_BYTES`.
@@ -156,10 +161,14 @@ class SiteFinder:
 
     radius: float  # of a disk, pixels
     G: Float[Tensor, "K 2 2"]  # candidate lattices in pixels
-    hk: Int64[Tensor, "S 2"]  # the sites that score
+    box_radius: float  # of a disk of the area of the boxes on the sites
+    hk: Int64[Tensor, "N 2"]  # the nodes that score
+    sites: Float[Tensor, "S 2"]  # these, and gaps too where disks nearly touch, in units of g1, g2
     ring: Float[Tensor, "S R"]  # one-hot
-    line: Float[Tensor, "S L"]  # one-hot: the line through the direct beam that a site lies on
+    dark: Bool[Tensor, " R"]  # rings of gaps, which hold less than what is round them
+    line: Float[Tensor, "S L"]  # one-hot: the line of nodes through the direct beam
     bare: Float[Tensor, "S T"]  # 1 where a site, turned so far, is clear of all disks
+    gap_radius: float  # of a disk of the area of the boxes between disks
     gaps: Float[Tensor, "P 2"]  # places between disks, in units of g1 and g2
     gap_ring: Float[Tensor, "P Q"]  # one-hot: those at one distance from the beam
     scales: int  # candidates of one orientation lie together, in order of scale
@@ -199,21 +208,34 @@ class SiteFinder:
         whole = length + radius <= min(farthest)
         hk = hk[whole] if whole.any() else hk[length < length.min() * 1.01]
         hk = _within_memory(hk, nominal, calibration.rotational_symmetry, radius)
-        ring = torch.nn.functional.one_hot(rings(calibration, hk)).float()
         reach = float(torch.linalg.vector_norm(hk.float() @ nominal.T, dim=-1).max())
         G, scales = _candidates(nominal, calibration.rotational_symmetry, radius, reach)
         turns = len(G) // scales
         step = 2 * math.pi / calibration.rotational_symmetry / turns
-        gaps, gap_ring = _gaps(nominal, radius, reach)
+        gap_radius, gaps, gap_ring = _gaps(nominal, radius, reach, SOFT_PX)
+        sites, line = hk.float(), _one_hot_lines(hk)
+        ring = torch.nn.functional.one_hot(rings(calibration, hk)).float()
+        dark = torch.zeros(ring.shape[1], dtype=torch.bool)
+        box_radius = radius
+        if float(ring[:, 0].sum()) * radius / (math.pi * float(length.min())) > TOUCHING_COVER:
+            box_radius, between, of_between = _gaps(nominal, radius, reach, 0.0)
+            sites = torch.cat([sites, between])
+            line = torch.nn.functional.pad(line, (0, 0, 0, len(between)))
+            ring = torch.block_diag(ring, of_between)
+            dark = torch.arange(ring.shape[1]) >= len(dark)
         gain = torch.zeros(len(G), ring.shape[1], device=device)
         good = torch.ones(shape, dtype=torch.bool, device=device)
         return cls(
             radius,
             G.to(device),
+            box_radius,
             hk.to(device),
+            sites.to(device),
             ring.to(device),
-            _one_hot_lines(hk).to(device),
+            dark.to(device),
+            line.to(device),
             _bare(nominal, hk, step, turns, BARE_RADII * radius).to(device),
+            gap_radius,
             gaps.to(device),
             gap_ring.to(device),
             scales,
@@ -265,12 +287,13 @@ class SiteFinder:
             plane = beams.plane(counts, rows[lit], seen.pixel[lit])
             near = torch.linalg.vector_norm(seen.pixel - plane[rows], dim=-1)[lit] <= reach
             middle = plane.median(0).values
-            if float(near.float().mean()) >= beams.MIN_AGREEING:
+            if len(near) >= beams.MIN_PATTERNS and float(near.float().mean()) >= beams.MIN_AGREEING:
                 trials.append(anywhere.near(plane, reach))
                 plane = plane + (nominal - middle)
             else:
                 plane = anywhere.expected
-            if not trials or float(torch.linalg.vector_norm(middle - nominal)) > reach:
+            few = len(near) < beams.MIN_PATTERNS
+            if not few and (not trials or float((middle - nominal).norm()) > reach):
                 trials += [anywhere.near(plane, reach), anywhere]
         settled = []
         for where in trials or [anywhere]:
@@ -303,7 +326,7 @@ class SiteFinder:
                 torch.cat([part.G for part in parts]),
                 torch.cat([part.has_lattice for part in parts]),
             )
-        sums = windows.piecewise(lambda piece: box_sums(piece, self.radius), patterns)
+        sums = self._boxes(patterns)
         pixel, _ = self.beams.brightest(sums, rows)
         expected = self.beams.expected[rows]
         found, evidence = self._about(patterns, sums, pixel, expected)
@@ -328,6 +351,8 @@ class SiteFinder:
         for them.
         """
         centre = self.beams.centres(patterns, pixel)
+        bright = sums
+        sums = self._site_boxes(patterns, sums)
         on, sites = self._count(sums, centre)
         odds = self._log_odds(on, self._even(sites, self._around(on, sites)))
         evidence = self._evidence(odds)
@@ -336,7 +361,7 @@ class SiteFinder:
         determined = self._two_directions(sums, centre, likeliest, on, sites)
         has_lattice = (evidence > self._least_evidence()) & determined
         if math.isinf(self.beams.reach_px):
-            centre = self._node_nearest(sums, centre, G, expected, self._around(on, sites))
+            centre = self._node_nearest(bright, centre, G, expected, self._around(on, sites))
         return Located(centre, G, has_lattice), evidence
 
     def _node_nearest(
@@ -379,7 +404,7 @@ class SiteFinder:
         share = min(self.share, 0.5)
         least = MIN_EVIDENCE + math.log((1 - share) / share)
         if self.scatter > 1:
-            least += EVIDENCE_PER_RING * self.ring.shape[1]
+            least += MIN_EVIDENCE + EVIDENCE_PER_RING * self.ring.shape[1]
         return least
 
     def _evidence_of(self, seen: Seen) -> Tensor:
@@ -398,9 +423,13 @@ class SiteFinder:
         """Whether (B,) the disks of each pattern, about its beam and at its candidate, lie on more
         than one line through the beam: F is determined along one line only by a systematic row.
         """
-        n, whole = self._at(sums, centre, self.G[likeliest][:, None], self.hk)
+        n, whole = self._at(sums, centre, self.G[likeliest][:, None], self.sites)
         n, whole = n[..., 0], whole[..., 0]
-        level = self._between(on, sites, likeliest) @ self.ring.T  # (B, S)
+        if self.dark.any():
+            gaps = (self.ring @ self.dark.to(n.dtype)) * whole
+            level = ((n * gaps).sum(-1) / gaps.sum(-1).clamp_min(1))[:, None]
+        else:
+            level = self._between(on, sites, likeliest) @ self.ring.T  # (B, S)
         expected = level * whole
         above = (n - expected) @ self.line
         spread = (self.scatter * expected @ self.line).clamp_min(0)
@@ -431,10 +460,10 @@ class SiteFinder:
         """What patterns of a scan show about their beams."""
 
         def about_beams(chunk: Tensor, part: slice) -> tuple[Tensor, ...]:
-            sums = windows.piecewise(lambda piece: box_sums(piece, self.radius), chunk)
+            sums = self._boxes(chunk)
             pixel, bright = self.beams.brightest(sums, rows[part])
             centre = self.beams.centres(chunk, pixel)
-            return pixel, bright, centre, *self._count(sums, centre)
+            return pixel, bright, centre, *self._count(self._site_boxes(chunk, sums), centre)
 
         return Seen(*windows.over_scan(about_beams, patterns[rows], str(self.G.device)))
 
@@ -459,7 +488,7 @@ class SiteFinder:
         box sums.
         """
         finder = self._maximise(seen.on, seen.sites) if teach else self
-        scatter = finder._scatter(patterns, rows)
+        scatter = finder._scatter(seen, patterns, rows)
         if scatter >= MIN_SCATTER:
             finder = replace(finder, scatter=scatter)
             finder = finder._maximise(seen.on, seen.sites) if teach else finder
@@ -470,7 +499,7 @@ class SiteFinder:
             share = min(max(share, least), 1 - least)
         return replace(finder, share=share)
 
-    def _scatter(self, patterns: NDArray[Any], rows: NDArray[np.int64]) -> float:
+    def _scatter(self, seen: Seen, patterns: NDArray[Any], rows: NDArray[np.int64]) -> float:
         """Variance over mean of the box sums between the disks of each pattern's likeliest lattice,
         at equal distances from the beam: 1 where counts obey Poisson's law. It is the median over
         some patterns.
@@ -478,27 +507,26 @@ class SiteFinder:
         Fixed patterns, readout noise, gain and clusters of pixels all raise it. Where disks leave
         no room for a box between them, they count as noise themselves.
         """
-        rows = rows[:: max(1, len(rows) // SCATTER_SAMPLE)]
+        step = max(1, len(rows) // SCATTER_SAMPLE)
+        on, sites, centre = seen.on[::step], seen.sites[::step], seen.centre[::step]
+        odds = self._log_odds(on, self._even(sites, self._around(on, sites)))
+        G = self.G[(odds + self.log_prior).argmax(-1)][:, None]
+        rows = rows[::step]
 
         def of_chunk(chunk: Tensor, part: slice) -> tuple[Tensor]:
-            sums = windows.piecewise(lambda piece: box_sums(piece, self.radius), chunk)
-            centre = self.beams.centres(chunk, self.beams.brightest(sums, rows[part])[0])
-            on, sites = self._count(sums, centre)
-            odds = self._log_odds(on, self._even(sites, self._around(on, sites)))
-            likeliest = (odds + self.log_prior).argmax(-1)
-            n, share = self._at(sums, centre, self.G[likeliest][:, None], self.gaps)
-            mean = self._ring_means(n[..., 0], share[..., 0], self.gap_ring)
-            return (mean,)
+            sums = windows.piecewise(lambda piece: box_sums(piece, self.gap_radius), chunk)
+            n, share = self._at(sums, centre[part], G[part], self.gaps)
+            return (self._over_mean(n[..., 0], share[..., 0]),)
 
         (scatter,) = windows.over_scan(of_chunk, patterns[rows], str(self.G.device))
         scatter = scatter[scatter.isfinite()]
         return float(scatter.median()) if len(scatter) else 1.0
 
-    @staticmethod
-    def _ring_means(n: Tensor, share: Tensor, ring: Tensor) -> Tensor:
-        """Variance over mean (B,) of box sums n (B, S) of which `share` (B, S) tells something,
-        about the means of their rings (S, R); NaN where too few tell it.
+    def _over_mean(self, n: Tensor, share: Tensor) -> Tensor:
+        """Variance over mean (B,) of box sums n (B, P) in gaps, of which `share` (B, P) tells
+        something, about the means of those at one distance; NaN where too few tell it.
         """
+        ring = self.gap_ring
         number = share @ ring
         mean = (n @ ring) / number.clamp_min(0.5)
         squares = ((n - share * (mean @ ring.T)) ** 2).sum(-1)
@@ -506,11 +534,21 @@ class SiteFinder:
         enough = free.sum(-1) >= MIN_GAPS
         return torch.where(enough, squares / (mean * free).sum(-1), torch.nan)
 
+    def _boxes(self, patterns: Tensor) -> Tensor:
+        """Sums (B, Qy, Qx) over boxes of a disk's area."""
+        return windows.piecewise(lambda piece: box_sums(piece, self.radius), patterns)
+
+    def _site_boxes(self, patterns: Tensor, sums: Tensor) -> Tensor:
+        """Sums (B, Qy, Qx) over the boxes on the sites: `sums`, but where disks nearly touch."""
+        if self.box_radius == self.radius:
+            return sums
+        return windows.piecewise(lambda piece: box_sums(piece, self.box_radius), patterns)
+
     def _count(self, sums: Tensor, centre: Tensor) -> tuple[Tensor, Tensor]:
         """Counts on the sites of each candidate about `centre` (B, 2) by ring (B, K, R), and how
         many of those sites tell something (B, K, R).
         """
-        n, whole = self._at(sums, centre, self.G[None], self.hk)
+        n, whole = self._at(sums, centre, self.G[None], self.sites)
         return (self.ring.T @ n).mT, (self.ring.T @ whole).mT
 
     def _at(self, sums: Tensor, centre: Tensor, G: Tensor, hk: Tensor) -> tuple[Tensor, Tensor]:
@@ -532,7 +570,7 @@ class SiteFinder:
 
     def _patterns_at_a_time(self) -> int:
         """How many patterns `MAX_BYTES` have room for."""
-        sites = len(self.G) * len(self.hk)
+        sites = len(self.G) * len(self.sites)
         return max(1, MAX_BYTES // (BYTES_PER_SITE * sites + BYTES_PER_RING * self.on_gain.numel()))
 
     def _around(self, on: Tensor, sites: Tensor) -> Tensor:
@@ -562,17 +600,19 @@ class SiteFinder:
         even = self._even(sites, around)
         # The share c of a ring's circumference that its disks cover, and so of I that `around`
         # holds. Boxes between disks that nearly touch hold parts of both, which count as b.
-        length = torch.linalg.vector_norm(self.hk.to(self.G.dtype) @ self.G[0].T, dim=-1)
+        length = torch.linalg.vector_norm(self.sites @ self.G[0].T, dim=-1)
         of_site = 2 * self.radius / (2 * math.pi * length)
         cover = (of_site[:, None] * self.ring).sum(0).clamp(max=MAX_COVER)
         log_prior = torch.full((K,), -math.log(K), device=on.device)
         no_lattice = 0.0  # share of such patterns; let in once I and b are roughly known
         background = around.mean(0)  # b, (scales, R)
         intensity = background[self.scales // 2]  # I, (R,)
+        intensity = torch.where(self.dark, -intensity / 2, intensity)
         finder = self
         for turn in range(ROUNDS):
-            floor = 1e-3 * intensity + torch.finfo(on.dtype).tiny
+            floor = 1e-3 * intensity.abs() + torch.finfo(on.dtype).tiny
             contrast = intensity / torch.maximum(background, floor)  # (scales, R)
+            contrast = contrast.clamp_min(-MAX_DARKNESS)
             on_gain, ring_gain = torch.log1p(contrast), -torch.log1p(cover * contrast) / cover
             finder = replace(
                 self,
@@ -590,7 +630,8 @@ class SiteFinder:
             above = on - sites * mean.repeat(turns, 1)
             number = torch.einsum("nk,nkr->r", share, sites).clamp_min(1e-6)
             intensity = torch.einsum("nk,nkr->r", share, above) / number
-            intensity = (intensity / (1 - cover)).clamp_min(0)
+            intensity = intensity / (1 - cover)
+            intensity = torch.where(self.dark, intensity.clamp_max(0), intensity.clamp_min(0))
             background = (mean - cover * intensity).clamp_min(0)
             # One pattern's worth of weight is spread evenly, so that an orientation that the sample
             # lacks stays possible.
@@ -705,37 +746,50 @@ def _bare(nominal: Tensor, hk: Tensor, step: float, turns: int, clear: float) ->
     return (nearest > clear).float()
 
 
-def _gaps(nominal: Tensor, radius: float, reach: float) -> tuple[Tensor, Tensor]:
-    """Places (P, 2) between disks whose boxes overlap neither these nor one another, out to `reach`
-    px, in units of the lattice vectors; and the table (P, Q) of which lie at one distance from the
-    beam.
+def _gaps(
+    nominal: Tensor, radius: float, reach: float, soft_px: float
+) -> tuple[float, Tensor, Tensor]:
+    """Places between disks for boxes that overlap neither these nor one another.
 
-    Where disks leave no room, the places are the nodes and the deepest gaps between them.
+    Args:
+        nominal: lattice (2, 2) in pixels.
+        radius: of a disk, pixels.
+        reach: how far from the beam the places may be, pixels.
+        soft_px: how far from a disk the boxes stay; it may be less than this where disks leave no
+            room even for a pixel.
+
+    Returns:
+        The radius of a disk of the area of the boxes: `radius`, or less where disks leave no room
+        for such boxes. The places (P, 2) in units of the lattice vectors. The table (P, Q) of which
+        of them lie at one distance from the beam.
     """
     index = torch.arange(CELL).float() / CELL
     cell = torch.cartesian_prod(index, index)
     around = torch.cartesian_prod(torch.arange(-2, 2), torch.arange(-2, 2)).float()
 
-    def distance(one: Tensor, other: Tensor) -> Tensor:
-        """Shortest between places of the lattice through `one` (n, 2), and `other` (2,)."""
-        apart = (one - other)[:, None] + around + 0.0
+    def distance(places: Tensor, other: Tensor) -> Tensor:
+        """From places (n, 2) to the nearest that the lattice puts `other` (2,)."""
+        apart = (places - other)[:, None] + around
         return torch.linalg.vector_norm(apart @ nominal.T, dim=-1).amin(1)
 
     depth = distance(cell, torch.zeros(2))
-    clear = torch.where(depth > BARE_RADII * radius, depth, 0)
-    taken = []
-    while clear.any():
-        taken.append(cell[clear.argmax()])
-        clear = torch.where(distance(cell, taken[-1]) > math.sqrt(math.pi) * radius, clear, 0)
-    places = torch.stack(taken or [torch.zeros(2), cell[depth.argmax()]])
+    room = (float(depth.max()) - radius - soft_px) / math.sqrt(2) - 0.5
+    half = max(0, min(beams.half_box(radius), math.floor(room)))
+    clear = min(radius + math.sqrt(2) * (half + 0.5) + soft_px, 0.99 * float(depth.max()))
+    left = torch.where(depth >= clear, depth, 0)
+    taken: list[Tensor] = []
+    while left.any():
+        taken.append(cell[left.argmax()])
+        left = torch.where(distance(cell, taken[-1]) > 2 * half + 1, left, 0)
     most = math.ceil(reach / float(torch.linalg.svdvals(nominal).min())) + 1
     index = torch.arange(-most, most + 1).float()
-    places = (torch.cartesian_prod(index, index)[:, None] + places).reshape(-1, 2)
+    places = (torch.cartesian_prod(index, index)[:, None] + torch.stack(taken)).reshape(-1, 2)
     length = torch.linalg.vector_norm(places @ nominal.T, dim=-1)
-    inside = (length > radius) & (length <= reach)
-    rounded = (length[inside] / radius * 100).round()
-    _, ring = torch.unique(rounded, return_inverse=True)
-    return places[inside], torch.nn.functional.one_hot(ring).float()
+    inside = length <= reach
+    _, ring = torch.unique((length[inside] / radius * 100).round(), return_inverse=True)
+    table = torch.nn.functional.one_hot(ring).float()
+    full = half == beams.half_box(radius)
+    return radius if full else (2 * half + 1) / math.sqrt(math.pi), places[inside], table
 
 
 def _most_likely(settled: list[tuple[SiteFinder, Seen, float]], reach: float) -> SiteFinder:
