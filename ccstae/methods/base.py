@@ -29,6 +29,9 @@ from numpy.typing import NDArray
 from ccstae.config.methods import modules
 from ccstae.errors import InputError, unknown
 
+# What a method finds of the data that people must hear of: these of `Answer.found`.
+SAID = ("mirrored", "second_lattice")
+
 
 @dataclass(frozen=True)
 class Answer:

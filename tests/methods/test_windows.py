@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from ccstae.methods.shared import beams, sites, windows
+from ccstae.methods.shared import beams, windows
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ from ccstae.errors import InputError
 from ccstae.io.calibration import Calibration, disk_radius_px
 from ccstae.io.counts import Counts
 from ccstae.methods.base import Answer
-from ccstae.methods.shared import beams, windows
+from ccstae.methods.shared import beams, second_lattice, windows
 from ccstae.methods.shared.beams import Beams, Rows, box_sums
 from ccstae.methods.shared.lattice_fit import LatticeFit
 
@@ -66,6 +66,8 @@ CELL = 12  # places along either side of a cell at which gaps are looked for
 MIN_DEVIATIONS = 3.0
 # The direct beam holds at least the reciprocal of this of the brightest diffracted disk.
 MAX_DIFFRACTED_OVER_DIRECT = 4.0
+# Two lattices in fewer patterns than this are where grains meet.
+MIN_SHARE_OF_TWO = 0.1
 # A scan whose beams are taken elsewhere shows a lattice about nearly as many.
 MIN_SHARE_OF_BEST = 0.9
 MAX_COVER = 0.6
@@ -168,6 +170,8 @@ class SiteFinder:
     dark: Bool[Tensor, " R"]  # rings of gaps, which hold less than what is round them
     line: Float[Tensor, "S L"]  # one-hot: the line of nodes through the direct beam
     bare: Float[Tensor, "S T"]  # 1 where a site, turned so far, is clear of all disks
+    peak: Float[Tensor, "T P"]  # share of disks in the boxes on a ring's sites, turned so far
+    strange: Float[Tensor, "T P"]  # the same of disks of other rings alone
     gap_radius: float  # of a disk of the area of the boxes between disks
     gaps: Float[Tensor, "P 2"]  # places between disks, in units of g1 and g2
     gap_ring: Float[Tensor, "P Q"]  # one-hot: those at one distance from the beam
@@ -177,6 +181,7 @@ class SiteFinder:
     log_prior: Float[Tensor, " K"]  # of the candidates, normalised
     beams: Beams  # of the scan
     share: float = 0.5  # of its patterns that hold a lattice
+    branch: int | None = None  # turn of the lattice to follow, where patterns hold two
     scatter: float = 1.0  # variance over mean of its box sums
     found: dict[str, Any] = field(default_factory=dict)  # what is said of the scan, as JSON has it
 
@@ -216,6 +221,11 @@ class SiteFinder:
         sites, line = hk.float(), _one_hot_lines(hk)
         ring = torch.nn.functional.one_hot(rings(calibration, hk)).float()
         dark = torch.zeros(ring.shape[1], dtype=torch.bool)
+        own, other = _nearest(nominal, hk, step, turns)
+        peak, strange = (
+            second_lattice.overlap(away, radius).T @ ring / ring.sum(0)
+            for away in (torch.minimum(own, other), other)
+        )
         box_radius = radius
         if float(ring[:, 0].sum()) * radius / (math.pi * float(length.min())) > TOUCHING_COVER:
             box_radius, between, of_between = _gaps(nominal, radius, reach, 0.0)
@@ -234,7 +244,9 @@ class SiteFinder:
             ring.to(device),
             dark.to(device),
             line.to(device),
-            _bare(nominal, hk, step, turns, BARE_RADII * radius).to(device),
+            (torch.minimum(own, other) > BARE_RADII * radius).float().to(device),
+            peak.to(device),
+            strange.to(device),
             gap_radius,
             gaps.to(device),
             gap_ring.to(device),
@@ -301,7 +313,8 @@ class SiteFinder:
             about = finder._again(seen, patterns, rows)
             finder = finder._taught(about, patterns, rows, teach)
             settled.append((finder, about, finder._share_with_lattice(about)))
-        return _most_likely(settled, reach)
+        finder, about = _most_likely(settled)
+        return finder._of_two(about)
 
     def locate(self, patterns: Tensor, rows: Rows = slice(None)) -> Located:
         """Direct beam and most probable lattice of each pattern.
@@ -357,9 +370,12 @@ class SiteFinder:
         odds = self._log_odds(on, self._even(sites, self._around(on, sites)))
         evidence = self._evidence(odds)
         likeliest = (odds / self.scatter + self.log_prior).argmax(-1)
+        mixed = torch.zeros_like(evidence, dtype=torch.bool)
+        if self.branch is not None:
+            likeliest, mixed = self._follow(on, sites, likeliest)
         G = self.G[likeliest]
         determined = self._two_directions(sums, centre, likeliest, on, sites)
-        has_lattice = (evidence > self._least_evidence()) & determined
+        has_lattice = (evidence > self._least_evidence()) & determined & ~mixed
         if math.isinf(self.beams.reach_px):
             centre = self._node_nearest(bright, centre, G, expected, self._around(on, sites))
         return Located(centre, G, has_lattice), evidence
@@ -407,10 +423,11 @@ class SiteFinder:
             least += MIN_EVIDENCE + EVIDENCE_PER_RING * self.ring.shape[1]
         return least
 
-    def _evidence_of(self, seen: Seen) -> Tensor:
-        """Evidence (n,) of the patterns with electrons."""
+    def _evidence_of(self, seen: Seen, lit: bool = True) -> Tensor:
+        """Evidence (n,) of all patterns, or of those with electrons alone."""
         odds = self._log_odds(seen.on, self._even(seen.sites, self._around(seen.on, seen.sites)))
-        return self._evidence(odds)[seen.bright > 0]
+        evidence = self._evidence(odds)
+        return evidence[seen.bright > 0] if lit else evidence
 
     def _share_with_lattice(self, seen: Seen) -> float:
         """Share of the patterns with electrons whose evidence of a lattice suffices."""
@@ -440,16 +457,30 @@ class SiteFinder:
         alone = rest < torch.maximum(MIN_DEVIATIONS * (spread_rest + 1).sqrt(), 0.01 * strongest)
         return ~(alone & (strongest > 2 * MIN_DEVIATIONS * (spread_strongest + 1).sqrt()))
 
+    def _at_every_turn(self, on: Tensor, sites: Tensor, likeliest: Tensor) -> tuple[Tensor, Tensor]:
+        """Of `on` and `sites` (B, K, R), those (B, T, R) at the scale of a candidate (B,)."""
+        by_turn = (len(on), -1, self.scales, on.shape[-1])
+        row, scale = torch.arange(len(on), device=on.device), likeliest % self.scales
+        return on.reshape(by_turn)[row, :, scale], sites.reshape(by_turn)[row, :, scale]
+
+    def _pairs(self, on: Tensor, sites: Tensor, likeliest: Tensor) -> second_lattice.Pair:
+        """Whether patterns with a lattice hold a second one, and the turns of both."""
+        on, sites = self._at_every_turn(on, sites, likeliest)
+        profile = on / sites.clamp_min(0.5)
+        precision = sites.mean(1) / profile.mean(1).clamp_min(1e-3) / self.scatter
+        precision = torch.where((sites > 0.5).all(1), precision, 0)
+        # The outermost sites move by a quarter of a radius from one turn to the next.
+        return second_lattice.pairs(profile, precision, self.peak, self.strange, least=4)
+
     def _between(self, on: Tensor, sites: Tensor, likeliest: Tensor) -> Tensor:
         """Mean box sum (B, R) of each ring between the disks of the candidate `likeliest` (B,); the
         least mean over its orientations where disks leave no room.
         """
-        B, K, R = on.shape
-        turns = K // self.scales
-        scale = (likeliest % self.scales)[:, None]
-        turn = (likeliest // self.scales)[:, None] + torch.arange(turns, device=on.device)
-        candidate = (turn % turns * self.scales + scale)[..., None].expand(-1, -1, R)
-        on, sites = on.gather(1, candidate), sites.gather(1, candidate)
+        R = on.shape[-1]
+        on, sites = self._at_every_turn(on, sites, likeliest)
+        turn = (likeliest // self.scales)[:, None] + torch.arange(on.shape[1], device=on.device)
+        turn = (turn % on.shape[1])[..., None].expand(-1, -1, R)
+        on, sites = on.gather(1, turn), sites.gather(1, turn)
         bare = torch.stack([self.bare[self.ring[:, r] > 0].amin(0) for r in range(R)], 1)
         free = (on * bare).sum(1) / (sites * bare).sum(1).clamp_min(1)
         least = torch.where(sites > 0, on / sites.clamp_min(0.5), torch.inf).amin(1)
@@ -481,6 +512,54 @@ class SiteFinder:
             )
         )
 
+    def _of_two(self, seen: Seen) -> Self:
+        """The finder with the branch to follow, where many patterns of a sample hold two lattices."""
+        lattice = (self._evidence_of(seen, lit=False) > self._least_evidence()).nonzero()[:, 0]
+        if self.dark.any() or not len(lattice):
+            return self
+        lattice = lattice[:: max(1, len(lattice) // SCATTER_SAMPLE)]
+        on, sites = seen.on[lattice], seen.sites[lattice]
+        pair = self._pairs(on, sites, self._likeliest(on, sites))
+        share = float(pair.seen.float().mean())
+        if share < MIN_SHARE_OF_TWO:
+            return self
+        turns = len(self.G) // self.scales
+        turn = pair.turn[pair.seen]
+        held = torch.bincount(turn.flatten(), minlength=turns)
+        held = held + held.roll(1) + held.roll(-1)
+        apart = float(_turns_apart(turn[:, 0], turn[:, 1], turns).float().median())
+        degrees = math.degrees(apart * self._step())
+        found = {
+            "second_lattice": f"a second lattice, {degrees:.0f} degrees from the first, in "
+            f"{share:.0%} of the patterns"
+        }
+        return replace(self, branch=int(held.argmax()), found={**self.found, **found})
+
+    def _follow(self, on: Tensor, sites: Tensor, likeliest: Tensor) -> tuple[Tensor, Tensor]:
+        """Of patterns that hold two lattices, the candidate (B,) of the branch of the scan, and
+        which (B,) have disks of both in one place.
+        """
+        turns = len(self.G) // self.scales
+        pair = self._pairs(on, sites, likeliest)
+        nearest = _turns_apart(pair.turn, torch.tensor(self.branch), turns).argmin(1)
+        turn = pair.turn.gather(1, nearest[:, None])[:, 0]
+        candidate = turn * self.scales + likeliest % self.scales
+        apart = _turns_apart(pair.turn[:, 0], pair.turn[:, 1], turns)
+        first_ring = torch.linalg.vector_norm(self.hk.float() @ self.G[0].T, dim=-1).min()
+        apart_px = apart * self._step() * first_ring
+        mixed = pair.seen & (apart_px < second_lattice.APART_RADII * self.radius)
+        return torch.where(pair.seen, candidate, likeliest), mixed
+
+    def _step(self) -> float:
+        """Angle in radians from one turn to the next."""
+        turned = self.G[self.scales] @ torch.linalg.inv(self.G[0])
+        return math.atan2(float(turned[1, 0]), float(turned[0, 0]))
+
+    def _likeliest(self, on: Tensor, sites: Tensor) -> Tensor:
+        """The likeliest candidate (B,) of patterns."""
+        odds = self._log_odds(on, self._even(sites, self._around(on, sites)))
+        return (odds / self.scatter + self.log_prior).argmax(-1)
+
     def _taught(
         self, seen: Seen, patterns: NDArray[Any], rows: NDArray[np.int64], teach: bool
     ) -> Self:
@@ -509,8 +588,7 @@ class SiteFinder:
         """
         step = max(1, len(rows) // SCATTER_SAMPLE)
         on, sites, centre = seen.on[::step], seen.sites[::step], seen.centre[::step]
-        odds = self._log_odds(on, self._even(sites, self._around(on, sites)))
-        G = self.G[(odds + self.log_prior).argmax(-1)][:, None]
+        G = self.G[self._likeliest(on, sites)][:, None]
         rows = rows[::step]
 
         def of_chunk(chunk: Tensor, part: slice) -> tuple[Tensor]:
@@ -731,19 +809,23 @@ def _one_hot_lines(hk: Tensor) -> Tensor:
     return torch.nn.functional.one_hot(index).float()
 
 
-def _bare(nominal: Tensor, hk: Tensor, step: float, turns: int, clear: float) -> Tensor:
-    """1 where a site of `hk` (S, 2), turned by so many steps, is farther than `clear` from every
-    node of the lattice; (S, T).
+def _nearest(nominal: Tensor, hk: Tensor, step: float, turns: int) -> tuple[Tensor, Tensor]:
+    """Distances (S, T) in pixels from each site of `hk` (S, 2), turned by so many steps, to the
+    nearest node of its own ring, and to the nearest of another.
     """
     turn = torch.from_numpy(geometry.rotation_matrix(np.arange(turns) * step)).float()
     at = torch.einsum("tij,jk,sk->sti", turn, nominal, hk.float())
     index = (at @ torch.linalg.inv(nominal).T).round()
-    nearest = torch.full(at.shape[:2], torch.inf)
+    length = torch.linalg.vector_norm(hk.float() @ nominal.T, dim=-1)[:, None]
+    own, other = torch.full((2, *at.shape[:2]), torch.inf)
     for h in (-1, 0, 1):
         for k in (-1, 0, 1):
             node = (index + torch.tensor([h, k])) @ nominal.T
-            nearest = torch.minimum(nearest, torch.linalg.vector_norm(at - node, dim=-1))
-    return (nearest > clear).float()
+            away = torch.linalg.vector_norm(at - node, dim=-1)
+            same = (torch.linalg.vector_norm(node, dim=-1) - length).abs() < 1e-3 * length
+            own = torch.where(same, torch.minimum(own, away), own)
+            other = torch.where(same, other, torch.minimum(other, away))
+    return own, other
 
 
 def _gaps(
@@ -792,7 +874,13 @@ def _gaps(
     return radius if full else (2 * half + 1) / math.sqrt(math.pi), places[inside], table
 
 
-def _most_likely(settled: list[tuple[SiteFinder, Seen, float]], reach: float) -> SiteFinder:
+def _turns_apart(one: Tensor, other: Tensor, turns: int) -> Tensor:
+    """How many turns apart, the shorter way round."""
+    apart = (one - other).abs()
+    return torch.minimum(apart, turns - apart)
+
+
+def _most_likely(settled: list[tuple[SiteFinder, Seen, float]]) -> tuple[SiteFinder, Seen]:
     """The finder whose beams show a lattice in most patterns of a sample.
 
     Of those that do about equally well, beams near the calibration's centre come first where they
@@ -800,16 +888,16 @@ def _most_likely(settled: list[tuple[SiteFinder, Seen, float]], reach: float) ->
     box: about any disk of a lattice the same lattice is seen.
     """
     if len(settled) == 1:
-        return settled[0][0]
+        return settled[0][:2]
     best = max(share for _, _, share in settled)
     able = [share >= MIN_SHARE_OF_BEST * best for _, _, share in settled]
     nominal, brightest = settled[-2][1].bright, settled[-1][1].bright
     lit = brightest > 0
     ratio = (nominal[lit] / brightest[lit]).median() if lit.any() else torch.tensor(0.0)
     if able[-2] and float(ratio) * MAX_DIFFRACTED_OVER_DIRECT >= 1:
-        return settled[-2][0]
+        return settled[-2][:2]
     order = [0, 2, 1] if len(settled) == 3 else [1, 0]
-    return next(settled[i][0] for i in order if able[i])
+    return next(settled[i][:2] for i in order if able[i])
 
 
 def _candidates(nominal: Tensor, symmetry: int, radius: float, reach: float) -> tuple[Tensor, int]:
