@@ -64,6 +64,12 @@ MIN_GAPS = 3
 CELL = 12  # places along either side of a cell at which gaps are looked for
 # Standard deviations of the background beyond which disks are seen on a line through the beam.
 MIN_DEVIATIONS = 3.0
+MIN_REST_SHARE = (
+    0.01  # of what the strongest line holds, that the others hold where they have disks
+)
+# A pattern whose own box sums scatter more than the scan's by this counts less: four times is beyond
+# what a few counts do by chance.
+MIN_OWN_SCATTER = 4.0
 # The direct beam holds at least the reciprocal of this of the brightest diffracted disk.
 MAX_DIFFRACTED_OVER_DIRECT = 4.0
 # Two lattices in fewer patterns than this are where grains meet.
@@ -183,6 +189,7 @@ class SiteFinder:
     share: float = 0.5  # of its patterns that hold a lattice
     branch: int | None = None  # turn of the lattice to follow, where patterns hold two
     scatter: float = 1.0  # variance over mean of its box sums
+    poisson: bool = True  # whether its counts obey Poisson's law
     found: dict[str, Any] = field(default_factory=dict)  # what is said of the scan, as JSON has it
 
     @classmethod
@@ -368,13 +375,15 @@ class SiteFinder:
         sums = self._site_boxes(patterns, sums)
         on, sites = self._count(sums, centre)
         odds = self._log_odds(on, self._even(sites, self._around(on, sites)))
-        evidence = self._evidence(odds)
         likeliest = (odds / self.scatter + self.log_prior).argmax(-1)
+        own = self._over_mean(patterns, centre, self.G[likeliest]) / self.scatter
+        own = torch.where(own > MIN_OWN_SCATTER, own, 1)
+        evidence = self._evidence(odds / own[:, None])
         mixed = torch.zeros_like(evidence, dtype=torch.bool)
         if self.branch is not None:
             likeliest, mixed = self._follow(on, sites, likeliest)
         G = self.G[likeliest]
-        determined = self._two_directions(sums, centre, likeliest, on, sites)
+        determined = self._enough_disks(sums, centre, likeliest, on, sites)
         has_lattice = (evidence > self._least_evidence()) & determined & ~mixed
         if math.isinf(self.beams.reach_px):
             centre = self._node_nearest(bright, centre, G, expected, self._around(on, sites))
@@ -419,7 +428,7 @@ class SiteFinder:
         """
         share = min(self.share, 0.5)
         least = MIN_EVIDENCE + math.log((1 - share) / share)
-        if self.scatter > 1:
+        if not self.poisson or self.dark.any():
             least += MIN_EVIDENCE + EVIDENCE_PER_RING * self.ring.shape[1]
         return least
 
@@ -434,11 +443,12 @@ class SiteFinder:
         lattice = self._evidence_of(seen) > self._least_evidence()
         return float(lattice.float().mean()) if len(lattice) else 0.0
 
-    def _two_directions(
+    def _enough_disks(
         self, sums: Tensor, centre: Tensor, likeliest: Tensor, on: Tensor, sites: Tensor
     ) -> Tensor:
-        """Whether (B,) the disks of each pattern, about its beam and at its candidate, lie on more
-        than one line through the beam: F is determined along one line only by a systematic row.
+        """Whether (B,) the disks of each pattern, about its beam and at its candidate, are more than
+        two, and lie on more than one line through the beam. A systematic row determines F along one
+        line only, and two bright pixels make no lattice.
         """
         n, whole = self._at(sums, centre, self.G[likeliest][:, None], self.sites)
         n, whole = n[..., 0], whole[..., 0]
@@ -447,15 +457,25 @@ class SiteFinder:
             level = ((n * gaps).sum(-1) / gaps.sum(-1).clamp_min(1))[:, None]
         else:
             level = self._between(on, sites, likeliest) @ self.ring.T  # (B, S)
-        expected = level * whole
-        above = (n - expected) @ self.line
-        spread = (self.scatter * expected @ self.line).clamp_min(0)
-        strongest, at = above.max(-1)
-        rest = above.sum(-1) - strongest
-        spread_strongest = spread.gather(1, at[:, None])[:, 0]
-        spread_rest = spread.sum(-1) - spread_strongest
-        alone = rest < torch.maximum(MIN_DEVIATIONS * (spread_rest + 1).sqrt(), 0.01 * strongest)
-        return ~(alone & (strongest > 2 * MIN_DEVIATIONS * (spread_strongest + 1).sqrt()))
+        node = self.line.sum(1)
+        expected = level * whole * node
+        above, spread = (n * node - expected), (self.scatter * expected).clamp_min(0)
+        on_line, spread_on_line = above @ self.line, spread @ self.line
+        total, spread_of_all = above.sum(-1), spread.sum(-1)
+        line = on_line.argmax(-1, keepdim=True)
+        two = above.topk(min(2, above.shape[1]), dim=-1).indices
+        enough = torch.ones_like(total, dtype=torch.bool)
+        for part, of_part in (
+            (on_line.gather(1, line), spread_on_line.gather(1, line)),
+            (above.gather(1, two), spread.gather(1, two)),
+        ):
+            most, of_most = part.sum(-1), of_part.sum(-1)
+            rest, of_rest = total - most, (spread_of_all - of_most).clamp_min(0)
+            # One count more: what is expected in few counts is not known better.
+            nothing = MIN_DEVIATIONS * (of_rest + 1).sqrt()
+            alone = rest < torch.maximum(nothing, MIN_REST_SHARE * most)
+            enough &= ~(alone & (most > 2 * MIN_DEVIATIONS * (of_most + 1).sqrt()))
+        return enough
 
     def _at_every_turn(self, on: Tensor, sites: Tensor, likeliest: Tensor) -> tuple[Tensor, Tensor]:
         """Of `on` and `sites` (B, K, R), those (B, T, R) at the scale of a candidate (B,)."""
@@ -567,10 +587,9 @@ class SiteFinder:
         box sums.
         """
         finder = self._maximise(seen.on, seen.sites) if teach else self
-        scatter = finder._scatter(seen, patterns, rows)
-        if scatter >= MIN_SCATTER:
-            finder = replace(finder, scatter=scatter)
-            finder = finder._maximise(seen.on, seen.sites) if teach else finder
+        finder = finder._measured(seen, patterns, rows)
+        if finder.scatter > 1 and teach:
+            finder = finder._maximise(seen.on, seen.sites)
         evidence = finder._evidence_of(seen)
         share, least = 0.5, 0.5 / (1 + len(evidence))
         for _ in range(ROUNDS_OF_SHARE if len(evidence) else 0):
@@ -578,39 +597,61 @@ class SiteFinder:
             share = min(max(share, least), 1 - least)
         return replace(finder, share=share)
 
-    def _scatter(self, seen: Seen, patterns: NDArray[Any], rows: NDArray[np.int64]) -> float:
-        """Variance over mean of the box sums between the disks of each pattern's likeliest lattice,
-        at equal distances from the beam: 1 where counts obey Poisson's law. It is the median over
-        some patterns.
-
-        Fixed patterns, readout noise, gain and clusters of pixels all raise it. Where disks leave
-        no room for a box between them, they count as noise themselves.
+    def _measured(self, seen: Seen, patterns: NDArray[Any], rows: NDArray[np.int64]) -> Self:
+        """The finder with the scatter of the counts between the disks of some patterns, at their
+        likeliest lattices: that of box sums, and that of pixels against their neighbours. Both are
+        medians over the patterns.
         """
         step = max(1, len(rows) // SCATTER_SAMPLE)
         on, sites, centre = seen.on[::step], seen.sites[::step], seen.centre[::step]
-        G = self.G[self._likeliest(on, sites)][:, None]
+        G = self.G[self._likeliest(on, sites)]
         rows = rows[::step]
 
-        def of_chunk(chunk: Tensor, part: slice) -> tuple[Tensor]:
-            sums = windows.piecewise(lambda piece: box_sums(piece, self.gap_radius), chunk)
-            n, share = self._at(sums, centre[part], G[part], self.gaps)
-            return (self._over_mean(n[..., 0], share[..., 0]),)
+        def of_chunk(chunk: Tensor, part: slice) -> tuple[Tensor, Tensor]:
+            left, right = chunk[..., :-1], chunk[..., 1:]
+            squares, both = (
+                self._in_gaps(torch.nn.functional.pad(image, (0, 1)), centre[part], G[part])[0]
+                for image in ((right - left) ** 2, right + left)
+            )
+            return self._over_mean(chunk, centre[part], G[part]), squares.sum(1) / both.sum(1)
 
-        (scatter,) = windows.over_scan(of_chunk, patterns[rows], str(self.G.device))
-        scatter = scatter[scatter.isfinite()]
-        return float(scatter.median()) if len(scatter) else 1.0
+        of_boxes, of_pixels = (
+            values[values.isfinite()]
+            for values in windows.over_scan(of_chunk, patterns[rows], str(self.G.device))
+        )
+        scatter = float(of_boxes.median()) if len(of_boxes) else 1.0
+        pixels = float(of_pixels.median()) if len(of_pixels) else 1.0
+        poisson = scatter < MIN_SCATTER and 1 / MIN_SCATTER < pixels < MIN_SCATTER
+        return replace(self, scatter=scatter if scatter >= MIN_SCATTER else 1.0, poisson=poisson)
 
-    def _over_mean(self, n: Tensor, share: Tensor) -> Tensor:
-        """Variance over mean (B,) of box sums n (B, P) in gaps, of which `share` (B, P) tells
-        something, about the means of those at one distance; NaN where too few tell it.
+    def _in_gaps(self, patterns: Tensor, centre: Tensor, G: Tensor) -> tuple[Tensor, Tensor]:
+        """Box sums (B, P) in the gaps of lattices G (B, 2, 2) about `centre` (B, 2), and the share
+        of each that tells something.
         """
-        ring = self.gap_ring
-        number = share @ ring
-        mean = (n @ ring) / number.clamp_min(0.5)
-        squares = ((n - share * (mean @ ring.T)) ** 2).sum(-1)
-        free = (number - 1).clamp_min(0)
-        enough = free.sum(-1) >= MIN_GAPS
-        return torch.where(enough, squares / (mean * free).sum(-1), torch.nan)
+        sums = windows.piecewise(lambda piece: box_sums(piece, self.gap_radius), patterns)
+        n, share = self._at(sums, centre, G[:, None], self.gaps)
+        return n[..., 0], share[..., 0]
+
+    def _over_mean(self, patterns: Tensor, centre: Tensor, G: Tensor) -> Tensor:
+        """Variance over mean (B,) of the box sums in gaps at one distance from the beam: 1 where
+        counts obey Poisson's law; NaN where nothing tells it.
+
+        Fixed patterns, readout noise, gain and clusters of pixels all raise it. Where too few gaps
+        lie at one distance, those within a disk's width do.
+        """
+        n, share = self._in_gaps(patterns, centre, G)
+        length = torch.linalg.vector_norm(self.gaps @ self.G[0].T, dim=-1)
+        wide = torch.nn.functional.one_hot((length / (2 * self.radius)).long()).to(n.dtype)
+        scatter = torch.full_like(n[:, 0], torch.nan)
+        for ring in (self.gap_ring, wide):
+            number = share @ ring
+            mean = (n @ ring) / number.clamp_min(0.5)
+            squares = ((n - share * (mean @ ring.T)) ** 2).sum(-1)
+            free = (number - 1).clamp_min(0)
+            ratio = squares / (mean * free).sum(-1)
+            use = scatter.isnan() & (free.sum(-1) >= MIN_GAPS)
+            scatter = torch.where(use, ratio, scatter)
+        return scatter
 
     def _boxes(self, patterns: Tensor) -> Tensor:
         """Sums (B, Qy, Qx) over boxes of a disk's area."""
