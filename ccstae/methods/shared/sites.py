@@ -50,17 +50,22 @@ ROUNDS_OF_SHARE = 50  # of the same for the share of patterns with a lattice alo
 # evidence (H. Jeffreys, Theory of Probability (1961)).
 MIN_EVIDENCE = 3.0
 # Rings' contrasts are learned from the patterns that they judge. Counts that obey Poisson's law pay
-# for it by the mixture; where they scatter more, every ring costs this much evidence.
+# for it by the mixture. A fixed pattern is the same in all, so that elsewhere every ring costs this
+# much evidence, and all of it must be three times as strong.
 EVIDENCE_PER_RING = 0.5
-# Box sums that scatter less than this beyond Poisson's law obey it: the error of the median over
-# `SCATTER_SAMPLE` patterns, and the box sums of disks a little off their places, stay below.
-MIN_SCATTER = 1.3
+# Box sums that scatter less than this beyond Poisson's law obey it: few gaps a pattern and the rims
+# of disks a little off their places make 1.5. Pixels tell more closely.
+MIN_SCATTER = 2.0
+PIXEL_SCATTER_TOLERANCE = 1.3
 SCATTER_SAMPLE = 64
 # Boxes farther than this from every node hold nothing of a disk: a box and a disk that touch are
 # 2.25 radii apart at most.
 BARE_RADII = 2.4
+# Evidence that may come of boxes on whole pixels without being charged.
+MAX_BY_ROUNDING = 4.0
 # Boxes between disks, less one for each mean, that tell of one pattern how box sums scatter.
 MIN_GAPS = 3
+MIN_OWN_GAPS = 12  # that tell it of one pattern alone
 CELL = 12  # places along either side of a cell at which gaps are looked for
 # Standard deviations of the background beyond which disks are seen on a line through the beam.
 MIN_DEVIATIONS = 3.0
@@ -346,7 +351,7 @@ class SiteFinder:
                 torch.cat([part.G for part in parts]),
                 torch.cat([part.has_lattice for part in parts]),
             )
-        sums = self._boxes(patterns)
+        sums = self._boxes(patterns, self.radius)
         pixel, _ = self.beams.brightest(sums, rows)
         expected = self.beams.expected[rows]
         found, evidence = self._about(patterns, sums, pixel, expected)
@@ -372,13 +377,16 @@ class SiteFinder:
         """
         centre = self.beams.centres(patterns, pixel)
         bright = sums
-        sums = self._site_boxes(patterns, sums)
+        sums = self._other_boxes(patterns, bright, self.box_radius)
         on, sites = self._count(sums, centre)
         odds = self._log_odds(on, self._even(sites, self._around(on, sites)))
         likeliest = (odds / self.scatter + self.log_prior).argmax(-1)
-        own = self._over_mean(patterns, centre, self.G[likeliest]) / self.scatter
+        in_gaps = self._other_boxes(patterns, bright, self.gap_radius)
+        own = self._over_mean(in_gaps, centre, self.G[likeliest], MIN_OWN_GAPS) / self.scatter
         own = torch.where(own > MIN_OWN_SCATTER, own, 1)
+        rounding = self._by_rounding(centre, self._around(on, sites), likeliest) / own
         evidence = self._evidence(odds / own[:, None])
+        evidence = evidence - (rounding - MAX_BY_ROUNDING).clamp_min(0)
         mixed = torch.zeros_like(evidence, dtype=torch.bool)
         if self.branch is not None:
             likeliest, mixed = self._follow(on, sites, likeliest)
@@ -429,7 +437,7 @@ class SiteFinder:
         share = min(self.share, 0.5)
         least = MIN_EVIDENCE + math.log((1 - share) / share)
         if not self.poisson or self.dark.any():
-            least += MIN_EVIDENCE + EVIDENCE_PER_RING * self.ring.shape[1]
+            least += 2 * MIN_EVIDENCE + EVIDENCE_PER_RING * self.ring.shape[1]
         return least
 
     def _evidence_of(self, seen: Seen, lit: bool = True) -> Tensor:
@@ -442,6 +450,27 @@ class SiteFinder:
         """Share of the patterns with electrons whose evidence of a lattice suffices."""
         lattice = self._evidence_of(seen) > self._least_evidence()
         return float(lattice.float().mean()) if len(lattice) else 0.0
+
+    def _by_rounding(self, centre: Tensor, around: Tensor, likeliest: Tensor) -> Tensor:
+        """What evidence (B,) comes of boxes on whole pixels, nearer to the beam or farther from it
+        than their sites, where the counts round the rings (B, scales, R) fall off.
+        """
+        G, scale = self.G[likeliest], likeliest % self.scales
+        at = torch.einsum("bij,sj->bsi", G, self.sites)
+        length = torch.linalg.vector_norm(at, dim=-1)
+        taken = (centre[:, None] + at).round() - centre[:, None]
+        farther = (torch.linalg.vector_norm(taken, dim=-1) - length) @ self.ring
+        row = torch.arange(len(G), device=G.device)
+        inner, outer = (scale + 1).clamp(max=self.scales - 1), (scale - 1).clamp(min=0)
+        ring_length = [
+            torch.linalg.vector_norm(torch.einsum("bij,sj->bsi", self.G[other], self.sites), dim=-1)
+            @ self.ring
+            / self.ring.sum(0)
+            for other in (inner, outer)
+        ]
+        slope = (around[row, inner] - around[row, outer]) / (ring_length[0] - ring_length[1])
+        more = (slope * farther * self.on_gain[likeliest]).clamp_min(0).sum(-1)
+        return more / self.scatter
 
     def _enough_disks(
         self, sums: Tensor, centre: Tensor, likeliest: Tensor, on: Tensor, sites: Tensor
@@ -511,10 +540,15 @@ class SiteFinder:
         """What patterns of a scan show about their beams."""
 
         def about_beams(chunk: Tensor, part: slice) -> tuple[Tensor, ...]:
-            sums = self._boxes(chunk)
+            sums = self._boxes(chunk, self.radius)
             pixel, bright = self.beams.brightest(sums, rows[part])
             centre = self.beams.centres(chunk, pixel)
-            return pixel, bright, centre, *self._count(self._site_boxes(chunk, sums), centre)
+            return (
+                pixel,
+                bright,
+                centre,
+                *self._count(self._other_boxes(chunk, sums, self.box_radius), centre),
+            )
 
         return Seen(*windows.over_scan(about_beams, patterns[rows], str(self.G.device)))
 
@@ -610,10 +644,15 @@ class SiteFinder:
         def of_chunk(chunk: Tensor, part: slice) -> tuple[Tensor, Tensor]:
             left, right = chunk[..., :-1], chunk[..., 1:]
             squares, both = (
-                self._in_gaps(torch.nn.functional.pad(image, (0, 1)), centre[part], G[part])[0]
+                self._in_gaps(
+                    self._boxes(torch.nn.functional.pad(image, (0, 1)), self.gap_radius),
+                    centre[part],
+                    G[part],
+                )[0]
                 for image in ((right - left) ** 2, right + left)
             )
-            return self._over_mean(chunk, centre[part], G[part]), squares.sum(1) / both.sum(1)
+            boxes = self._boxes(chunk, self.gap_radius)
+            return self._over_mean(boxes, centre[part], G[part]), squares.sum(1) / both.sum(1)
 
         of_boxes, of_pixels = (
             values[values.isfinite()]
@@ -621,25 +660,28 @@ class SiteFinder:
         )
         scatter = float(of_boxes.median()) if len(of_boxes) else 1.0
         pixels = float(of_pixels.median()) if len(of_pixels) else 1.0
-        poisson = scatter < MIN_SCATTER and 1 / MIN_SCATTER < pixels < MIN_SCATTER
+        poisson = scatter < MIN_SCATTER and (
+            1 / PIXEL_SCATTER_TOLERANCE < pixels < PIXEL_SCATTER_TOLERANCE
+        )
         return replace(self, scatter=scatter if scatter >= MIN_SCATTER else 1.0, poisson=poisson)
 
-    def _in_gaps(self, patterns: Tensor, centre: Tensor, G: Tensor) -> tuple[Tensor, Tensor]:
+    def _in_gaps(self, sums: Tensor, centre: Tensor, G: Tensor) -> tuple[Tensor, Tensor]:
         """Box sums (B, P) in the gaps of lattices G (B, 2, 2) about `centre` (B, 2), and the share
         of each that tells something.
         """
-        sums = windows.piecewise(lambda piece: box_sums(piece, self.gap_radius), patterns)
         n, share = self._at(sums, centre, G[:, None], self.gaps)
         return n[..., 0], share[..., 0]
 
-    def _over_mean(self, patterns: Tensor, centre: Tensor, G: Tensor) -> Tensor:
+    def _over_mean(
+        self, sums: Tensor, centre: Tensor, G: Tensor, enough: float = MIN_GAPS
+    ) -> Tensor:
         """Variance over mean (B,) of the box sums in gaps at one distance from the beam: 1 where
         counts obey Poisson's law; NaN where nothing tells it.
 
         Fixed patterns, readout noise, gain and clusters of pixels all raise it. Where too few gaps
         lie at one distance, those within a disk's width do.
         """
-        n, share = self._in_gaps(patterns, centre, G)
+        n, share = self._in_gaps(sums, centre, G)
         length = torch.linalg.vector_norm(self.gaps @ self.G[0].T, dim=-1)
         wide = torch.nn.functional.one_hot((length / (2 * self.radius)).long()).to(n.dtype)
         scatter = torch.full_like(n[:, 0], torch.nan)
@@ -649,19 +691,18 @@ class SiteFinder:
             squares = ((n - share * (mean @ ring.T)) ** 2).sum(-1)
             free = (number - 1).clamp_min(0)
             ratio = squares / (mean * free).sum(-1)
-            use = scatter.isnan() & (free.sum(-1) >= MIN_GAPS)
+            use = scatter.isnan() & (free.sum(-1) >= enough)
             scatter = torch.where(use, ratio, scatter)
         return scatter
 
-    def _boxes(self, patterns: Tensor) -> Tensor:
-        """Sums (B, Qy, Qx) over boxes of a disk's area."""
-        return windows.piecewise(lambda piece: box_sums(piece, self.radius), patterns)
+    @staticmethod
+    def _boxes(patterns: Tensor, radius: float) -> Tensor:
+        """Sums (B, Qy, Qx) over boxes of the area of a disk of `radius`."""
+        return windows.piecewise(lambda piece: box_sums(piece, radius), patterns)
 
-    def _site_boxes(self, patterns: Tensor, sums: Tensor) -> Tensor:
-        """Sums (B, Qy, Qx) over the boxes on the sites: `sums`, but where disks nearly touch."""
-        if self.box_radius == self.radius:
-            return sums
-        return windows.piecewise(lambda piece: box_sums(piece, self.box_radius), patterns)
+    def _other_boxes(self, patterns: Tensor, sums: Tensor, radius: float) -> Tensor:
+        """The same, which is `sums` where they are over the boxes of a disk."""
+        return sums if radius == self.radius else self._boxes(patterns, radius)
 
     def _count(self, sums: Tensor, centre: Tensor) -> tuple[Tensor, Tensor]:
         """Counts on the sites of each candidate about `centre` (B, 2) by ring (B, K, R), and how
