@@ -204,7 +204,7 @@ def solve_scan(model: Trained, counts: Counts, device: str) -> Solved | None:
     scan = ScanPatterns(counts, device)
     dictionary = model.at_dose_of(counts)
     without = model.settings.without
-    rough, has_lattice = scan.locate(model.finder, np.arange(scan.patterns))
+    rough, has_lattice = scan.locate(model.finder.at(counts), np.arange(scan.patterns))
     rows = has_lattice.nonzero()[:, 0].cpu().numpy()
     if len(rows) == 0:
         return None

@@ -85,6 +85,7 @@ MAX_COVER = 0.6
 # Disks that cover more of the first ring nearly touch: the gaps between them, which small boxes
 # fit, tell more of the lattice than they do.
 TOUCHING_COVER = 0.8
+GAP_BOXES = 3.0
 SOFT_PX = 1.0  # the soft edge of a disk, and what a box is off its place, which is a whole pixel
 MAX_DARKNESS = 0.98  # share of what is round it that a gap lacks; the rest is for what was missed
 # Memory of what is worked out for all sites of all candidates of some patterns at a time. A scan
@@ -226,25 +227,34 @@ class SiteFinder:
         hk = hk[whole] if whole.any() else hk[length < length.min() * 1.01]
         hk = _within_memory(hk, nominal, calibration.rotational_symmetry, radius)
         reach = float(torch.linalg.vector_norm(hk.float() @ nominal.T, dim=-1).max())
-        G, scales = _candidates(nominal, calibration.rotational_symmetry, radius, reach)
+        ring = torch.nn.functional.one_hot(rings(calibration, hk)).float()
+        covered = float(ring[:, 0].sum()) * radius / (math.pi * float(length.min()))
+        touching = covered > TOUCHING_COVER
+        box_radius, between, of_between = _gaps(nominal, radius, reach, 0.0)
+        # A candidate must meet what tells of it: a disk, or a gap as wide as two boxes or so.
+        G, scales = _candidates(
+            nominal,
+            calibration.rotational_symmetry,
+            GAP_BOXES * box_radius if touching else radius,
+            reach,
+        )
         turns = len(G) // scales
         step = 2 * math.pi / calibration.rotational_symmetry / turns
         gap_radius, gaps, gap_ring = _gaps(nominal, radius, reach, SOFT_PX)
         sites, line = hk.float(), _one_hot_lines(hk)
-        ring = torch.nn.functional.one_hot(rings(calibration, hk)).float()
         dark = torch.zeros(ring.shape[1], dtype=torch.bool)
         own, other = _nearest(nominal, hk, step, turns)
         peak, strange = (
             second_lattice.overlap(away, radius).T @ ring / ring.sum(0)
             for away in (torch.minimum(own, other), other)
         )
-        box_radius = radius
-        if float(ring[:, 0].sum()) * radius / (math.pi * float(length.min())) > TOUCHING_COVER:
-            box_radius, between, of_between = _gaps(nominal, radius, reach, 0.0)
+        if touching:
             sites = torch.cat([sites, between])
             line = torch.nn.functional.pad(line, (0, 0, 0, len(between)))
             ring = torch.block_diag(ring, of_between)
             dark = torch.arange(ring.shape[1]) >= len(dark)
+        else:
+            box_radius = radius
         gain = torch.zeros(len(G), ring.shape[1], device=device)
         good = torch.ones(shape, dtype=torch.bool, device=device)
         return cls(
@@ -385,6 +395,8 @@ class SiteFinder:
         own = self._over_mean(in_gaps, centre, self.G[likeliest], MIN_OWN_GAPS) / self.scatter
         own = torch.where(own > MIN_OWN_SCATTER, own, 1)
         rounding = self._by_rounding(centre, self._around(on, sites), likeliest) / own
+        if self.dark.any():  # gaps this narrow hold the rims of disks, and no ring is smooth
+            own, rounding = torch.ones_like(own), torch.zeros_like(rounding)
         evidence = self._evidence(odds / own[:, None])
         evidence = evidence - (rounding - MAX_BY_ROUNDING).clamp_min(0)
         mixed = torch.zeros_like(evidence, dtype=torch.bool)
