@@ -137,8 +137,10 @@ def fault(calibration: Calibration, shape: tuple[int, ...]) -> str | None:
 
 
 def looks_like(calibration: Calibration, shape: tuple[int, ...]) -> str:
-    """ "; looks like semiangle_mrad given in rad", for a calibration that is at fault. Where no slip
-    of units explains a ring off the detector, a pixel size that is too small does; empty elsewhere.
+    """ "; looks like semiangle_mrad given in rad", for a calibration that is at fault.
+
+    Where no slip of units explains a ring off the detector, a pixel size that is too small does.
+    Empty where nothing explains it.
     """
     slips: dict[str, list[str]] = {}
     for slip in SLIPS:

@@ -1,11 +1,11 @@
 """A detector image that is mirrored against the nominal lattice, as a file read in another order of
 its axes is.
 
-No rotation brings an oblique lattice to its mirror image. Where it is nearly symmetric, a wrong F of
-a per cent of shear does, and looks like strain. The metric tensor G^T G of the lattices that were
-measured tells: it knows no rotation, and the mirror image is the same lattice under other indices,
-G U with det U = -1. Both readings leave a shear from the nominal lattice. The area of shears as small
-as the mirror image's, over that of those as small as the other's, is the odds that it is by chance.
+No rotation brings an oblique lattice to its mirror image. Where it is nearly symmetric, a wrong F
+of a per cent of shear does, and looks like strain. The metric tensor G^T G of the lattices that
+were measured tells: it knows no rotation, and the mirror image is the same lattice under other
+indices, G U with det U = -1. Both readings leave a shear from the nominal lattice. The square of
+their ratio is the odds that the smaller one is no chance: it goes as the area of such shears.
 """
 
 from __future__ import annotations

@@ -231,7 +231,8 @@ def test_a_mirrored_oblique_lattice_is_said_and_not_answered() -> None:
     )
     F = geometry.inverse_transpose(seen @ U @ np.linalg.inv(OBLIQUE))
     answer = mirrored.refuse_mirrored(Answer(F, np.ones((4, 5, 4, 4))), calibration)
-    assert np.isnan(answer.F).all() and np.isnan(answer.covariance).all()
+    assert np.isnan(answer.F).all()
+    assert np.isnan(answer.covariance).all()
     assert answer.found["mirrored"].startswith("the pattern looks mirrored")
     straight = Answer(strain)
     assert mirrored.refuse_mirrored(straight, calibration) is straight

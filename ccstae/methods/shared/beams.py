@@ -2,10 +2,10 @@
 
 The direct beam is most often the brightest box of a pattern, and moves smoothly over a scan, as
 descan does. So the brightest boxes of a sample of the scan are fitted with a plane over the scan by
-least absolute distances, and a beam is looked for near that plane alone. What is brighter elsewhere,
-such as a diffracted disk, is not taken for it. Which plane is right (of the brightest boxes, or
-through the calibration's centre) is for the lattice to say: `SiteFinder` asks about which of them a
-lattice is seen.
+least absolute distances, and a beam is looked for near that plane alone. What is brighter
+elsewhere, such as a diffracted disk, is not taken for it. Which plane is right (of the brightest
+boxes, or through the calibration's centre) is for the lattice to say: `SiteFinder` asks about which
+of them a lattice is seen.
 """
 
 from __future__ import annotations

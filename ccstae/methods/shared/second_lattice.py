@@ -6,8 +6,8 @@ that is there,
 
     n(t) = b + A_1 T(t - t_1) + A_2 T(t - t_2).
 
-T, the share of a disk in a box, follows from geometry. For each pair of turns b, A_1 and A_2 of each
-ring solve a linear least-squares problem.
+T, the share of a disk in a box, follows from geometry. For each pair of turns b, A_1 and A_2 of
+each ring solve a linear least-squares problem.
 """
 
 from __future__ import annotations

@@ -15,6 +15,10 @@ looks like a lattice.
 
 The weights of the mixture are the orientations that the scan does hold. They steady the patterns
 that hold too few electrons to say by themselves.
+
+What a detector makes without electrons obeys no such law. The boxes in the gaps between disks,
+which hold no disk whatever the lattice, tell how counts scatter: their variance over mean divides
+the log odds. A pattern must also show more than two disks, on more than one line.
 """
 
 from __future__ import annotations
@@ -72,8 +76,8 @@ MIN_DEVIATIONS = 3.0
 MIN_REST_SHARE = (
     0.01  # of what the strongest line holds, that the others hold where they have disks
 )
-# A pattern whose own box sums scatter more than the scan's by this counts less: four times is beyond
-# what a few counts do by chance.
+# A pattern whose own box sums scatter more than the scan's by this counts less: four times is
+# beyond what a few counts do by chance.
 MIN_OWN_SCATTER = 4.0
 # The direct beam holds at least the reciprocal of this of the brightest diffracted disk.
 MAX_DIFFRACTED_OVER_DIRECT = 4.0
@@ -86,6 +90,9 @@ MAX_COVER = 0.6
 # fit, tell more of the lattice than they do.
 TOUCHING_COVER = 0.8
 GAP_BOXES = 3.0
+# Evidence that gaps between touching disks must have beyond that of disks: no place is bare there
+# to tell how a smooth fixed pattern scatters.
+TOUCHING_EVIDENCE = 100.0
 SOFT_PX = 1.0  # the soft edge of a disk, and what a box is off its place, which is a whole pixel
 MAX_DARKNESS = 0.98  # share of what is round it that a gap lacks; the rest is for what was missed
 # Memory of what is worked out for all sites of all candidates of some patterns at a time. A scan
@@ -335,7 +342,8 @@ class SiteFinder:
             about = finder._again(seen, patterns, rows)
             finder = finder._taught(about, patterns, rows, teach)
             settled.append((finder, about, finder._share_with_lattice(about)))
-        finder, about = _most_likely(settled)
+        best = _most_likely([about for _, about, _ in settled], [share for *_, share in settled])
+        finder, about, _ = settled[best]
         return finder._of_two(about)
 
     def locate(self, patterns: Tensor, rows: Rows = slice(None)) -> Located:
@@ -448,7 +456,9 @@ class SiteFinder:
         """
         share = min(self.share, 0.5)
         least = MIN_EVIDENCE + math.log((1 - share) / share)
-        if not self.poisson or self.dark.any():
+        if self.dark.any():
+            least += TOUCHING_EVIDENCE
+        if not self.poisson:
             least += 2 * MIN_EVIDENCE + EVIDENCE_PER_RING * self.ring.shape[1]
         return least
 
@@ -487,8 +497,8 @@ class SiteFinder:
     def _enough_disks(
         self, sums: Tensor, centre: Tensor, likeliest: Tensor, on: Tensor, sites: Tensor
     ) -> Tensor:
-        """Whether (B,) the disks of each pattern, about its beam and at its candidate, are more than
-        two, and lie on more than one line through the beam. A systematic row determines F along one
+        """Whether (B,) the disks of each pattern, about its beam and at its candidate, are more
+        than two, and lie on more than one line through the beam. A systematic row determines F along one
         line only, and two bright pixels make no lattice.
         """
         n, whole = self._at(sums, centre, self.G[likeliest][:, None], self.sites)
@@ -579,7 +589,7 @@ class SiteFinder:
         )
 
     def _of_two(self, seen: Seen) -> Self:
-        """The finder with the branch to follow, where many patterns of a sample hold two lattices."""
+        """The finder with the branch to follow, where many patterns of a sample hold two."""
         lattice = (self._evidence_of(seen, lit=False) > self._least_evidence()).nonzero()[:, 0]
         if self.dark.any() or not len(lattice):
             return self
@@ -724,8 +734,8 @@ class SiteFinder:
         return (self.ring.T @ n).mT, (self.ring.T @ whole).mT
 
     def _at(self, sums: Tensor, centre: Tensor, G: Tensor, hk: Tensor) -> tuple[Tensor, Tensor]:
-        """Box sums (B, S, K) at the sites `hk` (S, 2) of lattices G (B or 1, K, 2, 2) about `centre` (B, 2),
-        and the share of each that tells something.
+        """Box sums (B, S, K) at the sites `hk` (S, 2) of lattices G (B or 1, K, 2, 2) about `centre`
+        (B, 2), and the share of each that tells something.
 
         A site whose disk leaves the detector, or that is mostly bad, counts neither electrons nor
         as a site; one that is bad in part counts for the rest.
@@ -974,24 +984,27 @@ def _turns_apart(one: Tensor, other: Tensor, turns: int) -> Tensor:
     return torch.minimum(apart, turns - apart)
 
 
-def _most_likely(settled: list[tuple[SiteFinder, Seen, float]]) -> tuple[SiteFinder, Seen]:
-    """The finder whose beams show a lattice in most patterns of a sample.
+def _most_likely(seen: list[Seen], share: list[float]) -> int:
+    """The beams about which most patterns of a sample show a lattice, of those that were tried.
 
     Of those that do about equally well, beams near the calibration's centre come first where they
     are nearly as bright as the brightest boxes, then the plane of the brightest boxes, then any
     box: about any disk of a lattice the same lattice is seen.
+
+    Args:
+        seen: what the patterns show about each: a plane if there is one, near the centre, anywhere.
+        share: how many show a lattice.
     """
-    if len(settled) == 1:
-        return settled[0][:2]
-    best = max(share for _, _, share in settled)
-    able = [share >= MIN_SHARE_OF_BEST * best for _, _, share in settled]
-    nominal, brightest = settled[-2][1].bright, settled[-1][1].bright
-    lit = brightest > 0
-    ratio = (nominal[lit] / brightest[lit]).median() if lit.any() else torch.tensor(0.0)
-    if able[-2] and float(ratio) * MAX_DIFFRACTED_OVER_DIRECT >= 1:
-        return settled[-2][:2]
-    order = [0, 2, 1] if len(settled) == 3 else [1, 0]
-    return next(settled[i][:2] for i in order if able[i])
+    if len(seen) == 1:
+        return 0
+    able = [one >= MIN_SHARE_OF_BEST * max(share) for one in share]
+    plane, nominal, anywhere = 0, len(seen) - 2, len(seen) - 1
+    lit = seen[anywhere].bright > 0
+    ratio = seen[nominal].bright[lit] / seen[anywhere].bright[lit]
+    if able[nominal] and len(ratio) and float(ratio.median()) * MAX_DIFFRACTED_OVER_DIRECT >= 1:
+        return nominal
+    order = [plane, anywhere, nominal] if nominal else [anywhere, nominal]
+    return next(trial for trial in order if able[trial])
 
 
 def _candidates(nominal: Tensor, symmetry: int, radius: float, reach: float) -> tuple[Tensor, int]:
