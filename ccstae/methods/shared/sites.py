@@ -498,8 +498,8 @@ class SiteFinder:
         self, sums: Tensor, centre: Tensor, likeliest: Tensor, on: Tensor, sites: Tensor
     ) -> Tensor:
         """Whether (B,) the disks of each pattern, about its beam and at its candidate, are more
-        than two, and lie on more than one line through the beam. A systematic row determines F along one
-        line only, and two bright pixels make no lattice.
+        than two, and lie on more than one line through the beam. A systematic row determines F
+        along one line only, and two bright pixels make no lattice.
         """
         n, whole = self._at(sums, centre, self.G[likeliest][:, None], self.sites)
         n, whole = n[..., 0], whole[..., 0]
@@ -734,7 +734,7 @@ class SiteFinder:
         return (self.ring.T @ n).mT, (self.ring.T @ whole).mT
 
     def _at(self, sums: Tensor, centre: Tensor, G: Tensor, hk: Tensor) -> tuple[Tensor, Tensor]:
-        """Box sums (B, S, K) at the sites `hk` (S, 2) of lattices G (B or 1, K, 2, 2) about `centre`
+        """Box sums (B, S, K) at sites `hk` (S, 2) of lattices G (B or 1, K, 2, 2) about `centre`
         (B, 2), and the share of each that tells something.
 
         A site whose disk leaves the detector, or that is mostly bad, counts neither electrons nor
