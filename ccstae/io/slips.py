@@ -33,6 +33,7 @@ MAX_STEP_A = 1e6
 # What a corrected calibration must have for its slip to be named.
 PLAUSIBLE_RADIUS_PX = 1.5
 PLAUSIBLE_ORDERS = 12.0
+PLAUSIBLE_SPACING_RADII = 2.5
 _ORIENTATIONS = 360
 _SHORT = 12  # largest index of the shortest node, for a basis that is not reduced
 
@@ -136,8 +137,10 @@ def fault(calibration: Calibration, shape: tuple[int, ...]) -> str | None:
 
 
 def looks_like(calibration: Calibration, shape: tuple[int, ...]) -> str:
-    """ "; looks like semiangle_mrad given in rad", for a calibration that is at fault; empty where
-    no slip explains it.
+    """ "; looks like semiangle_mrad given in rad", for a calibration that is at fault.
+
+    Where no slip of units explains a ring off the detector, a pixel size that is too small does.
+    Empty where nothing explains it.
     """
     slips: dict[str, list[str]] = {}
     for slip in SLIPS:
@@ -148,7 +151,14 @@ def looks_like(calibration: Calibration, shape: tuple[int, ...]) -> str:
         if explains:
             slips.setdefault(slip.name, []).append(slip.unit)
     if not slips:
-        return ""
+        large = disk_radius_px(calibration) >= PLAUSIBLE_RADIUS_PX
+        off = large and 2 * nearest_px(calibration) > min(shape)
+        return (
+            f"; looks like a pixel_size_inv_A that is too small: the first ring is off the "
+            f"{tuple(shape)} detector"
+            if off
+            else ""
+        )
     named = [f"{name} given in {' or in '.join(units)}" for name, units in slips.items()]
     return "; looks like " + ", or ".join(named)
 
@@ -166,12 +176,13 @@ def _orders(calibration: Calibration, shape: tuple[int, ...]) -> float:
 
 
 def _plausible(calibration: Calibration, shape: tuple[int, ...]) -> bool:
-    """Whether a calibration is without fault, its disks are large enough to measure, and its first
-    ring but few others fit on the detector.
+    """Whether a calibration is without fault, its disks are large enough to measure and lie well
+    apart, and its first ring but few others fit on the detector.
     """
     return (
         fault(calibration, shape) is None
         and disk_radius_px(calibration) >= PLAUSIBLE_RADIUS_PX
+        and nearest_px(calibration) >= PLAUSIBLE_SPACING_RADII * disk_radius_px(calibration)
         and 1 <= _orders(calibration, shape) <= PLAUSIBLE_ORDERS
     )
 

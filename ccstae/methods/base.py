@@ -32,6 +32,9 @@ from ccstae.errors import InputError, unknown
 from ccstae.io import bad_pixels
 from ccstae.io.counts import Counts
 
+# What a method finds of the data that people must hear of: these of `Answer.found`.
+SAID = ("mirrored", "second_lattice")
+
 
 @dataclass(frozen=True)
 class Answer:

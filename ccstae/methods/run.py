@@ -19,6 +19,7 @@ from ccstae.io.counts import Counts, read_counts
 from ccstae.io.maps import Map, write_map
 from ccstae.machine.device import resolve, within_memory
 from ccstae.methods import base, external
+from ccstae.methods.mirrored import refuse_mirrored
 from ccstae.version import __version__
 
 
@@ -75,6 +76,10 @@ def write(
     )
     seconds = time.perf_counter() - begun
     base.check_answer(answer, counts.counts.shape[:2], name)
+    answer = refuse_mirrored(answer, counts.calibration)
+    for said in (answer.found.get(name) for name in base.SAID):
+        if said:
+            print(f"{counts_path}: {said}", file=sys.stderr)
     attributes = {
         "method": method_id,
         "settings": json.dumps(settings.model_dump(mode="json")),

@@ -1,7 +1,10 @@
-"""The site finder's tables are bounded, and hold the whole detector where there is room."""
+"""The site finder's tables are bounded, and hold the whole detector where there is room. It finds
+beams and lattices where they are, and none where there is none.
+"""
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +12,11 @@ import pytest
 import torch
 from synthetic import Model, random_deformations
 
+from ccstae import geometry
 from ccstae.errors import InputError
+from ccstae.io.counts import Counts
+from ccstae.methods import mirrored
+from ccstae.methods.base import Answer
 from ccstae.methods.shared import sites
 from ccstae.methods.shared.sites import SiteFinder
 
@@ -68,3 +75,165 @@ def test_patterns_taken_a_few_at_a_time_are_located_alike(monkeypatch: pytest.Mo
     torch.testing.assert_close(apart.G, together.G)
     torch.testing.assert_close(apart.centre, together.centre)
     assert torch.equal(apart.has_lattice, together.has_lattice)
+
+
+def located(made: Counts) -> sites.Located:
+    finder = SiteFinder.learn(made, "cpu")
+    patterns = made.counts.reshape(-1, *made.counts.shape[2:]).astype(np.float32)
+    return finder.locate(torch.from_numpy(patterns))
+
+
+def lattice_errors(found: sites.Located, F: np.ndarray, symmetry: int = 6) -> np.ndarray:
+    """Relative errors (n,) of rough lattices, modulo the symmetry of the nominal one."""
+    truth = geometry.inverse_transpose(F.reshape(-1, 2, 2)) @ MODEL.G0 / MODEL.pixel_size_inv_A
+    turns = geometry.rotation_matrix(np.arange(symmetry) * 2 * np.pi / symmetry)
+    away = found.G.numpy()[None] - turns[:, None] @ truth
+    return np.linalg.norm(away, axis=(2, 3)).min(0) / np.linalg.norm(truth, axis=(1, 2))
+
+
+def with_counts(made: Counts, counts: np.ndarray, **changed: object) -> Counts:
+    return replace(made, counts=np.ascontiguousarray(counts), **changed)
+
+
+def test_a_beam_that_moves_over_the_scan_is_found_where_it_is() -> None:
+    F = random_deformations((4, 6))
+    made = MODEL.counts(F, 1e6)
+    moved = made.counts.copy()
+    shift = np.stack([np.linspace(-14, 14, 4)[:, None] + np.zeros(6), np.zeros((4, 6))], -1)
+    shift[..., 1] += np.linspace(-10, 10, 6)
+    shift = shift.round().astype(int)
+    for at in np.ndindex(4, 6):
+        moved[at] = np.roll(made.counts[at], shift[at], (0, 1))
+    # A spot brighter than the beam, elsewhere in each of a third of the patterns, is not the beam.
+    rng = np.random.default_rng(1)
+    for index in range(0, 24, 3):
+        y, x = rng.integers(8, 20, 2)
+        moved[index // 6, index % 6, y - 3 : y + 4, x - 3 : x + 4] = made.counts.max() * 2
+    found = located(with_counts(made, moved))
+    expected = 64 + shift[..., ::-1].reshape(-1, 2)
+    assert np.abs(found.centre.numpy() - expected).max() < 0.5
+
+
+def test_a_centre_given_swapped_does_not_mislead() -> None:
+    made = MODEL.counts(random_deformations((3, 5)), 1e6)
+    moved = np.roll(made.counts, (-9, 11), (2, 3))
+    calibration = replace(made.calibration, centre_px=(64.0 - 9, 64.0 + 11))
+    found = located(with_counts(made, moved, calibration=calibration))
+    assert found.has_lattice.all()
+    np.testing.assert_allclose(found.centre, np.broadcast_to([75, 55], (15, 2)), atol=0.5)
+
+
+def test_behind_a_stop_the_lattice_says_where_the_beam_is() -> None:
+    F = random_deformations((3, 5))
+    made = MODEL.counts(F, 1e6)
+    y, x = np.indices((128, 128))
+    stopped = np.where(np.hypot(x - 64, y - 64) < 10, 0, made.counts)
+    found = located(with_counts(made, stopped))
+    assert found.has_lattice.all()
+    np.testing.assert_allclose(found.centre, np.full((15, 2), 64), atol=MODEL.radius_px / 2)
+    assert lattice_errors(found, F).max() < 0.1
+
+
+def test_bad_pixels_are_neither_the_beam_nor_a_site() -> None:
+    F = random_deformations((3, 5))
+    made = MODEL.counts(F, 1e5)
+    good = np.ones((128, 128), bool)
+    good[40:43] = good[:, 90:92] = False
+    found = located(with_counts(made, np.where(good, made.counts, 0), good=good))
+    assert found.has_lattice.all()
+    assert lattice_errors(found, F).max() < 0.05
+
+
+FRAMES = {
+    "pedestal": lambda rng, n: 500 + rng.normal(0, 8, (n, 128, 128)),
+    "fixed pattern": lambda rng, n: (
+        500 + rng.normal(0, 10, (128, 128)) + rng.normal(0, 3, (n, 1, 1))
+    ),
+    "rows": lambda rng, n: 500 + rng.normal(0, 5, (128, 1)) + rng.normal(0, 3, (n, 128, 128)),
+    "gradient": lambda rng, n: 300 + np.arange(128) / 2 + rng.normal(0, 4, (n, 128, 128)),
+    "gain": lambda rng, n: 20 * rng.poisson(2.0, (n, 128, 128)) + 50,
+    "Poisson": lambda rng, n: rng.poisson(3.0, (n, 128, 128)),
+    "zeros": lambda rng, n: np.zeros((n, 128, 128)),
+}
+
+
+@pytest.mark.parametrize("kind", list(FRAMES))
+def test_frames_without_electrons_hold_no_lattice(kind: str) -> None:
+    made = MODEL.counts(np.broadcast_to(np.eye(2), (3, 6, 2, 2)), 1e3)
+    frames = FRAMES[kind](np.random.default_rng(3), 18).round().astype(np.uint32)
+    found = located(with_counts(made, frames.reshape(3, 6, 128, 128)))
+    assert not found.has_lattice.any()
+
+
+def test_a_systematic_row_and_two_bright_pixels_make_no_lattice() -> None:
+    made = MODEL.counts(np.broadcast_to(np.eye(2), (3, 5, 2, 2)), 1e6)
+    y, x = np.indices((128, 128))
+    g = MODEL.G0[:, 0] / MODEL.pixel_size_inv_A
+    along = np.abs((x - 64) * g[1] - (y - 64) * g[0]) / np.hypot(*g)
+    row = np.where(along < 8, made.counts, 0)
+    assert not located(with_counts(made, row)).has_lattice.any()
+    bright = np.where(np.hypot(x - 64, y - 64) < 9, made.counts, 0)
+    for node in (MODEL.G0[:, 0], MODEL.G0[:, 1]):
+        column, line = np.round(64 + node / MODEL.pixel_size_inv_A).astype(int)
+        bright[:, :, line, column] = 50_000
+    assert not located(with_counts(made, bright)).has_lattice.any()
+
+
+def test_of_two_lattices_none_is_mixed_and_both_are_said() -> None:
+    F = np.broadcast_to(geometry.deformation(0.002, 0.001, 0, 0.1), (3, 5, 2, 2))
+    turned = F @ geometry.rotation_matrix(np.radians(9.0))
+    one, other = MODEL.counts(F, 1e6), MODEL.counts(turned, 1e6)
+    y, x = np.indices((128, 128))
+    both = one.counts + np.where(np.hypot(x - 64, y - 64) > 12, other.counts, 0)
+    made = with_counts(one, both)
+    assert not located(made).has_lattice.any()
+    said = SiteFinder.learn(made, "cpu").found["second_lattice"]
+    assert 7.5 < float(said.split(" degrees")[0].split()[-1]) < 10.5
+    assert SiteFinder.learn(one, "cpu").found == {}
+
+
+def test_disks_that_nearly_touch_are_found_by_the_gaps_between_them() -> None:
+    model = Model(semiangle_mrad=7.4)
+    F = np.broadcast_to(geometry.rotation_matrix(0.2), (3, 5, 2, 2))
+    found = located(model.counts(F, 1e6))
+    assert found.has_lattice.all()
+    assert lattice_errors(found, F).max() < 0.1
+
+
+def test_a_finder_maps_another_scan_of_another_shape() -> None:
+    finder = SiteFinder.learn(MODEL.counts(random_deformations((2, 3)), 1e5), "cpu")
+    F = random_deformations((4, 5))
+    other = MODEL.counts(F, 1e5)
+    other = with_counts(other, np.roll(other.counts, (3, -2), (2, 3)))
+    patterns = torch.from_numpy(other.counts.reshape(-1, 128, 128).astype(np.float32))
+    found = finder.at(other).locate(patterns)
+    assert found.has_lattice.all()
+    np.testing.assert_allclose(found.centre, np.broadcast_to([62, 67], (20, 2)), atol=0.3)
+    assert lattice_errors(found, F).max() < 0.05
+
+
+OBLIQUE = np.linalg.inv(np.array([[6.42, -3.16], [0.0, 5.70]])).T
+
+
+def test_a_mirrored_oblique_lattice_is_said_and_not_answered() -> None:
+    """The measured lattices of a mirrored image, near enough to be taken for strain."""
+    calibration = replace(MODEL.calibration, lattice_inv_A=OBLIQUE, rotational_symmetry=2)
+    strain = random_deformations((4, 5), seed=2)
+    strain = np.eye(2) + 0.1 * (strain - np.eye(2))
+    seen = geometry.inverse_transpose(strain) @ np.diag([1.0, -1.0]) @ OBLIQUE
+    # The indices that a method would give it: the nearest to the nominal lattice.
+    index = range(-1, 2)
+    every = (np.array(e).reshape(2, 2) for e in itertools.product(index, repeat=4))
+    metric = OBLIQUE.T @ OBLIQUE
+    U = min(
+        (U for U in every if U[0, 0] * U[1, 1] - U[0, 1] * U[1, 0] == -1),
+        key=lambda U: np.linalg.norm(U.T @ metric @ U - metric),
+    )
+    F = geometry.inverse_transpose(seen @ U @ np.linalg.inv(OBLIQUE))
+    answer = mirrored.refuse_mirrored(Answer(F, np.ones((4, 5, 4, 4))), calibration)
+    assert np.isnan(answer.F).all()
+    assert np.isnan(answer.covariance).all()
+    assert answer.found["mirrored"].startswith("the pattern looks mirrored")
+    straight = Answer(strain)
+    assert mirrored.refuse_mirrored(straight, calibration) is straight
+    assert mirrored.looks_mirrored(strain, MODEL.calibration) is None

@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from ccstae.methods.shared import sites, windows
+from ccstae.methods.shared import beams, windows
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_box_sums_of_counts_are_exact(radius: float) -> None:
     expected = (
         ndimage.uniform_filter(patterns.astype(np.float64), (0, n, n), mode="constant") * n**2
     )
-    found = sites.box_sums(torch.from_numpy(patterns), radius)
+    found = beams.box_sums(torch.from_numpy(patterns), radius)
     np.testing.assert_array_equal(found, np.rint(expected))
 
 

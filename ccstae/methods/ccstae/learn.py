@@ -29,7 +29,7 @@ from ccstae.methods.ccstae.encoder import Encoded
 from ccstae.methods.ccstae.refine import State, covariance_of_M
 from ccstae.methods.ccstae.solve import FREE_SPREAD, solve
 from ccstae.methods.ccstae.transformer import Patterns
-from ccstae.methods.shared import sites
+from ccstae.methods.shared import beams, sites
 
 _SHAPE_ROUNDS = 2
 _SETTLING_STEPS = 4  # of a climb that begins at the maximum of nearly the same likelihood
@@ -86,7 +86,7 @@ def start(
     often = on_detector(position, shape).float().mean(0) > MIN_SHARE_ON_DETECTOR
     often[0] = True
     g, position = g[often], position[:, often]
-    beam = sites.direct_beam(probe[None], sites.box_sums(probe[None], radius_px), radius_px)
+    beam = beams.direct_beam(probe[None], beams.box_sums(probe[None], radius_px), radius_px)
     profile = from_probe(probe, (float(beam[0, 0]), float(beam[0, 1])), radius_px)
     electrons = float(teachers.sum((1, 2)).mean())
     dose = teachers.sum((1, 2)) / electrons

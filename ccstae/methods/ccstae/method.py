@@ -182,7 +182,7 @@ class ScanPatterns:
 
     def locate(self, finder: SiteFinder, rows: NDArray[np.int64]) -> tuple[Encoded, Tensor]:
         """Rough lattices and direct beams of these n patterns, and which hold a lattice (n,)."""
-        located = [finder.locate(self.load(part)) for part in self.batches(rows)]
+        located = [finder.locate(self.load(part), part) for part in self.batches(rows)]
         G = torch.cat([part.G for part in located])
         centre = torch.cat([part.centre for part in located])
         has_lattice = torch.cat([part.has_lattice for part in located])
@@ -220,7 +220,7 @@ def solve_scan(model: Trained, counts: Counts, device: str) -> Solved | None:
     scan = ScanPatterns(counts, device)
     dictionary = model.at_dose_of(counts)
     without = model.settings.without
-    rough, has_lattice = scan.locate(model.finder, np.arange(scan.patterns))
+    rough, has_lattice = scan.locate(model.finder.at(counts), np.arange(scan.patterns))
     rows = has_lattice.nonzero()[:, 0].cpu().numpy()
     if len(rows) == 0:
         return None

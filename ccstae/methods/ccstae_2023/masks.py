@@ -25,7 +25,7 @@ from ccstae import geometry
 from ccstae.io.calibration import disk_radius_px
 from ccstae.io.counts import Counts
 from ccstae.methods.ccstae_2023.network import rotation
-from ccstae.methods.shared import sites, windows
+from ccstae.methods.shared import beams, sites, windows
 from ccstae.methods.shared.filled import filler
 
 _TURNS = 12  # orientations tried for what lies between the spots
@@ -58,8 +58,8 @@ def find_masks(counts: Counts, side: int, device: str) -> Masks:
     calibration, shape = counts.calibration, counts.counts.shape
     finder = sites.SiteFinder.learn(counts, device)
 
-    def locate(patterns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        rough = finder.locate(patterns)
+    def locate(patterns: Tensor, rows: slice) -> tuple[Tensor, Tensor, Tensor]:
+        rough = finder.locate(patterns, rows)
         return rough.centre, rough.G, rough.has_lattice
 
     centre, G, has_lattice = windows.over_scan(locate, counts.counts, device)
@@ -106,7 +106,7 @@ def _brightest_ring(
     total = torch.zeros(_TURNS, len(hk), device=G.device)
     for rows, chunk in windows.chunks(patterns, G.device.type):
         use = has_lattice[rows]
-        sums = sites.box_sums(filled(chunk[use]), radius).flatten(1)
+        sums = beams.box_sums(filled(chunk[use]), radius).flatten(1)
         offset = torch.einsum("tij,bjk,sk->btsi", turns, G[rows][use], hk.to(G))
         at = (centre[rows][use][:, None, None] + offset).round().long()
         index = at[..., 1].clamp(0, shape[2] - 1) * shape[3] + at[..., 0].clamp(0, shape[3] - 1)

@@ -60,8 +60,8 @@ def map_strain(counts: Counts, settings: CepstralSettings, device: str) -> Answe
 
     filled = filler(counts.good, device)
 
-    def lattices(patterns: Tensor) -> tuple[Tensor, Tensor]:
-        rough = finder.locate(patterns)
+    def lattices(patterns: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+        rough = finder.locate(patterns, rows)
         begin = torch.linalg.inv(rough.G.double()).mT  # lattice vectors in 1 / px
         logarithm = (filled(patterns).clamp_min(0) + settings.offset_electrons).log()
         if settings.background == "radial":

@@ -15,18 +15,23 @@ looks like a lattice.
 
 The weights of the mixture are the orientations that the scan does hold. They steady the patterns
 that hold too few electrons to say by themselves.
+
+What a detector makes without electrons obeys no such law. The boxes in the gaps between disks,
+which hold no disk whatever the lattice, tell how counts scatter: their variance over mean divides
+the log odds. A pattern must also show more than two disks, on more than one line.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Self
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ccstae import geometry
@@ -35,7 +40,8 @@ from ccstae.io.calibration import Calibration, disk_radius_px
 from ccstae.io.counts import Counts
 from ccstae.machine.device import at_a_time
 from ccstae.methods.base import Answer
-from ccstae.methods.shared import windows
+from ccstae.methods.shared import beams, second_lattice, windows
+from ccstae.methods.shared.beams import Beams, Rows, box_sums
 from ccstae.methods.shared.lattice_fit import LatticeFit
 
 # Largest change of the lattice parameter that is searched, as a scale of the whole scan; the strain
@@ -44,9 +50,51 @@ MAX_SCALE_CHANGE = 0.06
 # Patterns that teach the mixture, evenly spread over the scan; fewer than twice as many.
 SAMPLE = 512
 ROUNDS = 8
+ROUNDS_OF_SHARE = 50  # of the same for the share of patterns with a lattice alone
 # Log of the odds, lattice against none, below which a pattern has no answer: 20 to 1, "strong"
 # evidence (H. Jeffreys, Theory of Probability (1961)).
 MIN_EVIDENCE = 3.0
+# Rings' contrasts are learned from the patterns that they judge. Counts that obey Poisson's law pay
+# for it by the mixture. A fixed pattern is the same in all, so that elsewhere every ring costs this
+# much evidence, and all of it must be three times as strong.
+EVIDENCE_PER_RING = 0.5
+# Box sums that scatter less than this beyond Poisson's law obey it: few gaps a pattern and the rims
+# of disks a little off their places make 1.5. Pixels tell more closely.
+MIN_SCATTER = 2.0
+PIXEL_SCATTER_TOLERANCE = 1.3
+SCATTER_SAMPLE = 64
+# Boxes farther than this from every node hold nothing of a disk: a box and a disk that touch are
+# 2.25 radii apart at most.
+BARE_RADII = 2.4
+# Evidence that may come of boxes on whole pixels without being charged.
+MAX_BY_ROUNDING = 4.0
+# Boxes between disks, less one for each mean, that tell of one pattern how box sums scatter.
+MIN_GAPS = 3
+MIN_OWN_GAPS = 12  # that tell it of one pattern alone
+CELL = 12  # places along either side of a cell at which gaps are looked for
+# Standard deviations of the background beyond which disks are seen on a line through the beam.
+MIN_DEVIATIONS = 3.0
+# Of what the strongest line holds, that the others hold where they have disks.
+MIN_REST_SHARE = 0.01
+# A pattern whose own box sums scatter more than the scan's by this counts less: four times is
+# beyond what a few counts do by chance.
+MIN_OWN_SCATTER = 4.0
+# The direct beam holds at least the reciprocal of this of the brightest diffracted disk.
+MAX_DIFFRACTED_OVER_DIRECT = 4.0
+# Two lattices in fewer patterns than this are where grains meet.
+MIN_SHARE_OF_TWO = 0.1
+# A scan whose beams are taken elsewhere shows a lattice about nearly as many.
+MIN_SHARE_OF_BEST = 0.9
+MAX_COVER = 0.6
+# Disks that cover more of the first ring nearly touch: the gaps between them, which small boxes
+# fit, tell more of the lattice than they do.
+TOUCHING_COVER = 0.8
+GAP_BOXES = 3.0
+# Evidence that gaps between touching disks must have beyond that of disks: no place is bare there
+# to tell how a smooth fixed pattern scatters.
+TOUCHING_EVIDENCE = 100.0
+SOFT_PX = 1.0  # the soft edge of a disk, and what a box is off its place, which is a whole pixel
+MAX_DARKNESS = 0.98  # share of what is round it that a gap lacks; the rest is for what was missed
 # Memory, on a CPU, of what is worked out for all sites of all candidates of some patterns at a
 # time. A scan whose disks are tiny against its detector learns from fewer patterns, and from the
 # inner rings alone, so that one pattern takes at most `MAX_PATTERN_BYTES`.
@@ -117,61 +165,15 @@ def one_hot_rings(calibration: Calibration, hk: Tensor) -> Tensor:
     return torch.nn.functional.one_hot(with_beam).float().to(hk.device)
 
 
-def direct_beam(patterns: Tensor, sums: Tensor, radius: float, iterations: int = 3) -> Tensor:
-    """Centre of the direct beam: the largest of the box sums, then the centre of mass in a round
-    window of 1.5 radii, iterated.
+@dataclass(frozen=True)
+class Seen:
+    """What n patterns show about their beams."""
 
-    Args:
-        patterns: counts (B, Qy, Qx).
-        sums: their box sums (B, Qy, Qx).
-        radius: of a disk, pixels.
-        iterations: how often the window follows the centre of mass.
-
-    Returns:
-        Centres (B, 2), x and y in pixels.
-    """
-    row = sums.amax(-1).argmax(-1)
-    column = sums[torch.arange(len(sums), device=sums.device), row].argmax(-1)
-    centre = torch.stack([column, row], -1).to(patterns.dtype)
-    for _ in range(iterations):
-        values, dx, dy = windows.cut(patterns, centre[:, None], math.ceil(1.5 * radius) + 1)
-        weight = values * (1.5 * radius + 0.5 - (dx**2 + dy**2).sqrt()).clamp(0, 1)
-        mass = weight.sum((-1, -2)).clamp_min(torch.finfo(weight.dtype).tiny)
-        step_x, step_y = (weight * dx).sum((-1, -2)) / mass, (weight * dy).sum((-1, -2)) / mass
-        centre = centre + torch.cat([step_x, step_y], -1)
-    return centre
-
-
-def box_sums(patterns: Tensor, radius: float) -> Tensor:
-    """Sums (B, Qy, Qx) of patterns over the odd square box nearest in area to a disk, centred on
-    each pixel; the pattern is zero outside the detector.
-    """
-    half = round((radius * math.sqrt(math.pi) - 1) / 2)
-    sums = torch.nn.functional.pad(patterns, (half, half, half, half))
-    for axis in (-1, -2):
-        sums = _running_sums(sums, axis, 2 * half + 1)
-    return sums
-
-
-def _running_sums(values: Tensor, axis: int, n: int) -> Tensor:
-    """Sums of n neighbours along an axis, n - 1 fewer than there were values.
-
-    Sums of 1, 2, 4, ... neighbours are put together by the binary digits of n. Differences of one
-    cumulative sum would round.
-    """
-    size = values.shape[axis] - n + 1
-    total, taken = None, 0
-    for bit in range(n.bit_length()):
-        if bit:
-            step = 1 << (bit - 1)
-            length = values.shape[axis] - step
-            values = values.narrow(axis, 0, length) + values.narrow(axis, step, length)
-        if n >> bit & 1:
-            part = values.narrow(axis, taken, size)
-            total = part if total is None else total + part
-            taken += 1 << bit
-    assert total is not None
-    return total
+    pixel: Float[Tensor, "n 2"]  # the brightest box
+    bright: Float[Tensor, " n"]  # its box sum
+    centre: Float[Tensor, "n 2"]  # of the beam, x and y in pixels
+    on: Float[Tensor, "n K R"]  # counts on the sites of each candidate, by ring
+    sites: Float[Tensor, "n K R"]  # how many of them tell something
 
 
 @dataclass(frozen=True)
@@ -180,12 +182,28 @@ class SiteFinder:
 
     radius: float  # of a disk, pixels
     G: Float[Tensor, "K 2 2"]  # candidate lattices in pixels
-    hk: Int64[Tensor, "S 2"]  # the sites that score
+    box_radius: float  # of a disk of the area of the boxes on the sites
+    hk: Int64[Tensor, "N 2"]  # the nodes that score
+    sites: Float[Tensor, "S 2"]  # these, and gaps too where disks nearly touch, in units of g1, g2
     ring: Float[Tensor, "S R"]  # one-hot
+    dark: Bool[Tensor, " R"]  # rings of gaps, which hold less than what is round them
+    line: Float[Tensor, "S L"]  # one-hot: the line of nodes through the direct beam
+    bare: Float[Tensor, "S T"]  # 1 where a site, turned so far, is clear of all disks
+    peak: Float[Tensor, "T P"]  # share of disks in the boxes on a ring's sites, turned so far
+    strange: Float[Tensor, "T P"]  # the same of disks of other rings alone
+    gap_radius: float  # of a disk of the area of the boxes between disks
+    gaps: Float[Tensor, "P 2"]  # places between disks, in units of g1 and g2
+    gap_ring: Float[Tensor, "P Q"]  # one-hot: those at one distance from the beam
     scales: int  # candidates of one orientation lie together, in order of scale
     on_gain: Float[Tensor, "K R"]  # log(1 + I / b)
     ring_gain: Float[Tensor, "K R"]  # -log(1 + c I / b) / c
     log_prior: Float[Tensor, " K"]  # of the candidates, normalised
+    beams: Beams  # of the scan
+    share: float = 0.5  # of its patterns that hold a lattice
+    branch: int | None = None  # turn of the lattice to follow, where patterns hold two
+    scatter: float = 1.0  # variance over mean of its box sums
+    poisson: bool = True  # whether its counts obey Poisson's law
+    found: dict[str, Any] = field(default_factory=dict)  # what is said of the scan, as JSON has it
 
     @classmethod
     def blank(cls, calibration: Calibration, shape: tuple[int, ...], device: str) -> Self:
@@ -209,92 +227,532 @@ class SiteFinder:
             )
         nominal = torch.from_numpy(calibration.lattice_inv_A / calibration.pixel_size_inv_A).float()
         length = torch.linalg.vector_norm(hk.float() @ nominal.T, dim=-1)
-        # Rings that stay on the detector whichever way they turn, for a beam in its middle. A beam
-        # beside it puts some sites off the detector; `_sums` leaves these out.
-        whole = length + radius <= min(shape) / 2
+        # Rings that stay on the detector towards its farther borders, whichever way they turn;
+        # `_at` leaves out the sites that are off the detector.
+        _, farthest = border_distances_px(calibration.centre_px, shape)
+        whole = length + radius <= min(farthest)
         hk = hk[whole] if whole.any() else hk[length < length.min() * 1.01]
         hk = _within_memory(hk, nominal, calibration.rotational_symmetry, radius)
-        ring = torch.nn.functional.one_hot(rings(calibration, hk)).float()
         reach = float(torch.linalg.vector_norm(hk.float() @ nominal.T, dim=-1).max())
-        G, scales = _candidates(nominal, calibration.rotational_symmetry, radius, reach)
+        ring = torch.nn.functional.one_hot(rings(calibration, hk)).float()
+        covered = float(ring[:, 0].sum()) * radius / (math.pi * float(length.min()))
+        touching = covered > TOUCHING_COVER
+        box_radius, between, of_between = _gaps(nominal, radius, reach, 0.0)
+        # A candidate must meet what tells of it: a disk, or a gap as wide as two boxes or so.
+        G, scales = _candidates(
+            nominal,
+            calibration.rotational_symmetry,
+            GAP_BOXES * box_radius if touching else radius,
+            reach,
+        )
+        turns = len(G) // scales
+        step = 2 * math.pi / calibration.rotational_symmetry / turns
+        gap_radius, gaps, gap_ring = _gaps(nominal, radius, reach, SOFT_PX)
+        sites, line = hk.float(), _one_hot_lines(hk)
+        dark = torch.zeros(ring.shape[1], dtype=torch.bool)
+        own, other = _nearest(nominal, hk, step, turns)
+        peak, strange = (
+            second_lattice.overlap(away, radius).T @ ring / ring.sum(0)
+            for away in (torch.minimum(own, other), other)
+        )
+        if touching:
+            sites = torch.cat([sites, between])
+            line = torch.nn.functional.pad(line, (0, 0, 0, len(between)))
+            ring = torch.block_diag(ring, of_between)
+            dark = torch.arange(ring.shape[1]) >= len(dark)
+        else:
+            box_radius = radius
         gain = torch.zeros(len(G), ring.shape[1], device=device)
-        prior = torch.zeros(len(G), device=device)
-        return cls(radius, G.to(device), hk.to(device), ring.to(device), scales, gain, gain, prior)
+        good = torch.ones(shape, dtype=torch.bool, device=device)
+        return cls(
+            radius,
+            G.to(device),
+            box_radius,
+            hk.to(device),
+            sites.to(device),
+            ring.to(device),
+            dark.to(device),
+            line.to(device),
+            (torch.minimum(own, other) > BARE_RADII * radius).float().to(device),
+            peak.to(device),
+            strange.to(device),
+            gap_radius,
+            gaps.to(device),
+            gap_ring.to(device),
+            scales,
+            gain,
+            gain,
+            torch.zeros(len(G), device=device),
+            Beams.anywhere(calibration, good, 1),
+        )
 
     @classmethod
     def learn(cls, counts: Counts, device: str) -> Self:
-        """Fit the mixture to a sample of the scan.
+        """Fit the mixture to a sample of the scan, and find out where its beams are.
 
         Args:
             counts: patterns (Ry, Rx, Qy, Qx) and calibration.
             device: "cpu" or "cuda".
 
         Returns:
-            A finder for the patterns of this scan, and of others in the same instrument.
+            A finder for the patterns of this scan; `at` makes one for another in the same
+            instrument.
         """
-        shape = counts.counts.shape
-        patterns = counts.counts.reshape(-1, *shape[2:])
-        finder = cls.blank(counts.calibration, shape[2:], device)
-        bytes_per_pattern = BYTES_PER_RING * finder.on_gain.numel()
-        sample = max(1, min(SAMPLE, MAX_SAMPLE_BYTES // (2 * bytes_per_pattern)))
-        step = max(1, len(patterns) // sample)
-        _, on, sites = windows.over_scan(finder._sums, patterns[::step], device)
-        return finder._maximise(on, sites)
+        return cls.blank(counts.calibration, counts.counts.shape[2:], device)._settled(
+            counts, teach=True
+        )
 
-    def locate(self, patterns: Tensor) -> Located:
+    def at(self, counts: Counts) -> Self:
+        """The finder for another scan of the same specimen in the same instrument: what was learned
+        of its lattice stays, where its beams are and how its counts scatter is found anew.
+        """
+        return self._settled(counts, teach=False)
+
+    def _settled(self, counts: Counts, teach: bool) -> Self:
+        """The finder with the beams about which the patterns of a sample of the scan show a
+        lattice, and with the mixture that they teach.
+        """
+        device = str(self.G.device)
+        patterns = counts.counts.reshape(-1, *counts.counts.shape[2:])
+        bytes_per_pattern = BYTES_PER_RING * self.on_gain.numel()
+        sample = max(1, min(SAMPLE, MAX_SAMPLE_BYTES // (2 * bytes_per_pattern)))
+        rows = np.arange(0, len(patterns), max(1, len(patterns) // sample))
+        good = torch.from_numpy(counts.good).to(device)
+        anywhere = Beams.anywhere(counts.calibration, good, len(patterns))
+        free = replace(self, beams=anywhere)
+        seen = free._seen(patterns, rows)
+        nominal, reach = anywhere.expected[0], beams.reach_px(counts.calibration)
+        lit = (seen.bright > 0).cpu().numpy()
+        trials = []
+        if lit.any():
+            plane = beams.plane(counts, rows[lit], seen.pixel[lit])
+            near = torch.linalg.vector_norm(seen.pixel - plane[rows], dim=-1)[lit] <= reach
+            middle = plane.median(0).values
+            if len(near) >= beams.MIN_PATTERNS and float(near.float().mean()) >= beams.MIN_AGREEING:
+                trials.append(anywhere.near(plane, reach))
+                plane = plane + (nominal - middle)
+            else:
+                plane = anywhere.expected
+            few = len(near) < beams.MIN_PATTERNS
+            if not few and (not trials or float((middle - nominal).norm()) > reach):
+                trials += [anywhere.near(plane, reach), anywhere]
+        settled = []
+        for where in trials or [anywhere]:
+            finder = replace(self, beams=where)
+            about = finder._again(seen, patterns, rows)
+            finder = finder._taught(about, patterns, rows, teach)
+            settled.append((finder, about, finder._share_with_lattice(about)))
+        best = _most_likely([about for _, about, _ in settled], [share for *_, share in settled])
+        finder, about, _ = settled[best]
+        return finder._of_two(about)
+
+    def locate(self, patterns: Tensor, rows: Rows = slice(None)) -> Located:
         """Direct beam and most probable lattice of each pattern.
 
         Args:
             patterns: counts (B, Qy, Qx), float32.
+            rows: their places in the scan, in scan order.
 
         Returns:
-            Rough lattices, and whether there is one: the evidence exceeds `MIN_EVIDENCE`.
+            Rough lattices, and whether there is one: the evidence exceeds `MIN_EVIDENCE`, and shows
+            disks in two directions.
         """
         size = self._patterns_at_a_time()
         if len(patterns) > size:
-            parts = [self.locate(part) for part in patterns.split(size)]
+            places = np.arange(len(self.beams.expected))[rows]
+            parts = [
+                self.locate(part, places[i * size : (i + 1) * size])
+                for i, part in enumerate(patterns.split(size))
+            ]
             return Located(
                 torch.cat([part.centre for part in parts]),
                 torch.cat([part.G for part in parts]),
                 torch.cat([part.has_lattice for part in parts]),
             )
-        centre, on, sites = self._sums(patterns)
-        odds = self._log_odds(on, self._even(sites, self._around(on, sites)))
-        # The evidence takes all orientations for equally likely, since a mixture learned from a
-        # scan of vacuum has learned its noise.
-        evidence = odds.logsumexp(-1) - math.log(len(self.G))
-        likeliest = (odds + self.log_prior).argmax(-1)
-        return Located(centre, self.G[likeliest], evidence > MIN_EVIDENCE)
+        sums = self._boxes(patterns, self.radius)
+        pixel, _ = self.beams.brightest(sums, rows)
+        expected = self.beams.expected[rows]
+        found, evidence = self._about(patterns, sums, pixel, expected)
+        anywhere, _ = self.beams.brightest(sums, rows, free=True)
+        # A pattern whose brightest disk is not where its beam is expected, and that shows no
+        # lattice there, may have its beam elsewhere all the same.
+        doubtful = ((anywhere != pixel).any(-1) & ~found.has_lattice).nonzero()[:, 0]
+        if len(doubtful):
+            other, better = self._about(
+                patterns[doubtful], sums[doubtful], anywhere[doubtful], expected[doubtful]
+            )
+            use = other.has_lattice & (better > evidence[doubtful])
+            took = doubtful[use]
+            found.centre[took], found.G[took] = other.centre[use], other.G[use]
+            found.has_lattice[took] = True
+        return found
 
-    def _sums(self, patterns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Centres (B, 2), counts on the sites of each candidate by ring (B, K, R), and how many of
-        those sites are on the detector (B, K, R).
+    def _about(
+        self, patterns: Tensor, sums: Tensor, pixel: Tensor, expected: Tensor
+    ) -> tuple[Located, Tensor]:
+        """Lattices of patterns (B, Qy, Qx) about beams near `pixel` (B, 2), and the evidence (B,)
+        for them.
         """
-        size = self._patterns_at_a_time()
-        if len(patterns) > size:
-            parts = [self._sums(part) for part in patterns.split(size)]
-            centre, on, sites = (torch.cat(values) for values in zip(*parts, strict=True))
-            return centre, on, sites
-        B, height, width = patterns.shape
-        sums = windows.piecewise(lambda piece: box_sums(piece, self.radius), patterns)
-        centre = direct_beam(patterns, sums, self.radius)
-        offset = torch.einsum("kij,sj->isk", self.G, self.hk.to(self.G.dtype))
-        offset = offset.flatten(1)  # (2, S K)
-        x = (centre[:, 0, None] + offset[0]).round_().clamp_(0, width - 1)
-        y = (centre[:, 1, None] + offset[1]).round_().clamp_(0, height - 1)
+        centre = self.beams.centres(patterns, pixel)
+        bright = sums
+        sums = self._other_boxes(patterns, bright, self.box_radius)
+        on, sites = self._count(sums, centre)
+        odds = self._log_odds(on, self._even(sites, self._around(on, sites)))
+        likeliest = (odds / self.scatter + self.log_prior).argmax(-1)
+        in_gaps = self._other_boxes(patterns, bright, self.gap_radius)
+        own = self._over_mean(in_gaps, centre, self.G[likeliest], MIN_OWN_GAPS) / self.scatter
+        own = torch.where(own > MIN_OWN_SCATTER, own, 1)
+        rounding = self._by_rounding(centre, self._around(on, sites), likeliest) / own
+        if self.dark.any():  # gaps this narrow hold the rims of disks, and no ring is smooth
+            own, rounding = torch.ones_like(own), torch.zeros_like(rounding)
+        evidence = self._evidence(odds / own[:, None])
+        evidence = evidence - (rounding - MAX_BY_ROUNDING).clamp_min(0)
+        mixed = torch.zeros_like(evidence, dtype=torch.bool)
+        if self.branch is not None:
+            likeliest, mixed = self._follow(on, sites, likeliest)
+        G = self.G[likeliest]
+        determined = self._enough_disks(sums, centre, likeliest, on, sites)
+        has_lattice = (evidence > self._least_evidence()) & determined & ~mixed
+        if math.isinf(self.beams.reach_px):
+            centre = self._node_nearest(bright, centre, G, expected, self._around(on, sites))
+        return Located(centre, G, has_lattice), evidence
+
+    def _node_nearest(
+        self, sums: Tensor, centre: Tensor, G: Tensor, expected: Tensor, around: Tensor
+    ) -> Tensor:
+        """The node (B, 2) of each lattice that is nearest to the expected beam, where it may be the
+        beam: nearly as bright as the brightest disk at `centre`, or behind a stop.
+        """
+        index = torch.arange(-6, 7, device=G.device, dtype=G.dtype)
+        hk = torch.cartesian_prod(index, index)
+        nodes = centre[:, None] + torch.einsum("bij,sj->bsi", G, hk)
+        away = torch.linalg.vector_norm(nodes - expected[:, None], dim=-1)
+        node = nodes[torch.arange(len(nodes), device=G.device), away.argmin(1)]
+        here, there = self._box_at(sums, centre), self._box_at(sums, node)
+        bright = there * MAX_DIFFRACTED_OVER_DIRECT >= here
+        hidden = there * MAX_DIFFRACTED_OVER_DIRECT < around.amin((1, 2))
+        return torch.where((bright | hidden)[:, None], node, centre)
+
+    @staticmethod
+    def _box_at(sums: Tensor, at: Tensor) -> Tensor:
+        """Box sums (B,) of `sums` (B, Qy, Qx) at places (B, 2)."""
+        B, height, width = sums.shape
+        x, y = at.round().long().unbind(-1)
+        return sums[
+            torch.arange(B, device=sums.device), y.clamp(0, height - 1), x.clamp(0, width - 1)
+        ]
+
+    def _evidence(self, odds: Tensor) -> Tensor:
+        """Log odds (B,) of any lattice against none.
+
+        They take all orientations for equally likely, since a mixture learned from a scan of vacuum
+        has learned its noise.
+        """
+        return (odds / self.scatter).logsumexp(-1) - math.log(len(self.G))
+
+    def _least_evidence(self) -> float:
+        """Evidence that a pattern must have: more where few patterns of the scan have a lattice,
+        and where counts scatter beyond Poisson's law.
+        """
+        share = min(self.share, 0.5)
+        least = MIN_EVIDENCE + math.log((1 - share) / share)
+        if self.dark.any():
+            least += TOUCHING_EVIDENCE
+        if not self.poisson:
+            least += 2 * MIN_EVIDENCE + EVIDENCE_PER_RING * self.ring.shape[1]
+        return least
+
+    def _evidence_of(self, seen: Seen, lit: bool = True) -> Tensor:
+        """Evidence (n,) of all patterns, or of those with electrons alone."""
+        odds = self._log_odds(seen.on, self._even(seen.sites, self._around(seen.on, seen.sites)))
+        evidence = self._evidence(odds)
+        return evidence[seen.bright > 0] if lit else evidence
+
+    def _share_with_lattice(self, seen: Seen) -> float:
+        """Share of the patterns with electrons whose evidence of a lattice suffices."""
+        lattice = self._evidence_of(seen) > self._least_evidence()
+        return float(lattice.float().mean()) if len(lattice) else 0.0
+
+    def _by_rounding(self, centre: Tensor, around: Tensor, likeliest: Tensor) -> Tensor:
+        """What evidence (B,) comes of boxes on whole pixels, nearer to the beam or farther from it
+        than their sites, where the counts round the rings (B, scales, R) fall off.
+        """
+        G, scale = self.G[likeliest], likeliest % self.scales
+        at = torch.einsum("bij,sj->bsi", G, self.sites)
+        length = torch.linalg.vector_norm(at, dim=-1)
+        taken = (centre[:, None] + at).round() - centre[:, None]
+        farther = (torch.linalg.vector_norm(taken, dim=-1) - length) @ self.ring
+        row = torch.arange(len(G), device=G.device)
+        inner, outer = (scale + 1).clamp(max=self.scales - 1), (scale - 1).clamp(min=0)
+        ring_length = [
+            torch.linalg.vector_norm(torch.einsum("bij,sj->bsi", self.G[other], self.sites), dim=-1)
+            @ self.ring
+            / self.ring.sum(0)
+            for other in (inner, outer)
+        ]
+        slope = (around[row, inner] - around[row, outer]) / (ring_length[0] - ring_length[1])
+        more = (slope * farther * self.on_gain[likeliest]).clamp_min(0).sum(-1)
+        return more / self.scatter
+
+    def _enough_disks(
+        self, sums: Tensor, centre: Tensor, likeliest: Tensor, on: Tensor, sites: Tensor
+    ) -> Tensor:
+        """Whether (B,) the disks of each pattern, about its beam and at its candidate, are more
+        than two, and lie on more than one line through the beam. A systematic row determines F
+        along one line only, and two bright pixels make no lattice.
+        """
+        n, whole = self._at(sums, centre, self.G[likeliest][:, None], self.sites)
+        n, whole = n[..., 0], whole[..., 0]
+        if self.dark.any():
+            gaps = (self.ring @ self.dark.to(n.dtype)) * whole
+            level = ((n * gaps).sum(-1) / gaps.sum(-1).clamp_min(1))[:, None]
+        else:
+            level = self._between(on, sites, likeliest) @ self.ring.T  # (B, S)
+        node = self.line.sum(1)
+        expected = level * whole * node
+        above, spread = (n * node - expected), (self.scatter * expected).clamp_min(0)
+        on_line, spread_on_line = above @ self.line, spread @ self.line
+        total, spread_of_all = above.sum(-1), spread.sum(-1)
+        line = on_line.argmax(-1, keepdim=True)
+        two = above.topk(min(2, above.shape[1]), dim=-1).indices
+        enough = torch.ones_like(total, dtype=torch.bool)
+        for part, of_part in (
+            (on_line.gather(1, line), spread_on_line.gather(1, line)),
+            (above.gather(1, two), spread.gather(1, two)),
+        ):
+            most, of_most = part.sum(-1), of_part.sum(-1)
+            rest, of_rest = total - most, (spread_of_all - of_most).clamp_min(0)
+            # One count more: what is expected in few counts is not known better.
+            nothing = MIN_DEVIATIONS * (of_rest + 1).sqrt()
+            alone = rest < torch.maximum(nothing, MIN_REST_SHARE * most)
+            enough &= ~(alone & (most > 2 * MIN_DEVIATIONS * (of_most + 1).sqrt()))
+        return enough
+
+    def _at_every_turn(self, on: Tensor, sites: Tensor, likeliest: Tensor) -> tuple[Tensor, Tensor]:
+        """Of `on` and `sites` (B, K, R), those (B, T, R) at the scale of a candidate (B,)."""
+        by_turn = (len(on), -1, self.scales, on.shape[-1])
+        row, scale = torch.arange(len(on), device=on.device), likeliest % self.scales
+        return on.reshape(by_turn)[row, :, scale], sites.reshape(by_turn)[row, :, scale]
+
+    def _pairs(self, on: Tensor, sites: Tensor, likeliest: Tensor) -> second_lattice.Pair:
+        """Whether patterns with a lattice hold a second one, and the turns of both."""
+        on, sites = self._at_every_turn(on, sites, likeliest)
+        profile = on / sites.clamp_min(0.5)
+        precision = sites.mean(1) / profile.mean(1).clamp_min(1e-3) / self.scatter
+        precision = torch.where((sites > 0.5).all(1), precision, 0)
+        # The outermost sites move by a quarter of a radius from one turn to the next.
+        return second_lattice.pairs(profile, precision, self.peak, self.strange, least=4)
+
+    def _between(self, on: Tensor, sites: Tensor, likeliest: Tensor) -> Tensor:
+        """Mean box sum (B, R) of each ring between the disks of the candidate `likeliest` (B,); the
+        least mean over its orientations where disks leave no room.
+        """
+        R = on.shape[-1]
+        on, sites = self._at_every_turn(on, sites, likeliest)
+        turn = (likeliest // self.scales)[:, None] + torch.arange(on.shape[1], device=on.device)
+        turn = (turn % on.shape[1])[..., None].expand(-1, -1, R)
+        on, sites = on.gather(1, turn), sites.gather(1, turn)
+        bare = torch.stack([self.bare[self.ring[:, r] > 0].amin(0) for r in range(R)], 1)
+        free = (on * bare).sum(1) / (sites * bare).sum(1).clamp_min(1)
+        least = torch.where(sites > 0, on / sites.clamp_min(0.5), torch.inf).amin(1)
+        least = torch.where(least.isfinite(), least, 0)
+        return torch.where((sites * bare).sum(1) > 0, free, least)
+
+    def _seen(self, patterns: NDArray[Any], rows: NDArray[np.int64]) -> Seen:
+        """What patterns of a scan show about their beams."""
+
+        def about_beams(chunk: Tensor, part: slice) -> tuple[Tensor, ...]:
+            sums = self._boxes(chunk, self.radius)
+            pixel, bright = self.beams.brightest(sums, rows[part])
+            centre = self.beams.centres(chunk, pixel)
+            return (
+                pixel,
+                bright,
+                centre,
+                *self._count(self._other_boxes(chunk, sums, self.box_radius), centre),
+            )
+
+        return Seen(*windows.over_scan(about_beams, patterns[rows], str(self.G.device)))
+
+    def _again(self, seen: Seen, patterns: NDArray[Any], rows: NDArray[np.int64]) -> Seen:
+        """The same about other beams; only what changes is worked out again."""
+        away = torch.linalg.vector_norm(seen.pixel - self.beams.expected[rows], dim=-1)
+        change = (away > self.beams.reach_px).nonzero()[:, 0]
+        if not len(change):
+            return seen
+        anew = self._seen(patterns, rows[change.cpu().numpy()])
+        return Seen(
+            *(
+                old.index_copy(0, change, new)
+                for old, new in zip(vars(seen).values(), vars(anew).values(), strict=True)
+            )
+        )
+
+    def _of_two(self, seen: Seen) -> Self:
+        """The finder with the branch to follow, where many patterns of a sample hold two."""
+        lattice = (self._evidence_of(seen, lit=False) > self._least_evidence()).nonzero()[:, 0]
+        if self.dark.any() or not len(lattice):
+            return self
+        lattice = lattice[:: max(1, len(lattice) // SCATTER_SAMPLE)]
+        on, sites = seen.on[lattice], seen.sites[lattice]
+        pair = self._pairs(on, sites, self._likeliest(on, sites))
+        share = float(pair.seen.float().mean())
+        if share < MIN_SHARE_OF_TWO:
+            return self
+        turns = len(self.G) // self.scales
+        turn = pair.turn[pair.seen]
+        held = torch.bincount(turn.flatten(), minlength=turns)
+        held = held + held.roll(1) + held.roll(-1)
+        apart = float(_turns_apart(turn[:, 0], turn[:, 1], turns).float().median())
+        degrees = math.degrees(apart * self._step())
+        found = {
+            "second_lattice": f"a second lattice, {degrees:.0f} degrees from the first, in "
+            f"{share:.0%} of the patterns"
+        }
+        return replace(self, branch=int(held.argmax()), found={**self.found, **found})
+
+    def _follow(self, on: Tensor, sites: Tensor, likeliest: Tensor) -> tuple[Tensor, Tensor]:
+        """Of patterns that hold two lattices, the candidate (B,) of the branch of the scan, and
+        which (B,) have disks of both in one place.
+        """
+        turns = len(self.G) // self.scales
+        pair = self._pairs(on, sites, likeliest)
+        nearest = _turns_apart(pair.turn, torch.tensor(self.branch), turns).argmin(1)
+        turn = pair.turn.gather(1, nearest[:, None])[:, 0]
+        candidate = turn * self.scales + likeliest % self.scales
+        apart = _turns_apart(pair.turn[:, 0], pair.turn[:, 1], turns)
+        first_ring = torch.linalg.vector_norm(self.hk.float() @ self.G[0].T, dim=-1).min()
+        apart_px = apart * self._step() * first_ring
+        mixed = pair.seen & (apart_px < second_lattice.APART_RADII * self.radius)
+        return torch.where(pair.seen, candidate, likeliest), mixed
+
+    def _step(self) -> float:
+        """Angle in radians from one turn to the next."""
+        turned = self.G[self.scales] @ torch.linalg.inv(self.G[0])
+        return math.atan2(float(turned[1, 0]), float(turned[0, 0]))
+
+    def _likeliest(self, on: Tensor, sites: Tensor) -> Tensor:
+        """The likeliest candidate (B,) of patterns."""
+        odds = self._log_odds(on, self._even(sites, self._around(on, sites)))
+        return (odds / self.scatter + self.log_prior).argmax(-1)
+
+    def _taught(
+        self, seen: Seen, patterns: NDArray[Any], rows: NDArray[np.int64], teach: bool
+    ) -> Self:
+        """The finder with the mixture of a sample, where it is to be taught, and the scatter of its
+        box sums.
+        """
+        finder = self._maximise(seen.on, seen.sites) if teach else self
+        finder = finder._measured(seen, patterns, rows)
+        if finder.scatter > 1 and teach:
+            finder = finder._maximise(seen.on, seen.sites)
+        evidence = finder._evidence_of(seen)
+        share, least = 0.5, 0.5 / (1 + len(evidence))
+        for _ in range(ROUNDS_OF_SHARE if len(evidence) else 0):
+            share = float((evidence + math.log(share / (1 - share))).sigmoid().mean())
+            share = min(max(share, least), 1 - least)
+        return replace(finder, share=share)
+
+    def _measured(self, seen: Seen, patterns: NDArray[Any], rows: NDArray[np.int64]) -> Self:
+        """The finder with the scatter of the counts between the disks of some patterns, at their
+        likeliest lattices: that of box sums, and that of pixels against their neighbours. Both are
+        medians over the patterns.
+        """
+        step = max(1, len(rows) // SCATTER_SAMPLE)
+        on, sites, centre = seen.on[::step], seen.sites[::step], seen.centre[::step]
+        G = self.G[self._likeliest(on, sites)]
+        rows = rows[::step]
+
+        def of_chunk(chunk: Tensor, part: slice) -> tuple[Tensor, Tensor]:
+            left, right = chunk[..., :-1], chunk[..., 1:]
+            squares, both = (
+                self._in_gaps(
+                    self._boxes(torch.nn.functional.pad(image, (0, 1)), self.gap_radius),
+                    centre[part],
+                    G[part],
+                )[0]
+                for image in ((right - left) ** 2, right + left)
+            )
+            boxes = self._boxes(chunk, self.gap_radius)
+            return self._over_mean(boxes, centre[part], G[part]), squares.sum(1) / both.sum(1)
+
+        of_boxes, of_pixels = (
+            values[values.isfinite()]
+            for values in windows.over_scan(of_chunk, patterns[rows], str(self.G.device))
+        )
+        scatter = float(of_boxes.median()) if len(of_boxes) else 1.0
+        pixels = float(of_pixels.median()) if len(of_pixels) else 1.0
+        poisson = scatter < MIN_SCATTER and (
+            1 / PIXEL_SCATTER_TOLERANCE < pixels < PIXEL_SCATTER_TOLERANCE
+        )
+        return replace(self, scatter=scatter if scatter >= MIN_SCATTER else 1.0, poisson=poisson)
+
+    def _in_gaps(self, sums: Tensor, centre: Tensor, G: Tensor) -> tuple[Tensor, Tensor]:
+        """Box sums (B, P) in the gaps of lattices G (B, 2, 2) about `centre` (B, 2), and the share
+        of each that tells something.
+        """
+        n, share = self._at(sums, centre, G[:, None], self.gaps)
+        return n[..., 0], share[..., 0]
+
+    def _over_mean(
+        self, sums: Tensor, centre: Tensor, G: Tensor, enough: float = MIN_GAPS
+    ) -> Tensor:
+        """Variance over mean (B,) of the box sums in gaps at one distance from the beam: 1 where
+        counts obey Poisson's law; NaN where nothing tells it.
+
+        Fixed patterns, readout noise, gain and clusters of pixels all raise it. Where too few gaps
+        lie at one distance, those within a disk's width do.
+        """
+        n, share = self._in_gaps(sums, centre, G)
+        length = torch.linalg.vector_norm(self.gaps @ self.G[0].T, dim=-1)
+        wide = torch.nn.functional.one_hot((length / (2 * self.radius)).long()).to(n.dtype)
+        scatter = torch.full_like(n[:, 0], torch.nan)
+        for ring in (self.gap_ring, wide):
+            number = share @ ring
+            mean = (n @ ring) / number.clamp_min(0.5)
+            squares = ((n - share * (mean @ ring.T)) ** 2).sum(-1)
+            free = (number - 1).clamp_min(0)
+            ratio = squares / (mean * free).sum(-1)
+            use = scatter.isnan() & (free.sum(-1) >= enough)
+            scatter = torch.where(use, ratio, scatter)
+        return scatter
+
+    @staticmethod
+    def _boxes(patterns: Tensor, radius: float) -> Tensor:
+        """Sums (B, Qy, Qx) over boxes of the area of a disk of `radius`."""
+        return windows.piecewise(lambda piece: box_sums(piece, radius), patterns)
+
+    def _other_boxes(self, patterns: Tensor, sums: Tensor, radius: float) -> Tensor:
+        """The same, which is `sums` where they are over the boxes of a disk."""
+        return sums if radius == self.radius else self._boxes(patterns, radius)
+
+    def _count(self, sums: Tensor, centre: Tensor) -> tuple[Tensor, Tensor]:
+        """Counts on the sites of each candidate about `centre` (B, 2) by ring (B, K, R), and how
+        many of those sites tell something (B, K, R).
+        """
+        n, whole = self._at(sums, centre, self.G[None], self.sites)
+        return (self.ring.T @ n).mT, (self.ring.T @ whole).mT
+
+    def _at(self, sums: Tensor, centre: Tensor, G: Tensor, hk: Tensor) -> tuple[Tensor, Tensor]:
+        """Box sums (B, S, K) at sites `hk` (S, 2) of lattices G (B or 1, K, 2, 2) about `centre`
+        (B, 2), and the share of each that tells something.
+
+        A site whose disk leaves the detector, or that is mostly bad, counts neither electrons nor
+        as a site; one that is bad in part counts for the rest.
+        """
+        B, height, width = sums.shape
+        offset = torch.einsum("bkij,sj->bisk", G, hk.to(G.dtype)).flatten(2)  # (B, 2, S K)
+        x = (centre[:, 0, None] + offset[:, 0]).round_().clamp_(0, width - 1)
+        y = (centre[:, 1, None] + offset[:, 1]).round_().clamp_(0, height - 1)
         flat = y.mul_(width).add_(x).long()
         n = sums.reshape(B, -1).gather(1, flat)
-        # A site whose disk leaves the detector counts neither electrons nor as a site.
-        rows = windows.within(torch.arange(height, device=sums.device), self.radius, height)
-        columns = windows.within(torch.arange(width, device=sums.device), self.radius, width)
-        whole = (rows[:, None] & columns).to(n.dtype).flatten().expand(B, -1).gather(1, flat)
-        by_site = (B, len(self.hk), -1)
-        on, sites = self.ring.T @ (n * whole).reshape(by_site), self.ring.T @ whole.reshape(by_site)
-        return centre, on.mT, sites.mT
+        whole = self.beams.share.flatten().expand(B, -1).gather(1, flat)
+        by_site = (B, len(hk), -1)
+        return (n * (whole > 0)).reshape(by_site), whole.reshape(by_site)
 
     def _patterns_at_a_time(self) -> int:
         """How many patterns `MAX_BYTES`, or a share of a GPU's memory, have room for."""
-        sites = len(self.G) * len(self.hk)
+        sites = len(self.G) * len(self.sites)
         each = BYTES_PER_SITE * sites + BYTES_PER_RING * self.on_gain.numel()
         return at_a_time(MAX_BYTES // each, each, self.G.device.type)
 
@@ -324,18 +782,20 @@ class SiteFinder:
         around = self._around(on, sites)
         even = self._even(sites, around)
         # The share c of a ring's circumference that its disks cover, and so of I that `around`
-        # holds.
-        length = torch.linalg.vector_norm(self.hk.to(self.G.dtype) @ self.G[0].T, dim=-1)
+        # holds. Boxes between disks that nearly touch hold parts of both, which count as b.
+        length = torch.linalg.vector_norm(self.sites @ self.G[0].T, dim=-1)
         of_site = 2 * self.radius / (2 * math.pi * length)
-        cover = (of_site[:, None] * self.ring).sum(0).clamp(max=0.9)
+        cover = (of_site[:, None] * self.ring).sum(0).clamp(max=MAX_COVER)
         log_prior = torch.full((K,), -math.log(K), device=on.device)
         no_lattice = 0.0  # share of such patterns; let in once I and b are roughly known
         background = around.mean(0)  # b, (scales, R)
         intensity = background[self.scales // 2]  # I, (R,)
+        intensity = torch.where(self.dark, -intensity / 2, intensity)
         finder = self
         for turn in range(ROUNDS):
-            floor = 1e-3 * intensity + torch.finfo(on.dtype).tiny
+            floor = 1e-3 * intensity.abs() + torch.finfo(on.dtype).tiny
             contrast = intensity / torch.maximum(background, floor)  # (scales, R)
+            contrast = contrast.clamp_min(-MAX_DARKNESS)
             on_gain, ring_gain = torch.log1p(contrast), -torch.log1p(cover * contrast) / cover
             finder = replace(
                 self,
@@ -343,7 +803,7 @@ class SiteFinder:
                 ring_gain=ring_gain.repeat(turns, 1),
                 log_prior=log_prior,
             )
-            odds = finder._log_odds(on, even) + log_prior
+            odds = finder._log_odds(on, even) / self.scatter + log_prior
             if turn >= ROUNDS // 2:
                 without = odds.new_full((N, 1), math.log(no_lattice))
                 odds = torch.cat([odds + math.log1p(-no_lattice), without], 1)
@@ -353,7 +813,8 @@ class SiteFinder:
             above = on - sites * mean.repeat(turns, 1)
             number = torch.einsum("nk,nkr->r", share, sites).clamp_min(1e-6)
             intensity = torch.einsum("nk,nkr->r", share, above) / number
-            intensity = (intensity / (1 - cover)).clamp_min(0)
+            intensity = intensity / (1 - cover)
+            intensity = torch.where(self.dark, intensity.clamp_max(0), intensity.clamp_min(0))
             background = (mean - cover * intensity).clamp_min(0)
             # One pattern's worth of weight is spread evenly, so that an orientation that the sample
             # lacks stays possible.
@@ -378,8 +839,8 @@ def strain(
         F against the nominal lattice, and the direct beams; NaN where `refine` gives NaN.
     """
 
-    def lattices(patterns: Tensor) -> tuple[Tensor, Tensor]:
-        lattice = refine(patterns, finder.locate(patterns))
+    def lattices(patterns: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+        lattice = refine(patterns, finder.locate(patterns, rows))
         return lattice.centre, lattice.G
 
     scan = counts.counts.shape[:2]
@@ -387,7 +848,8 @@ def strain(
     F = geometry.deformation_from_reciprocal(
         G.cpu().numpy() * counts.calibration.pixel_size_inv_A, counts.calibration.lattice_inv_A
     )
-    return Answer(F=F.reshape(*scan, 2, 2), centre_px=centre.cpu().numpy().reshape(*scan, 2))
+    beam = centre.cpu().numpy().reshape(*scan, 2)
+    return Answer(F=F.reshape(*scan, 2, 2), centre_px=beam, found=finder.found)
 
 
 def track(fitted: LatticeFit, rough: Located, lost: Tensor) -> tuple[LatticeFit, Tensor]:
@@ -442,6 +904,108 @@ def _grid(symmetry: int, radius: float, reach: float) -> tuple[int, int]:
     turns = max(1, round(2 * math.pi / symmetry / step))
     scales = 2 * max(1, math.ceil(MAX_SCALE_CHANGE / step)) + 1
     return turns, scales
+
+
+def _one_hot_lines(hk: Tensor) -> Tensor:
+    """The table (S, L) of which line through the origin each node (S, 2) lies on."""
+    first = hk // torch.gcd(hk[:, 0], hk[:, 1])[:, None]
+    sign = torch.where(first[:, 0] != 0, first[:, 0], first[:, 1]).sign()
+    _, index = torch.unique(first * sign[:, None], dim=0, return_inverse=True)
+    return torch.nn.functional.one_hot(index).float()
+
+
+def _nearest(nominal: Tensor, hk: Tensor, step: float, turns: int) -> tuple[Tensor, Tensor]:
+    """Distances (S, T) in pixels from each site of `hk` (S, 2), turned by so many steps, to the
+    nearest node of its own ring, and to the nearest of another.
+    """
+    turn = torch.from_numpy(geometry.rotation_matrix(np.arange(turns) * step)).float()
+    at = torch.einsum("tij,jk,sk->sti", turn, nominal, hk.float())
+    index = (at @ torch.linalg.inv(nominal).T).round()
+    length = torch.linalg.vector_norm(hk.float() @ nominal.T, dim=-1)[:, None]
+    own, other = torch.full((2, *at.shape[:2]), torch.inf)
+    for h in (-1, 0, 1):
+        for k in (-1, 0, 1):
+            node = (index + torch.tensor([h, k])) @ nominal.T
+            away = torch.linalg.vector_norm(at - node, dim=-1)
+            same = (torch.linalg.vector_norm(node, dim=-1) - length).abs() < 1e-3 * length
+            own = torch.where(same, torch.minimum(own, away), own)
+            other = torch.where(same, other, torch.minimum(other, away))
+    return own, other
+
+
+def _gaps(
+    nominal: Tensor, radius: float, reach: float, soft_px: float
+) -> tuple[float, Tensor, Tensor]:
+    """Places between disks for boxes that overlap neither these nor one another.
+
+    Args:
+        nominal: lattice (2, 2) in pixels.
+        radius: of a disk, pixels.
+        reach: how far from the beam the places may be, pixels.
+        soft_px: how far from a disk the boxes stay; it may be less than this where disks leave no
+            room even for a pixel.
+
+    Returns:
+        The radius of a disk of the area of the boxes: `radius`, or less where disks leave no room
+        for such boxes. The places (P, 2) in units of the lattice vectors. The table (P, Q) of which
+        of them lie at one distance from the beam.
+    """
+    index = torch.arange(CELL).float() / CELL
+    cell = torch.cartesian_prod(index, index)
+    around = torch.cartesian_prod(torch.arange(-2, 2), torch.arange(-2, 2)).float()
+
+    def distance(places: Tensor, other: Tensor) -> Tensor:
+        """From places (n, 2) to the nearest that the lattice puts `other` (2,)."""
+        apart = (places - other)[:, None] + around
+        return torch.linalg.vector_norm(apart @ nominal.T, dim=-1).amin(1)
+
+    depth = distance(cell, torch.zeros(2))
+    room = (float(depth.max()) - radius - soft_px) / math.sqrt(2) - 0.5
+    half = max(0, min(beams.half_box(radius), math.floor(room)))
+    clear = min(radius + math.sqrt(2) * (half + 0.5) + soft_px, 0.99 * float(depth.max()))
+    left = torch.where(depth >= clear, depth, 0)
+    taken: list[Tensor] = []
+    while left.any():
+        taken.append(cell[left.argmax()])
+        left = torch.where(distance(cell, taken[-1]) > 2 * half + 1, left, 0)
+    most = math.ceil(reach / float(torch.linalg.svdvals(nominal).min())) + 1
+    index = torch.arange(-most, most + 1).float()
+    places = (torch.cartesian_prod(index, index)[:, None] + torch.stack(taken)).reshape(-1, 2)
+    length = torch.linalg.vector_norm(places @ nominal.T, dim=-1)
+    inside = length <= reach
+    _, ring = torch.unique((length[inside] / radius * 100).round(), return_inverse=True)
+    table = torch.nn.functional.one_hot(ring).float()
+    full = half == beams.half_box(radius)
+    return radius if full else (2 * half + 1) / math.sqrt(math.pi), places[inside], table
+
+
+def _turns_apart(one: Tensor, other: Tensor, turns: int) -> Tensor:
+    """How many turns apart, the shorter way round."""
+    apart = (one - other).abs()
+    return torch.minimum(apart, turns - apart)
+
+
+def _most_likely(seen: list[Seen], share: list[float]) -> int:
+    """The beams about which most patterns of a sample show a lattice, of those that were tried.
+
+    Of those that do about equally well, beams near the calibration's centre come first where they
+    are nearly as bright as the brightest boxes, then the plane of the brightest boxes, then any
+    box: about any disk of a lattice the same lattice is seen.
+
+    Args:
+        seen: what the patterns show about each: a plane if there is one, near the centre, anywhere.
+        share: how many show a lattice.
+    """
+    if len(seen) == 1:
+        return 0
+    able = [one >= MIN_SHARE_OF_BEST * max(share) for one in share]
+    plane, nominal, anywhere = 0, len(seen) - 2, len(seen) - 1
+    lit = seen[anywhere].bright > 0
+    ratio = seen[nominal].bright[lit] / seen[anywhere].bright[lit]
+    if able[nominal] and len(ratio) and float(ratio.median()) * MAX_DIFFRACTED_OVER_DIRECT >= 1:
+        return nominal
+    order = [plane, anywhere, nominal] if nominal else [anywhere, nominal]
+    return next(trial for trial in order if able[trial])
 
 
 def _candidates(nominal: Tensor, symmetry: int, radius: float, reach: float) -> tuple[Tensor, int]:

@@ -48,14 +48,15 @@ def chunks(counts: NDArray[np.unsignedinteger], device: str) -> Iterator[tuple[s
 
 
 def over_scan(
-    function: Callable[[Tensor], tuple[Tensor, ...]],
+    function: Callable[[Tensor, slice], tuple[Tensor, ...]],
     counts: NDArray[np.unsignedinteger],
     device: str,
 ) -> tuple[Tensor, ...]:
     """What a function gives for all patterns of a scan, worked out chunk by chunk.
 
     Args:
-        function: takes patterns (B, Qy, Qx) and gives tensors (B, ...), a row for each pattern.
+        function: takes patterns (B, Qy, Qx) and their places in scan order, and gives tensors
+            (B, ...), a row for each pattern.
         counts: patterns (..., Qy, Qx); chunks of them go side by side.
         device: "cpu" or "cuda".
 
@@ -65,7 +66,7 @@ def over_scan(
     patterns = counts.reshape(-1, *counts.shape[-2:])
 
     def of_chunk(rows: slice) -> tuple[Tensor, ...]:
-        return function(to_tensor(patterns[rows], device))
+        return function(to_tensor(patterns[rows], device), rows)
 
     results = side_by_side(of_chunk, slices(patterns, device), device)
     return tuple(torch.cat(parts) for parts in zip(*results, strict=True))
