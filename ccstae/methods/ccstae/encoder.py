@@ -22,12 +22,14 @@ from torch import Tensor, nn
 
 from ccstae.methods.ccstae import diffuse_background, spline, transformer
 from ccstae.methods.ccstae.dictionary import Dictionary
+from ccstae.methods.shared import adam
 
 REACH = 4
 """Displacements on the map, in pixels either way."""
 _PRIOR_M = 0.03  # standard deviation of the deformation left after the rough lattice
 _PRIOR_CENTRE_PX = 0.5
 _STEPS = 100
+_RATE = 6e-3  # the highest learning rate
 _BATCH = 32
 
 
@@ -181,14 +183,13 @@ def train(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         encoder = Encoder().to(M.device)
-    optimiser = torch.optim.Adam(encoder.parameters(), lr=3e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=6e-3, total_steps=_STEPS)
+    optimiser = adam.Adam(encoder.parameters())
     kernel = score_kernels(dictionary)
     g = dictionary.g[1:]
     pixels = dictionary.pixels + 2 * REACH
     window = transformer.square(pixels, M.device)
     background = diffuse_background.render(dictionary.background, centre, shape)
-    for _ in range(_STEPS):
+    for step in range(_STEPS):
         pick = torch.randint(len(M), (_BATCH,), generator=generator)
         position = transformer.positions(M[pick], centre[pick], g)
         patch = transformer.patches(position, window, shape)
@@ -208,6 +209,5 @@ def train(
             maps = score_maps(counts, kernel)
         optimiser.zero_grad()
         loss(encoder, maps, offset, g, dM, dc).backward()
-        optimiser.step()
-        schedule.step()
+        optimiser.step(*adam.one_cycle(step, _STEPS, _RATE))
     return encoder.eval()

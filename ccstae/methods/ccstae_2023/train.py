@@ -16,6 +16,7 @@ from ccstae.machine.device import batch, ceil_div
 from ccstae.methods.ccstae_2023 import losses, network, warp
 from ccstae.methods.ccstae_2023.masks import Masks
 from ccstae.methods.ccstae_2023.settings import Ccstae2023Settings
+from ccstae.methods.shared import adam
 
 _INFERENCE_BATCH = 64
 
@@ -174,8 +175,7 @@ def _train_stage(
     stage = 0 if base is None else 1
     N, size = len(patterns.counts), batch(s.batch[stage])
     steps = s.epochs[stage] * ceil_div(N, size)
-    optimiser = torch.optim.Adam(model.parameters(), lr=s.learning_rate[stage])
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / max(steps, 1))
+    optimiser = adam.Adam(model.parameters())
     spot_radius = s.spot_radii * masks.radius
     ring_radius = float(masks.spots.norm(dim=1).mean())
     inner = ring_radius * (1 - s.scale_limit) - spot_radius
@@ -209,8 +209,7 @@ def _train_stage(
             optimiser.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), s.gradient_clip)
-            optimiser.step()
-            schedule.step()
+            optimiser.step(s.learning_rate[stage] * (1 - optimiser.steps / max(steps, 1)))
 
 
 def _regularisers(
