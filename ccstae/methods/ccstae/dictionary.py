@@ -19,6 +19,8 @@ from torch import Tensor
 from ccstae.methods.ccstae import diffuse_background, spline, transformer
 from ccstae.methods.ccstae.transformer import Patterns
 
+RIM_PX, MIN_RIM_PX = 2.75, 1.0  # round a disk, in its patch
+SOFT_EDGE_PX = 1.5
 MAX_SPARSE_COUNTS = 0.125  # counts a pixel, below which patterns are handled count by count
 
 
@@ -176,13 +178,19 @@ class Dictionary:
         return out
 
 
-def patch_pixels(radius_px: float) -> int:
-    """Edge of the patch round a disk: the disk, its soft edge and a rim of background."""
-    return 2 * math.ceil(radius_px + 2.75) + 1
+def patch_pixels(radius_px: float, spacing_px: float) -> int:
+    """Edge of the patch round a disk: the disk, its soft edge and a rim of background, but nothing
+    of the next disk, which is `spacing_px` away.
+    """
+    half = math.ceil(radius_px + RIM_PX)
+    alone = (spacing_px - radius_px - SOFT_EDGE_PX) / math.sqrt(2)  # to the corner of the patch
+    if half > alone:
+        half = max(math.floor(alone), math.ceil(radius_px + MIN_RIM_PX))
+    return 2 * half + 1
 
 
 def from_probe(
-    probe: Tensor, centre: tuple[float, float], radius_px: float, iterations: int = 60
+    probe: Tensor, centre: tuple[float, float], pixels: int, iterations: int = 60
 ) -> Tensor:
     """Profile of a disk from the vacuum probe, by Richardson-Lucy deconvolution from a round start.
 
@@ -194,13 +202,12 @@ def from_probe(
     Args:
         probe: vacuum probe (Qy, Qx), in any unit.
         centre: its nominal place (x, y) in pixels, on the detector. The border may cut the probe.
-        radius_px: radius of the disk.
+        pixels: edge of its patch.
         iterations: rounds.
 
     Returns:
         Profile (S, S) whose patch sums to 1.
     """
-    pixels = patch_pixels(radius_px)
     samples = spline.samples(pixels)
     half = pixels // 2
     cx, cy = round(centre[0]), round(centre[1])

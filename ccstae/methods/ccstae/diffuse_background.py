@@ -21,7 +21,8 @@ from ccstae.methods.ccstae import spline, transformer
 
 STEP_PX = 0.25
 """Between the distances at which a profile is tabulated. Between them it is linear."""
-_RIM_PX = 3.0  # what lies this far outside a disk is background
+# What lies this far outside a disk is background; nearer where disks leave less room.
+MIN_RIM_PX, MAX_RIM_PX = 1.0, 3.0
 MIN_RING_COUNTS = 100  # a ring with fewer borrows from its neighbours,
 MAX_HALF_WINDOW = 9  # at most this many on either side
 
@@ -43,7 +44,7 @@ class Rings:
 def ring_sums(
     counts: Tensor,
     position: Tensor,
-    radius_px: float,
+    clear_px: float,
     dose: Tensor,
     good: Tensor | None = None,
 ) -> Rings:
@@ -52,14 +53,14 @@ def ring_sums(
     Args:
         counts: patterns (n, Qy, Qx).
         position: places of the disks (n, K, 2) in pixels, the direct beam first.
-        radius_px: radius of a disk.
+        clear_px: distance from the centre of a disk beyond which there is nothing of it.
         dose: of each pattern, against that of the mean one, (n,).
         good: True where a pixel tells something, (Qy, Qx); None where all do.
     """
     n, height, width = counts.shape
-    offsets = transformer.square(2 * math.ceil(radius_px + _RIM_PX) + 1, counts.device)
+    offsets = transformer.square(2 * math.ceil(clear_px) + 1, counts.device)
     patch = transformer.patches(position, offsets, (height, width))
-    on_disk = (offsets - patch.shift(position)[:, :, None]).norm(dim=-1) < radius_px + _RIM_PX
+    on_disk = (offsets - patch.shift(position)[:, :, None]).norm(dim=-1) < clear_px
     off_disk = 1.0 - (on_disk & (patch.inside > 0)).reshape(n, -1).to(counts.dtype)
     usable = torch.ones(height, width, device=counts.device, dtype=counts.dtype)
     if good is not None:
@@ -115,7 +116,7 @@ def at_distance(profile: Tensor, r: Tensor) -> Tensor:
 def estimate(
     counts: Tensor,
     position: Tensor,
-    radius_px: float,
+    clear_px: float,
     direct: Tensor,
     dose: Tensor,
     good: Tensor | None = None,
@@ -132,7 +133,7 @@ def estimate(
     Args:
         counts: patterns (n, Qy, Qx).
         position: places of the disks (n, K, 2) in pixels, the direct beam first.
-        radius_px: radius of a disk.
+        clear_px: distance from the centre of a disk beyond which there is nothing of it, `clear`.
         direct: profile of the direct beam (S, S), as the dictionary has it.
         dose: of each pattern, against that of the mean one, (n,).
         good: True where a pixel tells something, (Qy, Qx); None where all do.
@@ -141,10 +142,8 @@ def estimate(
     Returns:
         Counts per pixel at distances of 0, `STEP_PX`, 2 `STEP_PX`, ... pixels, (R,).
     """
-    rings = ring_sums(counts, position, radius_px, dose, good)
-    rate = _ring_rates(rings.total, rings.area)
-    known = rate.isfinite().nonzero()[:, 0]
-    rate = torch.nan_to_num(rate, nan=float(rate[known[-1]]) if len(known) else 0.5 / len(counts))
+    rings = ring_sums(counts, position, clear_px, dose, good)
+    rate = _filled(_ring_rates(rings.total, rings.area), 0.5 / len(counts))
     r = torch.arange(len(rings.all_area) + 1, device=counts.device) * STEP_PX
     # Ring r gathers distances r to r + 1, so its rate stands at r + 1/2.
     ring = (r - 0.5).floor().long()
@@ -153,10 +152,29 @@ def estimate(
     outside = torch.exp(torch.lerp(inner.log(), outer.log(), (r - 0.5 - ring).clamp(0, 1)))
     if not cusp:
         return outside
-    bare = math.ceil(radius_px + _RIM_PX)
+    bare = math.ceil(clear_px)
     beam = _beam_by_ring(direct, position[:, :1], dose, bare, counts, good)
     inside = under_direct_beam(rings, beam, r)
     return torch.where(r < bare + 1, inside, outside)
+
+
+def clear(radius_px: float, spacing_px: float) -> float:
+    """Distance in pixels from the centre of a disk beyond which there is nothing of it, where the
+    next disk is `spacing_px` away.
+    """
+    room = spacing_px / 2 - radius_px
+    return radius_px + min(max(room, MIN_RIM_PX), MAX_RIM_PX)
+
+
+def _filled(rate: Tensor, without: float) -> Tensor:
+    """Rates (rings,) with those of the nearest known rings where they are NaN; `without` where none
+    is known.
+    """
+    known = rate.isfinite().nonzero()[:, 0]
+    if len(known) == 0:
+        return torch.full_like(rate, without)
+    index = torch.arange(len(rate), device=rate.device)
+    return rate[known[(index[:, None] - known).abs().argmin(1)]]
 
 
 def _ring_rates(total: Tensor, area: Tensor) -> Tensor:

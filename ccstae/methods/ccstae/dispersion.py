@@ -82,8 +82,7 @@ def misfit(dictionary: Dictionary, at: Evaluation) -> Misfit:
     score = at.disk_score[:, 1:, :2]
     total = information.diagonal(dim1=2, dim2=3).sum(2)
     located = torch.linalg.det(information) * MAX_LOCATION_ERROR_PX**2 > total
-    information = torch.where(located[..., None, None], information, torch.eye(2).to(information))
-    chi2 = (score * torch.linalg.solve(information, score)).sum(2)
+    chi2 = (score * torch.linalg.solve_ex(information, score).result).sum(2)
     located &= chi2.isfinite()
     chi2 = torch.where(located, chi2, 0.0)
     share = (1 - leverage[:, 1:].clamp(0, MAX_LEVERAGE)) * located

@@ -51,6 +51,17 @@ def beam_px(nominal: tuple[float, float], found: Tensor, radius_px: float) -> tu
     return nominal
 
 
+def probe_px(probe: Tensor, nominal: tuple[float, float], radius_px: float) -> tuple[float, float]:
+    """Where the vacuum probe (Qy, Qx) lies on its picture, (x, y): its centre of mass, or the
+    nominal place where the border cuts the probe there.
+    """
+    sums = beams.box_sums(probe[None], radius_px)
+    x, y = beams.direct_beam(probe[None], sums, radius_px)[0].tolist()
+    height, width = probe.shape
+    cut = min(x, y, width - 1 - x, height - 1 - y) < 2 * radius_px
+    return nominal if cut and math.dist(nominal, (x, y)) < radius_px else (x, y)
+
+
 def start(
     teachers: Tensor,
     first: Encoded,
@@ -86,13 +97,14 @@ def start(
     often = on_detector(position, shape).float().mean(0) > MIN_SHARE_ON_DETECTOR
     often[0] = True
     g, position = g[often], position[:, often]
-    beam = beams.direct_beam(probe[None], beams.box_sums(probe[None], radius_px), radius_px)
-    profile = from_probe(probe, (float(beam[0, 0]), float(beam[0, 1])), radius_px)
+    spacing_px = float(g[1:].norm(dim=1).min())
+    pixels = patch_pixels(radius_px, spacing_px)
+    profile = from_probe(probe, probe_px(probe, centre, radius_px), pixels)
     electrons = float(teachers.sum((1, 2)).mean())
     dose = teachers.sum((1, 2)) / electrons
-    background = diffuse_background.estimate(teachers, position, radius_px, profile, dose, good)
+    clear_px = diffuse_background.clear(radius_px, spacing_px)
+    background = diffuse_background.estimate(teachers, position, clear_px, profile, dose, good)
     diffuse = diffuse_background.render(background, position[:, 0], shape)
-    pixels = patch_pixels(radius_px)
     window = transformer.square(pixels, teachers.device)
     patch = transformer.patches(position, window, shape, good)
     in_patch = (patch.cut(teachers) - dose[:, None, None] * patch.cut(diffuse)).sum(-1)
@@ -160,10 +172,11 @@ def teach(
     dictionary, state = entries.learn_code(
         dictionary, state, variance, covariance, max_entries, shown
     )
+    spacing_px = float(dictionary.g[1:].norm(dim=1).min())
     background = diffuse_background.estimate(
         data,
         position,
-        radius_px,
+        diffuse_background.clear(radius_px, spacing_px),
         dictionary.direct,
         dictionary.dose(data),
         good,

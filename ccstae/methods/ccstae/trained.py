@@ -16,6 +16,7 @@ from ccstae.io import weights
 from ccstae.io.calibration import disk_radius_px
 from ccstae.io.counts import Counts
 from ccstae.io.hdf5 import short
+from ccstae.io.slips import nearest_px
 from ccstae.methods.ccstae import entries, spline
 from ccstae.methods.ccstae.dictionary import Dictionary, patch_pixels
 from ccstae.methods.ccstae.encoder import Encoder
@@ -186,7 +187,8 @@ def _load_dictionary(
 ) -> Dictionary:
     """The dictionary of a file whose instrument is that of the counts."""
     shape = counts.counts.shape[2:]
-    pixels = patch_pixels(disk_radius_px(counts.calibration))
+    calibration = counts.calibration
+    pixels = patch_pixels(disk_radius_px(calibration), nearest_px(calibration))
     S, far = spline.samples(pixels), 2.0 * max(shape)
     g = weights.tensor(path, tensors, "dictionary.g", (None, 2), low=-far, high=far)
     E, K = min(len(tensors.get("dictionary.intensity", g)), entries.MAX_ENTRIES), len(g)
