@@ -252,6 +252,21 @@ def regauge(F: Array, mask: NDArray[np.bool_]) -> Array:
     return F @ np.linalg.inv(np.median(inside, axis=0))
 
 
+def scan_positions(shape: tuple[int, int], step_A: float) -> Array:
+    """Positions (rows, columns, 2) of the beam (x, y) in Angstrom, centred on the origin, of a scan
+    of `shape` (rows along y, columns along x).
+
+    >>> scan_positions((1, 3), 2.0)[0]
+    array([[-2.,  0.],
+           [ 0.,  0.],
+           [ 2.,  0.]])
+    """
+    rows, columns = shape
+    y = (np.arange(rows) - (rows - 1) / 2) * step_A
+    x = (np.arange(columns) - (columns - 1) / 2) * step_A
+    return np.stack(np.meshgrid(x, y), -1)
+
+
 def lattice_nodes(G: Array, radius: float, max_index: int = 12) -> NDArray[np.int64]:
     """Nodes of a reciprocal lattice inside a circle.
 

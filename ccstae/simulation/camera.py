@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ccstae import geometry
 from ccstae.config.microscope import Microscope, Readout
 from ccstae.config.scenes import Scan
 from ccstae.io.calibration import Calibration
 from ccstae.simulation import nuisance
 from ccstae.simulation.background import background, background_round
-from ccstae.specimen.scene import scan_positions
 
 Array = NDArray[np.float64]
 
@@ -132,7 +132,7 @@ def camera_of(microscope: Microscope, calibration: Calibration, scan: Scan) -> C
         calibration: the true one, whose lattice tells where the halo lies.
         scan: of the scene.
     """
-    positions = scan_positions(scan)
+    positions = geometry.scan_positions(scan.shape, scan.step_A)
     nuisances = microscope.nuisances
     shape = (microscope.detector_px, microscope.detector_px)
     drift, dose, halo = None, None, None

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from ccstae import geometry
+from ccstae.config.microscope import Microscope
 from ccstae.config.run import Config
 from ccstae.simulation import nuisance, optics
 from ccstae.specimen.local import LocalScene
@@ -14,6 +17,22 @@ from ccstae.specimen.scene import Scene
 Array = NDArray[np.float64]
 
 _MAX_UNMIXED_SHARE = 0.02  # of the probe that a second material, vacuum, grain or core may hold
+# Nuisances that are told as they are set.
+_STORED = (
+    "distortion_known",
+    "precession_mrad",
+    "halo",
+    "dose_ramp",
+    "masked",
+    "dead_cross_px",
+    "beam_stop_px",
+    "charge_sharing",
+    "probe_electrons",
+    "probe_shift_px",
+    "probe_halo",
+    "pixel_size_error",
+    "lattice_error",
+)
 REGIONS = ("background", "interior", "interface", "edge", "core", "boundary")
 
 
@@ -85,3 +104,37 @@ def exact_truth(config: Config, scene: Scene, positions: Array) -> dict[str, NDA
         "reference": scene.reference(positions) & (region == REGIONS.index("interior")),
         "share": share.astype(np.float32),
     }
+
+
+def stored(microscope: Microscope, scene: Scene, positions: Array) -> dict[str, Any]:
+    """What the truth file says of the nuisances that are on."""
+    nuisances = microscope.nuisances
+    out: dict[str, Any] = {}
+    if nuisances.drifts:
+        out["centre_px"] = microscope.detector_px // 2 + nuisance.drift_px(
+            microscope, scene.scan, positions
+        )
+    if nuisances.distorts:
+        out["distortion"] = np.array(nuisances.distortion)
+    if nuisances.source_size_A > 0:
+        out["source_size_A"] = nuisances.source_size_A
+    dead, hot = nuisance.bad_pixels(microscope)
+    if nuisances.dead_px > 0:
+        out["dead"] = dead
+    if nuisances.hot_px > 0:
+        out["hot"] = hot
+        out["hot_level"] = nuisances.hot_level
+    for name in _STORED:
+        value = getattr(nuisances, name)
+        if value != type(nuisances).model_fields[name].default:
+            out[name] = value
+    if nuisances.readout is not None:
+        for name, value in nuisances.readout.model_dump().items():
+            out[f"readout_{name}"] = value
+    if scene.layers > 1:
+        out["layers"] = scene.layers
+        out["stacking"] = scene.stacking
+        out["layer_distance_A"] = scene.layer_distance_A
+    if not scene.tilt.none:
+        out["tilt_mrad"] = np.array(scene.settings.tilt_mrad)
+    return out

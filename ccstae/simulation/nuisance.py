@@ -9,38 +9,18 @@ have reached the camera, camera.py does.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from ccstae import geometry
 from ccstae.config.microscope import Microscope
 from ccstae.config.scenes import Scan
-from ccstae.specimen.scene import Scene
 
 Array = NDArray[np.float64]
 
 # Directions of the beam on the cone of a precession, of which the pattern is the mean. Some are
 # enough where a disk's rocking curve is wider than the step from one to the next.
 _PRECESSION_STEPS = 12
-
-
-_STORED = (
-    "distortion_known",
-    "precession_mrad",
-    "halo",
-    "dose_ramp",
-    "masked",
-    "dead_cross_px",
-    "beam_stop_px",
-    "charge_sharing",
-    "probe_electrons",
-    "probe_shift_px",
-    "probe_halo",
-    "pixel_size_error",
-    "lattice_error",
-)
 
 
 def drift_px(microscope: Microscope, scan: Scan, positions: Array) -> Array:
@@ -113,35 +93,3 @@ def spoil(
     patterns[..., blind] = 0
     gradient[..., blind] = 0
     patterns[..., hot] += microscope.nuisances.hot_level
-
-
-def stored(microscope: Microscope, scene: Scene, positions: Array) -> dict[str, Any]:
-    """What the truth file says of the nuisances that are on."""
-    nuisances = microscope.nuisances
-    out: dict[str, Any] = {}
-    if nuisances.drifts:
-        out["centre_px"] = microscope.detector_px // 2 + drift_px(microscope, scene.scan, positions)
-    if nuisances.distorts:
-        out["distortion"] = np.array(nuisances.distortion)
-    if nuisances.source_size_A > 0:
-        out["source_size_A"] = nuisances.source_size_A
-    dead, hot = bad_pixels(microscope)
-    if nuisances.dead_px > 0:
-        out["dead"] = dead
-    if nuisances.hot_px > 0:
-        out["hot"] = hot
-        out["hot_level"] = nuisances.hot_level
-    for name in _STORED:
-        value = getattr(nuisances, name)
-        if value != type(nuisances).model_fields[name].default:
-            out[name] = value
-    if nuisances.readout is not None:
-        for name, value in nuisances.readout.model_dump().items():
-            out[f"readout_{name}"] = value
-    if scene.layers > 1:
-        out["layers"] = scene.layers
-        out["stacking"] = scene.stacking
-        out["layer_distance_A"] = scene.layer_distance_A
-    if not scene.tilt.none:
-        out["tilt_mrad"] = np.array(scene.settings.tilt_mrad)
-    return out

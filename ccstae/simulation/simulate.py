@@ -35,7 +35,7 @@ from ccstae.machine.progress import progress
 from ccstae.machine.sources import made_from
 from ccstae.simulation import multislice, nuisance, optics, potential, uniform
 from ccstae.simulation.detector import Detector
-from ccstae.simulation.exact import REGIONS, exact_truth
+from ccstae.simulation.exact import REGIONS, exact_truth, stored
 from ccstae.specimen.build import build_scene
 from ccstae.specimen.local import LocalScene
 from ccstae.specimen.scene import Array, Scene
@@ -113,7 +113,7 @@ def _create(
         lattice_A = geometry.reciprocal(scene.nominal)
         dislocations = DislocationLines(places, burgers_A, lattice_A, scene.scan.step_A)
     exact = exact_truth(config, scene, scene.positions)
-    nuisances = nuisance.stored(config.microscope, scene, scene.positions)
+    nuisances = stored(config.microscope, scene, scene.positions)
     create_scene(scene_path, shape, calibration(config, scene), vacuum)
     create_exact(exact_path, shape, exact, REGIONS, dislocations, nuisances)
 

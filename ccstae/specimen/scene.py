@@ -9,7 +9,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from ccstae.config.scenes import Rectangle, Scan, SceneSettings
+from ccstae import geometry
+from ccstae.config.scenes import Rectangle, SceneSettings
 from ccstae.errors import InputError
 from ccstae.specimen.crystal import Crystal
 from ccstae.specimen.dislocation import DislocationRow
@@ -22,14 +23,6 @@ _TOLERANCE_A = 1e-9
 Array = NDArray[np.float64]
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in Angstrom
 Atoms = tuple[Array, NDArray[np.int64]]  # positions (n, 3) in Angstrom, atomic numbers (n,)
-
-
-def scan_positions(scan: Scan) -> Array:
-    """Beam positions (Ry, Rx, 2) in Angstrom, centred on the origin."""
-    ry, rx = scan.shape
-    y = (np.arange(ry) - (ry - 1) / 2) * scan.step_A
-    x = (np.arange(rx) - (rx - 1) / 2) * scan.step_A
-    return np.stack(np.meshgrid(x, y), -1)
 
 
 def inside(rectangle: Rectangle, x: Array) -> NDArray[np.bool_]:
@@ -85,7 +78,7 @@ class Scene(ABC):
         self.nominal = crystals[0].reciprocal
         self.symmetry = crystals[0].lattice_symmetry
         self.scan = settings.scan
-        self.positions = scan_positions(settings.scan)
+        self.positions = geometry.scan_positions(settings.scan.shape, settings.scan.step_A)
         self.interior_gradient_per_A = settings.interior_gradient_per_A
 
     @abstractmethod

@@ -17,7 +17,7 @@ from ccstae import geometry
 from ccstae.config.run import Config, dump, load, parse
 from ccstae.io.truth import Truth, read_truth
 from ccstae.simulation import cell, nuisance, optics, simulate, truth
-from ccstae.simulation.exact import exact_truth
+from ccstae.simulation.exact import exact_truth, stored
 from ccstae.specimen.build import build_scene
 from ccstae.specimen.scene import Scene
 
@@ -294,7 +294,7 @@ def test_the_truth_file_tells_of_thickness_and_tilt(tmp_path: Path) -> None:
     specimen = {"layers": 2, "stacking": "ABC", "tilt_mrad": (20, -10)}
     config, scene, _ = made(scene=tuple(specimen.items()))
     with h5py.File(tmp_path / "stored.h5", "w") as file:
-        for name, value in nuisance.stored(config.microscope, scene, CORNER).items():
+        for name, value in stored(config.microscope, scene, CORNER).items():
             file[name] = value
         found = {name: file[name][()] for name in file}
     assert found.pop("stacking") == b"ABC"

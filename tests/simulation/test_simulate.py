@@ -19,11 +19,10 @@ from exact import SMALL, WARM, disks, made, patterns_at
 
 from ccstae import geometry
 from ccstae.config.run import Config, dump
-from ccstae.config.scenes import Scan
 from ccstae.io import atomic
 from ccstae.simulation import optics, simulate
 from ccstae.simulation.exact import REGIONS, exact_truth
-from ccstae.specimen.scene import Scene, scan_positions
+from ccstae.specimen.scene import Scene
 
 
 @cache
@@ -275,7 +274,7 @@ def test_tiles_of_other_settings_are_not_taken(
 
 
 def test_tiles_cover_the_scan_once_and_fit_in_memory() -> None:
-    positions = scan_positions(Scan(shape=(256, 250), step_A=2))
+    positions = geometry.scan_positions((256, 250), 2)
     for tile_A in (0.0, 260.0, 4000.0):
         seen = np.zeros((256, 250), int)
         for rows, columns in simulate.tiles_of(positions[: 256 if tile_A else 3], tile_A, 200):
@@ -285,7 +284,7 @@ def test_tiles_cover_the_scan_once_and_fit_in_memory() -> None:
 
 
 def test_tiles_are_of_nearly_one_size() -> None:
-    positions = scan_positions(Scan(shape=(32, 33), step_A=32))
+    positions = geometry.scan_positions((32, 33), 32)
     sizes = {
         (rows.stop - rows.start, columns.stop - columns.start)
         for rows, columns in simulate.tiles_of(positions, 400.0, 128)

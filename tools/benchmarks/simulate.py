@@ -38,11 +38,12 @@ import ase
 import numpy as np
 import torch
 
+from ccstae import geometry
 from ccstae.config.run import Config, load
 from ccstae.machine import device
 from ccstae.simulation import detector, optics, simulate
 from ccstae.specimen.build import build_scene
-from ccstae.specimen.scene import Scene, scan_positions
+from ccstae.specimen.scene import Scene
 
 TOGETHER = 64  # patterns that abTEM holds at a time
 
@@ -91,7 +92,7 @@ def main() -> None:
         )
         print(f"{'ratio to the faster':24s}{told(rates['ccstae'] / rates[faster])}")
         print(f"{'    gradients too':24s}{told(rates['ccstae, gradients too'] / rates[faster])}")
-    positions = scan_positions(scene.scan)
+    positions = geometry.scan_positions(scene.scan.shape, scene.scan.step_A)
     rows, columns = next(simulate.tiles_of(positions, drawer.tile_A, config.microscope.detector_px))
     tile = positions[rows, columns]
     count = tile.shape[0] * tile.shape[1]
