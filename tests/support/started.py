@@ -37,5 +37,17 @@ def started(n, background, electrons=1e5):
     M = torch.from_numpy(geometry.inverse_transpose(F.reshape(-1, 2, 2))).float()
     centre = torch.full((n, 2), 64.0)
     dictionary, patterns = dictionary_of(model, counts, M, centre)
-    prior = dictionary.intensity.expand(n, -1)
-    return patterns, dictionary, refine.State(M, centre, prior, torch.ones(n), prior)
+    state = state_at(dictionary, M, centre)
+    return patterns_at(dictionary, patterns, state), dictionary, state
+
+
+def state_at(dictionary, M, centre):
+    """States at these lattices that are the dictionary's in all else."""
+    prior = dictionary.intensity.expand(len(M), -1).clone()
+    stray = torch.zeros(*prior.shape, 2)
+    return refine.State(M, centre, prior.clone(), torch.ones(len(M)), prior, stray)
+
+
+def patterns_at(dictionary, counts, state, good=None):
+    """Patterns whose background, level and model error are those of the states."""
+    return dictionary.patterns(counts, state.centre, state.background_scale, state.intensity, good)
