@@ -1,8 +1,10 @@
 """Patterns made by hand, with a dictionary and states to begin at."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
-from synthetic import Model, random_deformations
+from synthetic import Model, errors, random_deformations
 
 from ccstae import geometry
 from ccstae.methods.ccstae import encoder as encoders
@@ -51,3 +53,25 @@ def state_at(dictionary, M, centre):
 def patterns_at(dictionary, counts, state, good=None):
     """Patterns whose background, level and model error are those of the states."""
     return dictionary.patterns(counts, state.centre, state.background_scale, state.intensity, good)
+
+
+def recorded(model, F, electrons, background, shift_px=None, seed=0):
+    """Poisson counts of a scan whose beams lie `shift_px` (Ry, Rx, 2) off their nominal place, and
+    their background with them.
+    """
+    shift_px = np.zeros((*F.shape[:2], 2)) if shift_px is None else shift_px
+    y, x = np.mgrid[: model.px, : model.px] - model.px // 2
+    scale = model.background.max()  # of the Lorentzian at its centre
+    mean = np.empty((*F.shape[:2], model.px, model.px))
+    for at in np.ndindex(*F.shape[:2]):
+        r = np.hypot(x - shift_px[at][0], y - shift_px[at][1]) / model.px
+        mean[at] = (1 - background) * model.pattern(F[at], tuple(shift_px[at]), oversample=3)
+        mean[at] += background * scale / (1 + (r / 0.01) ** 2)
+    counts = np.random.default_rng(seed).poisson(electrons * mean).astype(np.uint32)
+    return replace(model.counts(F[:0], 1.0), counts=counts)
+
+
+def over_stated(answer, F):
+    """Root mean square of the errors of a map over their stated deviations."""
+    stated = np.sqrt(np.diagonal(answer.covariance, axis1=-2, axis2=-1))
+    return float(np.sqrt(((errors(answer.F, F) / stated) ** 2).mean()))
