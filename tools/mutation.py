@@ -93,7 +93,9 @@ MUTATIONS = {
         "ccstae/methods/com/method.py", "range(settings.iterations)", "range(1)"
     ),
     "likelihood refinement stops after one step": Mutation(
-        "ccstae/methods/ccstae/refine.py", "for _ in range(steps):", "for _ in range(1):"
+        "ccstae/methods/ccstae/refine.py",
+        "range(0, steps, together):",
+        "range(0, 1, together):",
     ),
     "encoder untrained": Mutation(
         "ccstae/methods/ccstae/encoder.py", "for _ in range(_STEPS):", "for _ in range(0):"

@@ -188,7 +188,7 @@ HOSTILE: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     ),
     "negative": (
         {},
-        {"dictionary__background": -torch.ones(128, 128)},
+        {"dictionary__background": -torch.ones(400)},
         "tensor dictionary.background",
     ),
     "no disks": ({}, {"dictionary__g": torch.zeros(0, 2)}, "tensor dictionary.g"),

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from started import dictionary_of, scene, started
+from started import dictionary_of, patterns_at, scene, started, state_at
 from synthetic import Model, errors, random_deformations
 
 from ccstae import geometry
@@ -23,8 +23,8 @@ def test_score_and_information_are_the_derivatives_of_the_deviance():
     M = torch.from_numpy(geometry.inverse_transpose(F.reshape(-1, 2, 2))).float()
     centre = torch.full((8, 2), 64.0)
     dictionary, patterns = dictionary_of(model, counts, M, centre)
-    prior = dictionary.intensity.expand(8, -1).clone()
-    state = refine.State(M, centre, prior.clone(), torch.ones(8), prior)
+    state = state_at(dictionary, M, centre)
+    patterns = patterns_at(dictionary, patterns, state)
     at = refine.evaluate(patterns, dictionary, state)
     # Score of the centre with the intensities held, from evaluate's own numbers: undo the
     # elimination.
@@ -85,14 +85,14 @@ def test_a_shape_of_few_counts_stays_the_probe_and_one_of_many_is_learned():
     )
     wrong = replace(dictionary, disk=wide, direct=wide)
     # The same patterns with a ten-thousandth of the counts.
-    few = torch.poisson(patterns / 1e4, generator=torch.Generator().manual_seed(0))
+    few = torch.poisson(patterns.counts / 1e4, generator=torch.Generator().manual_seed(0))
     left = [
         float(
-            (learn.learn_shape(d, c, s, 2).disk - dictionary.disk).abs().sum()
+            (learn.learn_shape(d, patterns_at(d, c, s), s, 2).disk - dictionary.disk).abs().sum()
             / (wide - dictionary.disk).abs().sum()
         )
         for d, c, s in (
-            (wrong, patterns, state),
+            (wrong, patterns.counts, state),
             (wrong.scaled(1e-4), few, replace(state, intensity=1e-4 * state.intensity)),
         )
     ]
@@ -122,9 +122,11 @@ def test_refinement_recovers_noise_free_deformations_from_one_percent_away():
     centre = torch.full((8, 2), 64.0)
     dictionary, patterns = dictionary_of(model, counts, M, centre)
     away = M + 0.01 * torch.randn(8, 2, 2, generator=torch.Generator().manual_seed(0))
-    prior = dictionary.intensity.expand(8, -1).clone()
+    begin = state_at(dictionary, away, centre + 0.2)
     state, _ = refine.refine(
-        patterns, dictionary, refine.State(away, centre + 0.2, prior.clone(), torch.ones(8), prior)
+        dictionary.patterns(patterns, centre, torch.ones(8), begin.intensity, None),
+        dictionary,
+        begin,
     )
     refined = geometry.inverse_transpose(state.M.double().numpy()).reshape(2, 4, 2, 2)
     assert np.abs(errors(refined, F)).max() < 1e-4
@@ -177,9 +179,12 @@ def test_background_under_and_between_the_disks_is_found():
     M = torch.from_numpy(geometry.inverse_transpose(F.reshape(-1, 2, 2))).float()
     position = transformer.positions(M, torch.full((24, 2), 64.0), hk @ nominal.T)
     patterns = torch.from_numpy(counts.counts.reshape(-1, 128, 128).astype(np.float32))
-    estimate = diffuse_background.estimate(
-        patterns, position, model.radius_px, (64.0, 64.0), torch.from_numpy(model.probe)
-    ).numpy()
+    direct = dictionaries.from_probe(torch.from_numpy(model.probe), (64.0, 64.0), model.radius_px)
+    profile = diffuse_background.estimate(
+        patterns, position, model.radius_px, direct, torch.ones(24)
+    )
+    estimate = diffuse_background.render(profile, torch.tensor([[64.0, 64.0]]), (128, 128))[0]
+    estimate = estimate.numpy()
     true = 0.5 * 1e5 * model.background
     assert estimate[64, 64] == pytest.approx(true[64, 64], rel=0.05)
     assert estimate[64, 84:124:8] == pytest.approx(true[64, 84:124:8], rel=0.06)

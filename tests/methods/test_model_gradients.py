@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 
 import torch
-from started import smooth_profile, started
+from started import patterns_at, smooth_profile, started
 from torch import Tensor
 
 from ccstae.methods.ccstae import affine, refine, spline, transformer
@@ -86,7 +86,7 @@ def test_slope_of_the_likelihood_is_its_derivative_in_float64():
     conditional maximum.
     """
     patterns, dictionary, state = started(8, 0.5)
-    dictionary, state, patterns = doubled(dictionary), doubled(state), patterns.double()
+    dictionary, state, patterns = doubled(dictionary), doubled(state), doubled(patterns)
     state = replace(state, M=state.M + 0.002, centre=state.centre + 0.05)
     at = refine.evaluate(patterns, dictionary, state)
     deviation = torch.diagonal(at.information, dim1=1, dim2=2).rsqrt()
@@ -117,7 +117,7 @@ def test_curvature_of_the_likelihood_is_that_of_the_counts_at_hand():
     Fisher's is that of no one's counts.
     """
     patterns, dictionary, state = started(16, 0.7)
-    dictionary, state, patterns = doubled(dictionary), doubled(state), patterns.double()
+    dictionary, state, patterns = doubled(dictionary), doubled(state), doubled(patterns)
     state, at = refine.refine(patterns, dictionary, state, 40, tolerance=1e-12)
     deviation = torch.diagonal(at.information, dim1=1, dim2=2).rsqrt()
     for k in range(4):
@@ -140,7 +140,7 @@ def test_curvature_of_the_likelihood_is_that_of_the_counts_at_hand():
 
 
 def test_warped_patterns_are_recovered_by_the_affine_transformer_alone():
-    _, dictionary, state = started(8, 0.25)
+    patterns, dictionary, state = started(8, 0.25)
     patch = transformer.patches(
         transformer.positions(state.M, state.centre, dictionary.g), dictionary.offsets, (128, 128)
     )
@@ -148,14 +148,14 @@ def test_warped_patterns_are_recovered_by_the_affine_transformer_alone():
     direct = affine.Surface(dictionary.direct, dictionary.pixels)
     disk = affine.Surface(dictionary.disk, dictionary.pixels)
     T = affine.render_warped(direct, disk, state.M, dictionary.offsets, shift)[0]
-    expected = dictionary.background.expand(8, -1, -1).reshape(8, -1).clone()
+    expected = patterns.background.reshape(8, -1).clone()
     expected.scatter_add_(
         1,
         patch.index.reshape(8, -1),
         (state.intensity[..., None] * T * patch.inside).reshape(8, -1),
     )
     away = replace(state, M=state.M + 0.01, centre=state.centre + 0.1)
-    counts = expected.reshape(8, 128, 128)
+    counts = patterns_at(dictionary, expected.reshape(8, 128, 128), state)
     warped, _ = refine.refine(counts, dictionary, away, 30, affine.evaluate_warped)
     rigid, _ = refine.refine(counts, dictionary, away, 30)
     assert float((warped.M - state.M).abs().max()) < 2e-5

@@ -1,8 +1,10 @@
 """Patterns made by hand, with a dictionary and states to begin at."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
-from synthetic import Model, random_deformations
+from synthetic import Model, errors, random_deformations
 
 from ccstae import geometry
 from ccstae.methods.ccstae import encoder as encoders
@@ -37,5 +39,39 @@ def started(n, background, electrons=1e5):
     M = torch.from_numpy(geometry.inverse_transpose(F.reshape(-1, 2, 2))).float()
     centre = torch.full((n, 2), 64.0)
     dictionary, patterns = dictionary_of(model, counts, M, centre)
-    prior = dictionary.intensity.expand(n, -1)
-    return patterns, dictionary, refine.State(M, centre, prior, torch.ones(n), prior)
+    state = state_at(dictionary, M, centre)
+    return patterns_at(dictionary, patterns, state), dictionary, state
+
+
+def state_at(dictionary, M, centre):
+    """States at these lattices that are the dictionary's in all else."""
+    prior = dictionary.intensity.expand(len(M), -1).clone()
+    stray = torch.zeros(*prior.shape, 2)
+    return refine.State(M, centre, prior.clone(), torch.ones(len(M)), prior, stray)
+
+
+def patterns_at(dictionary, counts, state, good=None):
+    """Patterns whose background, level and model error are those of the states."""
+    return dictionary.patterns(counts, state.centre, state.background_scale, state.intensity, good)
+
+
+def recorded(model, F, electrons, background, shift_px=None, seed=0):
+    """Poisson counts of a scan whose beams lie `shift_px` (Ry, Rx, 2) off their nominal place, and
+    their background with them.
+    """
+    shift_px = np.zeros((*F.shape[:2], 2)) if shift_px is None else shift_px
+    y, x = np.mgrid[: model.px, : model.px] - model.px // 2
+    scale = model.background.max()  # of the Lorentzian at its centre
+    mean = np.empty((*F.shape[:2], model.px, model.px))
+    for at in np.ndindex(*F.shape[:2]):
+        r = np.hypot(x - shift_px[at][0], y - shift_px[at][1]) / model.px
+        mean[at] = (1 - background) * model.pattern(F[at], tuple(shift_px[at]), oversample=3)
+        mean[at] += background * scale / (1 + (r / 0.01) ** 2)
+    counts = np.random.default_rng(seed).poisson(electrons * mean).astype(np.uint32)
+    return replace(model.counts(F[:0], 1.0), counts=counts)
+
+
+def over_stated(answer, F):
+    """Root mean square of the errors of a map over their stated deviations."""
+    stated = np.sqrt(np.diagonal(answer.covariance, axis1=-2, axis2=-1))
+    return float(np.sqrt(((errors(answer.F, F) / stated) ** 2).mean()))

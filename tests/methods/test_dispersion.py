@@ -1,0 +1,132 @@
+"""Disks that stray, and counts that vary more than Poisson's: both are found, told apart, and
+stated.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from started import over_stated
+from synthetic import Model, random_deformations
+
+from ccstae.methods.ccstae import dispersion
+from ccstae.methods.ccstae import method as ccstae
+from ccstae.methods.ccstae.dispersion import Misfit
+from ccstae.methods.ccstae.settings import CcstaeSettings
+
+# A short detector that holds every disk.
+MODEL = Model(px=112, pixel_size_inv_A=0.02)
+F = random_deformations((4, 6), seed=2)
+SETTINGS = CcstaeSettings(without=("encoder",))
+
+
+def counts_of(electrons, stray_px=0.0, background=0.1):
+    """Counts whose diffracted disks lie off the lattice, each of each pattern by its own step."""
+    rng = np.random.default_rng(4)
+    mean = np.empty((*F.shape[:2], MODEL.px, MODEL.px))
+    for at in np.ndindex(*F.shape[:2]):
+        steps = stray_px * rng.standard_normal((len(MODEL.nodes[0]), 2))
+        steps[0] = 0
+        mean[at] = MODEL.pattern(F[at], steps, oversample=3)
+    mean = (1 - background) * mean + background * MODEL.background
+    drawn = rng.poisson(electrons * mean).astype(np.uint32)
+    return replace(MODEL.counts(F[:0], 1.0), counts=drawn)
+
+
+def test_strays_of_disks_are_found_and_the_deviations_allow_for_them():
+    answer = ccstae.map_strain(counts_of(1e6, stray_px=0.3), SETTINGS, "cpu")
+    assert answer.found["stray_px"] == pytest.approx(0.3, rel=0.15)
+    assert answer.found["dispersion_of_counts"] < 1.2
+    assert 0.8 < over_stated(answer, F) < 1.25
+
+
+def test_disks_of_clean_data_do_not_stray():
+    answer = ccstae.map_strain(counts_of(1e6), SETTINGS, "cpu")
+    found = answer.found
+    assert (found["stray_px"], found["dispersion_of_counts"], found["deviations_widened"]) == (
+        0.0,
+        1.0,
+        1.0,
+    )
+    assert 0.8 < over_stated(answer, F) < 1.25
+
+
+def shared(counts, probability, seed=0):
+    """Counts of a detector where an electron is counted in a neighbouring pixel too, with this
+    probability.
+    """
+    rng = np.random.default_rng(seed)
+    also = rng.binomial(counts.counts, probability)
+    neighbours = rng.multinomial(also, [0.25] * 4)  # (..., Qy, Qx, 4)
+    total = counts.counts.astype(np.int64)
+    for of_one, (axis, step) in zip(
+        np.moveaxis(neighbours, -1, 0), ((2, 1), (2, -1), (3, 1), (3, -1)), strict=True
+    ):
+        total = total + np.roll(of_one, step, axis)
+    probe = counts.probe.astype(np.float64)
+    steps = [np.roll(probe, step, axis) for axis in (0, 1) for step in (1, -1)]
+    probe = (probe + 0.25 * probability * sum(steps)) / (1 + probability)
+    return replace(counts, counts=total.astype(np.uint32), probe=probe.astype(np.float32))
+
+
+# Variance over mean of n counts an electron is E n^2 / E n.
+@pytest.mark.parametrize(
+    ("spoilt", "expected"),
+    [
+        (lambda counts: replace(counts, counts=3 * counts.counts), 3.0),
+        (lambda counts: shared(counts, 0.9), (1 + 3 * 0.9) / (1 + 0.9)),
+    ],
+    ids=["gain", "charge sharing"],
+)
+def test_the_dispersion_of_counts_is_found_and_the_deviations_allow_for_it(spoilt, expected):
+    counts = spoilt(counts_of(2e5))
+    model = ccstae.learn(counts, SETTINGS, "cpu")
+    assert 0.8 < over_stated(ccstae.apply(model, counts, "cpu"), F) < 1.25
+    # What a gain adds to every pixel may also count as an error of the model. Disks that are copies
+    # of one shape have none.
+    exact = replace(model, dictionary=replace(model.dictionary, error=0.0))
+    answer = ccstae.apply(exact, counts, "cpu")
+    assert answer.found["dispersion_of_counts"] == pytest.approx(expected, rel=0.2)
+    assert answer.found["stray_px"] == 0
+    assert 0.8 < over_stated(answer, F) < 1.25
+
+
+def drawn_misfit(n, factor, generator, K=12):
+    """What n patterns of K disks say where M varies by `factor` (4, 4) times as much as stated."""
+    root = torch.linalg.cholesky(factor)
+    z = torch.randn(n, K, 4, dtype=torch.float64, generator=generator) @ root.T / K**0.5
+    e = torch.randn(n, K, 2, dtype=torch.float64, generator=generator)
+    chi2 = (e**2).sum(2) * factor.diagonal().mean()
+    ones = torch.ones(n, K, dtype=torch.float64)
+    return Misfit(z.transpose(1, 2) @ z, chi2, 2 * ones, 1e3 * ones)
+
+
+def test_no_deviation_is_ever_made_narrower_and_the_unit_matrix_changes_nothing():
+    generator = torch.Generator().manual_seed(1)
+    kept = 0
+    for _ in range(60):
+        n = int(torch.randint(1, 200, (), generator=generator))
+        turn, _ = torch.linalg.qr(torch.randn(4, 4, dtype=torch.float64, generator=generator))
+        sizes = torch.exp(1.5 * torch.randn(4, dtype=torch.float64, generator=generator))
+        factor = turn @ torch.diag(sizes) @ turn.T
+        found = dispersion.of_scan(drawn_misfit(n, factor, generator), 0.0)
+        root = torch.randn(5, 4, 4, dtype=torch.float64, generator=generator)
+        scale = torch.tensor([1.0, 1e-3, 1e2, 1.0], dtype=torch.float64)
+        covariance = scale[:, None] * (root @ root.transpose(1, 2)) * scale
+        wide = found.widened(covariance)
+        more = (wide - covariance) / scale[:, None] / scale
+        assert float(torch.linalg.eigvalsh(more).min()) > -1e-9
+        if torch.equal(found.matrix, torch.eye(4, dtype=torch.float64)):
+            assert torch.equal(wide, covariance)
+            kept += 1
+    assert 0 < kept < 60
+
+
+def test_the_dispersion_of_many_patterns_is_that_they_were_drawn_with():
+    generator = torch.Generator().manual_seed(2)
+    factor = torch.diag(torch.tensor([4.0, 1.0, 2.0, 3.0], dtype=torch.float64))
+    found = dispersion.of_scan(drawn_misfit(2000, factor, generator), 0.0)
+    assert torch.allclose(found.matrix, factor, rtol=0.1, atol=0.1)
+    unit = torch.eye(4, dtype=torch.float64)
+    assert torch.equal(dispersion.of_scan(drawn_misfit(2000, unit, generator), 0.0).matrix, unit)
