@@ -21,6 +21,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -30,10 +31,9 @@ from numpy.typing import NDArray
 from ccstae.config.methods import modules
 from ccstae.errors import InputError, unknown
 from ccstae.io import bad_pixels
-from ccstae.io.counts import Counts
 
 # What a method finds of the data that people must hear of: these of `Answer.found`.
-SAID = ("mirrored", "second_lattice")
+SAID = ("mirrored", "second_lattice", "model")
 
 
 @dataclass(frozen=True)
@@ -73,11 +73,18 @@ def load(method: str) -> ModuleType:
     return import_module(modules()[method])
 
 
-def tell_bad_pixels(counts: Counts) -> None:
-    """Say in one line on standard error which pixels of a scan say nothing, where any do."""
-    if counts.bad_pixels:
-        said = bad_pixels.words(counts.bad_pixels)
-        print(f"{counts.path}: pixels that say nothing: {said}", file=sys.stderr)
+def remarks(found: dict[str, Any]) -> list[str]:
+    """What people must hear of what a method found by itself, as the map keeps it."""
+    said = [str(found[name]) for name in SAID if found.get(name)]
+    if found.get("bad_pixels"):
+        said.insert(0, f"pixels that say nothing: {bad_pixels.words(found['bad_pixels'])}")
+    return said
+
+
+def tell(counts_path: Path | str, found: dict[str, Any]) -> None:
+    """Say it on standard error, a line each."""
+    for said in remarks(found):
+        print(f"{counts_path}: {said}", file=sys.stderr)
 
 
 def check_answer(answer: Answer, scan: tuple[int, ...], method: str) -> None:

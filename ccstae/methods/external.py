@@ -32,7 +32,7 @@ from ccstae.errors import InputError
 from ccstae.io import bad_pixels
 from ccstae.io.counts import Counts, read_counts, write_counts
 from ccstae.io.maps import Map, read_map, write_map
-from ccstae.methods.base import tell_bad_pixels
+from ccstae.methods import base
 
 LAST_LINES = 5
 
@@ -85,10 +85,11 @@ def run(method_id: str, entry: Method, counts_path: Path | str, map_path: Path |
         for name in ("seconds", "peak_memory_bytes", "error")
         if name in written.attributes
     }
-    if counts.bad_pixels:
-        attributes["found"] = json.dumps({"bad_pixels": counts.bad_pixels})
+    found = {"bad_pixels": counts.bad_pixels} if counts.bad_pixels else {}
+    if found:
+        attributes["found"] = json.dumps(found)
     write_map(map_path, replace(written, attributes=attributes | given | measured))
-    tell_bad_pixels(counts)
+    base.tell(counts_path, found)
 
 
 @contextmanager

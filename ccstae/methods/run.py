@@ -77,13 +77,11 @@ def write(
     seconds = time.perf_counter() - begun
     base.check_answer(answer, counts.counts.shape[:2], name)
     answer = refuse_mirrored(answer, counts.calibration)
-    for said in (answer.found.get(name) for name in base.SAID):
-        if said:
-            print(f"{counts_path}: {said}", file=sys.stderr)
+    found |= answer.found
     attributes = {
         "method": method_id,
         "settings": json.dumps(settings.model_dump(mode="json")),
-        "found": json.dumps(found | answer.found),
+        "found": json.dumps(found),
         "seconds": seconds,
         "device": used,
         "threads": _threads(),
@@ -103,7 +101,7 @@ def write(
             answer.dictionary,
         ),
     )
-    base.tell_bad_pixels(counts)
+    base.tell(counts_path, found)
 
 
 def _with_weights(

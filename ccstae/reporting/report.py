@@ -17,6 +17,7 @@ from ccstae.errors import InputError
 from ccstae.io import atomic, layout, tuned
 from ccstae.io.maps import read_map
 from ccstae.io.scores import read_scores
+from ccstae.methods import base
 from ccstae.pipeline import provenance
 from ccstae.reporting import display, tables
 from ccstae.reporting.figures import catalogue as figures
@@ -42,6 +43,8 @@ class MethodAsRun:
     """Settings as JSON text; the key says for which levels, empty for all."""
     devices: list[str]
     versions: str
+    remarks: list[tuple[str, str, str]]
+    """Of its maps of the first seed: scene, level, and what people must hear."""
 
 
 @dataclass(frozen=True)
@@ -182,6 +185,7 @@ def _as_run(config: Config, run_dir: Path, method: str) -> MethodAsRun:
     """Settings, devices and versions written in the maps of a method."""
     by_settings: dict[str, list[str]] = {}
     devices: set[str] = set()
+    remarks = []
     versions = "{}"
     for scene in config.scored:
         for level in config.levels:
@@ -195,6 +199,9 @@ def _as_run(config: Config, run_dir: Path, method: str) -> MethodAsRun:
                 if name not in levels:
                     levels.append(name)
                 devices.add(str(attributes["device"]))
+                if seed == config.seeds.test[0]:
+                    found = json.loads(str(attributes.get("found", "{}")))
+                    remarks += [(scene, name, said) for said in base.remarks(found)]
                 versions = str(attributes.get("versions", versions))
     is_same = len(by_settings) == 1
     settings = {"" if is_same else "; ".join(levels): text for text, levels in by_settings.items()}
@@ -203,4 +210,5 @@ def _as_run(config: Config, run_dir: Path, method: str) -> MethodAsRun:
         settings,
         sorted(devices),
         ", ".join(f"{k} {v}" for k, v in sorted(json.loads(versions).items())),
+        remarks,
     )

@@ -11,8 +11,8 @@ from synthetic import Model, random_deformations
 from ccstae import geometry
 from ccstae.io.calibration import disk_radius_px
 from ccstae.io.counts import Counts
-from ccstae.methods.ccstae import encoder as encoders
 from ccstae.methods.ccstae import diffuse_background, learn, spline
+from ccstae.methods.ccstae import encoder as encoders
 from ccstae.methods.ccstae import method as ccstae
 from ccstae.methods.ccstae.dictionary import Dictionary
 from ccstae.methods.ccstae.settings import CcstaeSettings

@@ -130,7 +130,7 @@ class Dispersion:
     """What a scan says of the model."""
 
     matrix: Float64[Tensor, "4 4"]  # Phi; the unit matrix where the model holds
-    chi2_per_degree: float  # of the places of the disks, NaN where no disk tells
+    chi2_per_degree: float | None  # of the places of the disks, None where no disk tells
     stray_px: float  # of the disks, as the model has it
     counts: float  # variance of the counts, over Poisson's
 
@@ -148,7 +148,7 @@ class Dispersion:
         return torch.where((failed == 0)[:, None, None], wide, covariance)
 
     def words(self) -> str:
-        """The same for people."""
+        """What people must hear of it; nothing where the model holds."""
         said = []
         if self.stray_px > 0:
             said.append(
@@ -162,24 +162,28 @@ class Dispersion:
             )
         if self.widening > 1:
             said.append(f"deviations widened {self.widening:.2g} times")
-        return "; ".join(said) or "the disks lie on a lattice to within the noise of their counts"
+        return "; ".join(said)
 
 
-def of_scan(found: Misfit, stray_px: float) -> Dispersion:
+def of_scan(misfits: list[Misfit], stray_px: float) -> Dispersion:
     """The dispersion of a scan, from what its n patterns say.
 
     An eigenvalue of Phi counts where it is beyond `MIN_DISPERSION` and significant. Deviations are
     widened by it and never made narrower.
 
     Args:
-        found: what the disks of the patterns say.
+        misfits: what the disks of the patterns say, in parts; none where nothing is known.
         stray_px: of the disks, as the model has it.
     """
-    matrix = torch.eye(4, dtype=torch.float64, device=found.dispersion.device)
+    matrix = torch.eye(4, dtype=torch.float64)
+    if not misfits:
+        return Dispersion(matrix, None, stray_px, 1.0)
+    found = Misfit.join(misfits)
+    matrix = matrix.to(found.dispersion.device)
     size = found.dispersion.diagonal(dim1=1, dim2=2).sum(1)
     sound = size.isfinite()
     if not sound.any():
-        return Dispersion(matrix, math.nan, stray_px, 1.0)
+        return Dispersion(matrix, None, stray_px, 1.0)
     sound &= size <= size[sound].quantile(1 - TRIMMED_SHARE)
     of_patterns = found.dispersion[sound]
     n = len(of_patterns)
@@ -194,5 +198,5 @@ def of_scan(found: Misfit, stray_px: float) -> Dispersion:
     values = torch.where(beyond & (values > MIN_DISPERSION), values, 1.0)
     if (values > 1).any():
         matrix = vectors @ torch.diag(values) @ vectors.T
-    chi2 = float(found.chi2[sound].sum() / expected) if expected > 0 else math.nan
+    chi2 = float(found.chi2[sound].sum() / expected) if expected > 0 else None
     return Dispersion(matrix, chi2, stray_px, causes(found)[1])

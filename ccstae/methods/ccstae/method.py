@@ -13,6 +13,7 @@ One setting serves all noise levels.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,8 +70,21 @@ def map_strain(counts: Counts, settings: CcstaeSettings, device: str) -> Answer:
         determine no lattice: the odds for a lattice are below 20 to 1, or the standard deviation of
         a strain component exceeds 0.05.
     """
-    model = learn(counts, settings, device)
-    return no_answer(counts) if model is None else apply(model, counts, device)
+    return mapped(counts, settings, device, apply)
+
+
+def mapped(
+    counts: Counts,
+    settings: CcstaeSettings,
+    device: str,
+    apply: Callable[[Trained, Counts, str], Answer],
+) -> Answer:
+    """What `apply` makes of a scan with what is learned from it; no answer where no pattern holds a
+    lattice.
+    """
+    finder = SiteFinder.learn(counts, device)
+    model = _learn_with(finder, counts, settings, device)
+    return no_answer(counts, finder) if model is None else apply(model, counts, device)
 
 
 def learn(counts: Counts, settings: CcstaeSettings, device: str) -> Trained | None:
@@ -84,8 +98,13 @@ def learn(counts: Counts, settings: CcstaeSettings, device: str) -> Trained | No
     Returns:
         What `apply` and `save` take, or None where no pattern holds a lattice.
     """
+    return _learn_with(SiteFinder.learn(counts, device), counts, settings, device)
+
+
+def _learn_with(
+    finder: SiteFinder, counts: Counts, settings: CcstaeSettings, device: str
+) -> Trained | None:
     scan = ScanPatterns(counts, device)
-    finder = SiteFinder.learn(counts, device)
     candidates = np.arange(scan.patterns)[:: ceil_div(scan.patterns, MAX_CANDIDATES)]
     rough, has_lattice = scan.locate(finder, candidates)
     teachers = has_lattice.nonzero()[:, 0]
@@ -131,7 +150,7 @@ def apply(model: Trained, counts: Counts, device: str) -> Answer:
     """
     solved = solve_scan(model, counts, device)
     if solved is None:
-        return no_answer(counts)
+        return no_answer(counts, model.finder)
     return answer_of(counts, solved, solved.state.M.double(), solved.covariance)
 
 
@@ -200,6 +219,7 @@ class Solved:
     dispersion: Dispersion  # by which the covariance was widened
     odds: Float[Tensor, "n E"]  # log odds of the entries from the intensities
     centre: Float[Tensor, "patterns 2"]  # direct beams of all Ry Rx patterns of the scan
+    finder: SiteFinder
 
 
 def solve_scan(model: Trained, counts: Counts, device: str) -> Solved | None:
@@ -220,7 +240,8 @@ def solve_scan(model: Trained, counts: Counts, device: str) -> Solved | None:
     scan = ScanPatterns(counts, device)
     dictionary = model.at_dose_of(counts)
     without = model.settings.without
-    rough, has_lattice = scan.locate(model.finder.at(counts), np.arange(scan.patterns))
+    finder = model.finder.at(counts)
+    rough, has_lattice = scan.locate(finder, np.arange(scan.patterns))
     rows = has_lattice.nonzero()[:, 0].cpu().numpy()
     if len(rows) == 0:
         return None
@@ -229,12 +250,15 @@ def solve_scan(model: Trained, counts: Counts, device: str) -> Solved | None:
     likelihood_alone = {"refinement", "posterior"} & set(without)
     posterior_mean = not (likelihood_alone or dictionary.affine or dictionary.stray_px)
 
-    def solve_batch(part: NDArray[np.int64]) -> tuple[State, Tensor, Misfit, Tensor]:
+    # The places of disks tell of the model where the likelihood has its maximum.
+    at_maximum = not ("refinement" in without or dictionary.affine)
+
+    def solve_batch(part: NDArray[np.int64]) -> tuple[State, Tensor, Misfit | None, Tensor]:
         data = scan.load(part)
         first = encoded(model.encoder, dictionary, data, rough[torch.from_numpy(part).to(device)])
         found = solve(dictionary, data, first, rounds=2, good=scan.good, steps=steps)
         state, information = found.state, found.at.information
-        misfit = dispersion.misfit(dictionary, found.at)
+        misfit = dispersion.misfit(dictionary, found.at) if at_maximum else None
         if posterior_mean:
             state, information = posterior.posterior_mean(
                 found.patterns, dictionary, state, found.at
@@ -243,14 +267,13 @@ def solve_scan(model: Trained, counts: Counts, device: str) -> Solved | None:
 
     batches = side_by_side(solve_batch, scan.batches(rows), device)
     state = State.join([state for state, _, _, _ in batches])
-    scan_dispersion = dispersion.of_scan(
-        Misfit.join([misfit for _, _, misfit, _ in batches]), dictionary.stray_px
-    )
+    misfits = [misfit for _, _, misfit, _ in batches if misfit is not None]
+    scan_dispersion = dispersion.of_scan(misfits, dictionary.stray_px)
     covariance = scan_dispersion.widened(torch.cat([part for _, part, _, _ in batches]))
     odds = torch.cat([odds for _, _, _, odds in batches])
     centre = rough.centre.clone()
     centre[rows] = state.centre
-    return Solved(dictionary, rows, state, covariance, scan_dispersion, odds, centre)
+    return Solved(dictionary, rows, state, covariance, scan_dispersion, odds, centre, finder)
 
 
 def encoded(
@@ -260,11 +283,14 @@ def encoded(
     return rough if encoder is None else encoders.encode(encoder, dictionary, data, rough)
 
 
-def no_answer(counts: Counts) -> Answer:
-    """The answer for a scan that holds no lattice."""
+def no_answer(counts: Counts, finder: SiteFinder) -> Answer:
+    """The answer for a scan that holds no lattice, as the site finder has it."""
     scan = counts.counts.shape[:2]
     return Answer(
-        np.full((*scan, 2, 2), np.nan), np.full((*scan, 4, 4), np.nan), np.zeros(scan, np.int8)
+        np.full((*scan, 2, 2), np.nan),
+        np.full((*scan, 4, 4), np.nan),
+        np.zeros(scan, np.int8),
+        found=finder.found,
     )
 
 
@@ -295,7 +321,8 @@ def answer_of(counts: Counts, solved: Solved, M: Tensor, covariance: Tensor) -> 
         label.reshape(scan),
         solved.centre.cpu().double().numpy().reshape(*scan, 2),
         dictionary=solved.dictionary.pictures().cpu().numpy(),
-        found={
+        found=solved.finder.found
+        | {
             "entries": len(solved.dictionary.intensity),
             "model_error": solved.dictionary.error,
             "patterns_on_sample": len(solved.rows),

@@ -36,8 +36,7 @@ def map_strain(counts: Counts, settings: CcstaeSettings, device: str) -> Answer:
     Returns:
         As `ccstae.map_strain`.
     """
-    model = learn(counts, settings, device)
-    return ccstae.no_answer(counts) if model is None else apply(model, counts, device)
+    return ccstae.mapped(counts, settings, device, apply)
 
 
 def apply(model: Trained, counts: Counts, device: str) -> Answer:
@@ -56,7 +55,7 @@ def apply(model: Trained, counts: Counts, device: str) -> Answer:
     """
     solved = ccstae.solve_scan(model, counts, device)
     if solved is None:
-        return ccstae.no_answer(counts)
+        return ccstae.no_answer(counts, model.finder)
     solved_at = torch.zeros(counts.counts.shape[0] * counts.counts.shape[1], dtype=torch.bool)
     solved_at[solved.rows] = True
     M, pooled_covariance = pool.pool(
