@@ -63,6 +63,12 @@ HOT_SIGNIFICANCE = 6.0
 # Events that a dead pixel missed at least, as its neighbours tell: Poisson counts are 0 with the
 # probability exp(-30) where half as many are expected.
 DEAD_EVENTS = 60.0
+# Beside a hidden region nine in ten pixels hold this many electrons in all patterns together.
+# Beside what fades out most hold one or two, and beyond the soft edge of a disk, where counts fall
+# by a factor of a thousand from pixel to pixel, four in ten hold more.
+HIDDEN_EVENTS = 6.0
+LIT_RIM = 0.9
+MIN_HIDDEN_PIXELS = 9  # single ones may be noise about zero that was cut there
 # ... and in each pattern: rounded expectations of less than a half are 0 in all patterns.
 DEAD_EVENTS_PER_PATTERN = 1.0
 # A dead pixel's neighbours are no tail of a disk, which falls by more from pixel to pixel: they
@@ -126,6 +132,7 @@ def take_out(
     total = np.where(bad, 0, gaps.total * len(patterns) / (gaps.read - gaps.missing).clip(1))
     event, noise = _event_and_noise(patterns, bad | (gaps.missing > 0))
     found["dead"] = dead_pixels(patterns, total, bad, disks, event)
+    found["behind a stop or in a gap"] = hidden_pixels(total, _any(found), event)
     found["hot"] = hot_pixels(total, _any(found), event, noise * len(patterns) ** 0.5)
     bad, numbers = _any(found), _numbers(found)
     if np.mean(~bad) < MIN_GOOD_SHARE:
@@ -433,6 +440,30 @@ def dead_pixels(
     dead |= _lines(empty, seen[1, 0])
     dead |= _lines(empty.T, seen[0, 1].T).T
     return dead & ~bad
+
+
+def hidden_pixels(total: Array, bad: Mask, event: float) -> Mask:
+    """Pixels (Qy, Qx) of regions that read nothing in any pattern and end abruptly: behind a beam
+    stop and its arm, or in a wide gap between chips.
+
+    What electrons make falls off smoothly: a pixel beside an empty one holds a few counts, whatever
+    lies further in. Beside a region that something hides, nine in ten of the pixels hold many.
+
+    Args:
+        total: sum of the patterns, (Qy, Qx), 0 on bad pixels.
+        bad: pixels known to be bad, (Qy, Qx).
+        event: what one electron brings to a pixel.
+    """
+    label, number = ndimage.label((total == 0) & ~bad)
+    lit = total >= HIDDEN_EVENTS * event
+    hidden = np.zeros(number + 1, bool)
+    for region, where in enumerate(ndimage.find_objects(label), start=1):
+        around = tuple(slice(max(0, s.start - 1), s.stop + 1) for s in where)
+        inside = label[around] == region
+        rim = ndimage.binary_dilation(inside) & ~inside & ~bad[around]
+        large = inside.sum() >= MIN_HIDDEN_PIXELS
+        hidden[region] = large and lit[around][rim].mean() >= LIT_RIM
+    return np.asarray(hidden[label])
 
 
 def _sides(

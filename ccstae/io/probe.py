@@ -10,7 +10,13 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from ccstae.errors import InputError
-from ccstae.io.bad_pixels import HOT_RATIO, Mask, brightness_beside, filled
+from ccstae.io.bad_pixels import (
+    HOT_RATIO,
+    MIN_HIDDEN_PIXELS,
+    Mask,
+    brightness_beside,
+    filled,
+)
 
 # A sum nearer to 1 than this is 1 to the rounding of float32, and stays as it is.
 SUM_TOLERANCE = 1e-4
@@ -47,7 +53,13 @@ def vacuum_probe(
     probe = stored.astype(np.float64)
     finite = np.isfinite(probe)
     beside = brightness_beside(np.where(finite, probe, 0), ~(good & finite))
-    silent = ~good & (~finite | (probe == 0) | (probe / HOT_RATIO > beside))
+    # A region that reads something is not dead: a stop, say, was out of the beam for the probe.
+    region, number = ndimage.label(~good)
+    index = np.arange(number + 1)
+    read = np.asarray(ndimage.maximum(np.where(finite, probe, 0), region, index))
+    few = np.bincount(region.ravel()) < MIN_HIDDEN_PIXELS
+    too_much = few[region] & (probe / HOT_RATIO > beside)
+    silent = ~good & (~finite | (read[region] == 0) | too_much)
     probe = filled(np.where(silent, 0, probe), ~silent)
     if not np.isfinite(probe).all():
         raise InputError(f"{where}: /probe holds NaN or infinities; expected finite numbers")

@@ -43,7 +43,8 @@ class Beams:
 
     radius: float  # of a disk, pixels
     expected: Float[Tensor, "N 2"]  # beam of each pattern in scan order, x and y in pixels
-    reach_px: float  # how near to it a beam is looked for; infinite where the scan does not say
+    # how near to it a beam is looked for; infinite where the scan does not say, zero behind a stop
+    reach_px: float
     good: Bool[Tensor, "Qy Qx"]  # pixels that tell something
     # Share of good pixels in the box at each pixel; 0 below a half, and where a disk there would
     # leave the detector.
@@ -115,9 +116,12 @@ class Beams:
             iterations: how often the window follows the centre of mass.
 
         Returns:
-            Centres (B, 2), x and y in pixels. A bad pixel takes the value of the one opposite.
+            Centres (B, 2), x and y in pixels. A bad pixel takes the value of the one opposite. A
+            beam that is looked for nowhere else stays where it is expected.
         """
         centre = pixel.to(patterns.dtype)
+        if self.reach_px == 0:
+            return centre
         reach = 1.5 * self.radius
         half = math.ceil(reach) + 1
         whole = bool(self.good.all())

@@ -85,6 +85,8 @@ MAX_DIFFRACTED_OVER_DIRECT = 4.0
 MIN_SHARE_OF_TWO = 0.1
 # A scan whose beams are taken elsewhere shows a lattice about nearly as many.
 MIN_SHARE_OF_BEST = 0.9
+# Where fewer patterns show a lattice about what is bright, the beam may lie behind a stop.
+MIN_SHARE_BEHIND_NO_STOP = 0.1
 MAX_COVER = 0.6
 # Disks that cover more of the first ring nearly touch: the gaps between them, which small boxes
 # fit, tell more of the lattice than they do.
@@ -336,14 +338,23 @@ class SiteFinder:
             few = len(near) < beams.MIN_PATTERNS
             if not few and (not trials or float((middle - nominal).norm()) > reach):
                 trials += [anywhere.near(plane, reach), anywhere]
-        settled = []
-        for where in trials or [anywhere]:
+
+        def settle(where: Beams) -> tuple[Self, Seen, float]:
             finder = replace(self, beams=where)
             about = finder._again(seen, patterns, rows)
+            if where.reach_px == 0:  # a hidden beam is dark; what shines beside it tells of light
+                about = replace(about, bright=seen.bright)
             finder = finder._taught(about, patterns, rows, teach)
-            settled.append((finder, about, finder._share_with_lattice(about)))
+            return finder, about, finder._share_with_lattice(about)
+
+        settled = [settle(where) for where in trials or [anywhere]]
         best = _most_likely([about for _, about, _ in settled], [share for *_, share in settled])
-        finder, about, _ = settled[best]
+        finder, about, share = settled[best]
+        if share < MIN_SHARE_BEHIND_NO_STOP:
+            # What is brightest may be the edge of a stop, and the beam behind it.
+            behind = settle(anywhere.near(anywhere.expected, 0.0))
+            if behind[2] > share:
+                finder, about, _ = behind
         return finder._of_two(about)
 
     def locate(self, patterns: Tensor, rows: Rows = slice(None)) -> Located:
