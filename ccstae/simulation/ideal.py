@@ -165,10 +165,15 @@ class IdealCrystal:
         return Counts(drawn.astype(np.uint32), self.probe, self.calibration, Path("ideal.h5"), good)
 
     def limit(
-        self, F: Array, electrons: float, background: float = 0.0, step: float = 1e-4
+        self,
+        F: Array,
+        electrons: float,
+        background: float = 0.0,
+        step: float = 1e-4,
+        good: NDArray[np.bool_] | None = None,
     ) -> Array:
         """Cramer-Rao standard deviations of (exx, eyy, exy, theta), the centre a nuisance, by
-        central differences of `pattern`.
+        central differences of `pattern`, from the pixels that are good (Qy, Qx).
         """
 
         def mean(parameters: Array) -> Array:
@@ -181,6 +186,8 @@ class IdealCrystal:
         slopes = np.stack([(mean(s) - mean(-s)).ravel() / (2 * s.max()) for s in steps])
         m = mean(np.zeros(6)).ravel()
         seen = m > 1e-12 * m.max()
+        if good is not None:
+            seen &= good.ravel()
         fisher = (slopes[:, seen] / m[seen]) @ slopes[:, seen].T
         J = geometry.components_jacobian(F)
         covariance = J @ np.linalg.inv(fisher)[:4, :4] @ J.T

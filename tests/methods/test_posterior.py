@@ -106,3 +106,32 @@ def test_a_map_is_interpolated_to_what_it_is():
         assert torch.isinf(
             grid.interpolate(values, torch.tensor([[[4.1 * step, 0.0], [0.0, -4.1 * step]]]))
         ).all()
+
+
+def test_moments_of_a_normal_law_are_its_own_wherever_the_first_draws_lie(monkeypatch):
+    """The first draws lie two deviations beside it, so that more rounds follow: each is weighed
+    about the mean that it was drawn about.
+    """
+    generator = torch.Generator().manual_seed(0)
+    n, free = 64, posterior.FREE
+    root = torch.randn(free, free, dtype=torch.float64, generator=generator)
+    covariance = root @ root.T + torch.eye(free, dtype=torch.float64)
+    factor = torch.linalg.cholesky(covariance)
+    z = torch.randn(n, free, dtype=torch.float64, generator=generator)
+    mean = (2 * z / z.norm(dim=1, keepdim=True)) @ factor.T
+
+    def log_density(places, g, steps):
+        away = torch.linalg.solve_triangular(
+            factor, (steps - places[:, None]).transpose(1, 2), upper=False
+        )
+        return -0.5 * (away**2).sum(1)
+
+    monkeypatch.setattr(posterior, "log_posterior", log_density)
+    found, spread, sound = posterior.moments(
+        mean, torch.zeros(1, 2), 0.6 * covariance.expand(n, free, free)
+    )
+    assert sound.all()
+    off = torch.linalg.solve_triangular(factor, (found - mean).T, upper=False)
+    assert float(off.pow(2).mean().sqrt()) < 0.1
+    ratio = torch.linalg.solve(covariance, spread).diagonal(dim1=1, dim2=2)
+    assert 0.95 < float(ratio.mean()) < 1.05

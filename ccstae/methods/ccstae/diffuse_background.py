@@ -24,6 +24,9 @@ STEP_PX = 0.25
 # What lies this far outside a disk is background; nearer where disks leave less room.
 MIN_RIM_PX, MAX_RIM_PX = 1.0, 3.0
 MIN_RING_COUNTS = 100  # a ring with fewer borrows from its neighbours,
+# One with as many stands alone. Disks leave its neighbours other shares of their pixels, which
+# would pull the mean of a steep profile by more than the noise of these counts.
+MIN_SOLE_RING_COUNTS = 10_000
 MAX_HALF_WINDOW = 9  # at most this many on either side
 
 
@@ -125,10 +128,10 @@ def estimate(
     """Diffuse counts of a mean pattern: the radial profile of what lies between the disks.
 
     The rate of a ring is (counts + 1/2) / pixels, the posterior mean under Jeffreys' prior. Between
-    rings the logarithm of the rate is interpolated. A ring with few counts borrows from its
-    neighbours: the window widens until it holds 100 counts or reaches 9 rings either way. The
-    direct beam never leaves its pixels bare, and there the profile goes on as `under_direct_beam`
-    finds it.
+    rings the logarithm of the rate is interpolated. A ring of fewer than 10,000 counts borrows
+    from its neighbours: the window widens until it holds 100 counts or reaches 9 rings either way.
+    The direct beam never leaves its pixels bare, and there the profile goes on as
+    `under_direct_beam` finds it.
 
     Args:
         counts: patterns (n, Qy, Qx).
@@ -181,10 +184,10 @@ def _ring_rates(total: Tensor, area: Tensor) -> Tensor:
     """Counts per pixel of each ring, (rings,); NaN where its widest window has no pixel."""
     rate = torch.zeros_like(total)
     for ring in range(len(total)):
-        for half in range(1, MAX_HALF_WINDOW + 1):
+        for half in range(MAX_HALF_WINDOW + 1):
             low, high = max(0, ring - half), ring + half + 1
             counts, pixels = total[low:high].sum(), area[low:high].sum()
-            if counts >= MIN_RING_COUNTS:
+            if counts >= (MIN_RING_COUNTS if half else MIN_SOLE_RING_COUNTS):
                 break
         # Half a count where none fell: the rate is small, not zero.
         rate[ring] = (counts + 0.5) / pixels.clamp_min(1.0) if pixels > 0 else torch.nan
