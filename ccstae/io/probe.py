@@ -11,6 +11,8 @@ from scipy import ndimage
 
 from ccstae.errors import InputError
 from ccstae.io.bad_pixels import (
+    EMPAD_ROWS,
+    EMPAD_SHAPE,
     HOT_RATIO,
     MIN_HIDDEN_PIXELS,
     Mask,
@@ -52,6 +54,8 @@ def vacuum_probe(
     """
     probe = stored.astype(np.float64)
     finite = np.isfinite(probe)
+    if probe.shape == EMPAD_SHAPE:
+        finite[EMPAD_ROWS:] = False
     beside = brightness_beside(np.where(finite, probe, 0), ~(good & finite))
     # A region that reads something is not dead: a stop, say, was out of the beam for the probe.
     region, number = ndimage.label(~good)

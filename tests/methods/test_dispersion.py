@@ -110,7 +110,7 @@ def test_no_deviation_is_ever_made_narrower_and_the_unit_matrix_changes_nothing(
         turn, _ = torch.linalg.qr(torch.randn(4, 4, dtype=torch.float64, generator=generator))
         sizes = torch.exp(1.5 * torch.randn(4, dtype=torch.float64, generator=generator))
         factor = turn @ torch.diag(sizes) @ turn.T
-        found = dispersion.of_scan(drawn_misfit(n, factor, generator), 0.0)
+        found = dispersion.of_scan([drawn_misfit(n, factor, generator)], 0.0)
         root = torch.randn(5, 4, 4, dtype=torch.float64, generator=generator)
         scale = torch.tensor([1.0, 1e-3, 1e2, 1.0], dtype=torch.float64)
         covariance = scale[:, None] * (root @ root.transpose(1, 2)) * scale
@@ -126,7 +126,7 @@ def test_no_deviation_is_ever_made_narrower_and_the_unit_matrix_changes_nothing(
 def test_the_dispersion_of_many_patterns_is_that_they_were_drawn_with():
     generator = torch.Generator().manual_seed(2)
     factor = torch.diag(torch.tensor([4.0, 1.0, 2.0, 3.0], dtype=torch.float64))
-    found = dispersion.of_scan(drawn_misfit(2000, factor, generator), 0.0)
+    found = dispersion.of_scan([drawn_misfit(2000, factor, generator)], 0.0)
     assert torch.allclose(found.matrix, factor, rtol=0.1, atol=0.1)
     unit = torch.eye(4, dtype=torch.float64)
-    assert torch.equal(dispersion.of_scan(drawn_misfit(2000, unit, generator), 0.0).matrix, unit)
+    assert torch.equal(dispersion.of_scan([drawn_misfit(2000, unit, generator)], 0.0).matrix, unit)

@@ -46,7 +46,7 @@ def test_a_masked_cross_costs_little(method: str) -> None:
     clean = error(method, made)
     assert error(method, masked) < 1.15 * clean
     taken_for_counts = replace(masked, good=np.ones_like(masked.good))
-    assert error(method, taken_for_counts) > 2 * clean
+    assert not error(method, taken_for_counts) <= 2 * clean  # NaN where there is no answer
 
 
 def test_what_a_bad_pixel_holds_changes_nothing() -> None:
