@@ -219,7 +219,7 @@ def under_direct_beam(rings: Rings, beam: Tensor, r: Tensor) -> Tensor:
     per_ring = round(1 / STEP_PX)
     area = _array(rings.all_area)[: reach * per_ring]
     # A step gathers distances r to r + STEP_PX.
-    distances = (np.arange(len(area)) + 0.5) * STEP_PX
+    distances = (np.arange(len(area), dtype=np.float64) + 0.5) * STEP_PX
     of_ring = np.arange(len(area)) // per_ring
     pixels = np.bincount(of_ring, area, reach)
     inner_counts, inner_beam = _array(rings.all_counts)[:bare], _array(beam)
