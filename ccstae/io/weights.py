@@ -21,7 +21,7 @@ from ccstae.io import atomic
 from ccstae.io.hdf5 import short
 from ccstae.version import __version__
 
-FORMAT = 1
+FORMAT = 2
 """Version of what the tensors mean: another one is not read."""
 _KEY = "ccstae"
 

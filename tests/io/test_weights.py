@@ -191,6 +191,12 @@ HOSTILE: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         {"dictionary__background": -torch.ones(400)},
         "tensor dictionary.background",
     ),
+    "beam far away": (
+        {},
+        {"dictionary__centre_px": torch.full((2,), 1e9, dtype=torch.float64)},
+        "tensor dictionary.centre_px",
+    ),
+    "stray not a number": ({"stray_px": None}, {}, "stray_px is None"),
     "no disks": ({}, {"dictionary__g": torch.zeros(0, 2)}, "tensor dictionary.g"),
     "many entries": (
         {},

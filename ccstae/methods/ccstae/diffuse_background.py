@@ -105,9 +105,9 @@ def render(profile: Tensor, centre: Tensor, shape: tuple[int, int]) -> Tensor:
         centre: direct beams (n, 2), x and y in pixels.
         shape: of the detector, (Qy, Qx).
     """
-    at = (distance(centre, shape) / STEP_PX).clamp_max(len(profile) - 1.001)
+    at = (distance(centre, shape) / STEP_PX).clamp_max(len(profile) - 1)
     index = at.long()
-    slope = profile[1:] - profile[:-1]
+    slope = profile.diff(append=profile[-1:])
     return torch.addcmul(profile[index], at - index, slope[index])
 
 

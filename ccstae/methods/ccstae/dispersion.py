@@ -184,7 +184,8 @@ def of_scan(misfits: list[Misfit], stray_px: float) -> Dispersion:
     sound = size.isfinite()
     if not sound.any():
         return Dispersion(matrix, None, stray_px, 1.0)
-    sound &= size <= size[sound].quantile(1 - TRIMMED_SHARE)
+    sizes = size[sound].sort().values
+    sound &= size <= sizes[int((1 - TRIMMED_SHARE) * (len(sizes) - 1))]
     of_patterns = found.dispersion[sound]
     n = len(of_patterns)
     values, vectors = torch.linalg.eigh(of_patterns.mean(0))

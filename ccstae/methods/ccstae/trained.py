@@ -104,6 +104,7 @@ def save(path: Path | str, trained: Trained) -> None:
     """
     d = trained.dictionary
     tensors = {f"dictionary.{name}": getattr(d, name) for name in _DICTIONARY}
+    tensors["dictionary.centre_px"] = torch.tensor(d.centre_px, dtype=torch.float64)
     tensors |= {f"finder.{name}": getattr(trained.finder, name) for name in _GAINS}
     if trained.encoder is not None:
         layers = trained.encoder.state_dict()
@@ -192,8 +193,9 @@ def _load_dictionary(
     S, far = spline.samples(pixels), 2.0 * max(shape)
     g = weights.tensor(path, tensors, "dictionary.g", (None, 2), low=-far, high=far)
     E, K = min(len(tensors.get("dictionary.intensity", g)), entries.MAX_ENTRIES), len(g)
-    # The background is centred where the beam was for the scan that taught.
-    centre_x, centre_y = about["instrument"]["centre_px"]
+    centre_x, centre_y = weights.tensor(
+        path, tensors, "dictionary.centre_px", (2,), torch.float64, low=-far, high=far
+    )
     return Dictionary(
         g=g,
         direct=weights.tensor(path, tensors, "dictionary.direct", (S, S), low=0),
