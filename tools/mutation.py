@@ -98,7 +98,7 @@ MUTATIONS = {
         "range(0, 1, together):",
     ),
     "encoder untrained": Mutation(
-        "ccstae/methods/ccstae/encoder.py", "for _ in range(_STEPS):", "for _ in range(0):"
+        "ccstae/methods/ccstae/encoder.py", "for step in range(_STEPS):", "for step in range(0):"
     ),
     "gauge region shifted": Mutation(
         "ccstae/specimen/heterostructure.py",

@@ -29,7 +29,7 @@ COUNTS = MODEL.counts(random_deformations((3, 8)), 3e4, 0.25)
 TOLERANCE = 1e-5
 # Of one batch, whatever its size: locating, encoding, two climbs, posterior and answer.
 MAX_OPERATIONS = 8000
-MAX_WAITS = 60
+MAX_WAITS = 200
 
 
 def test_the_stand_in_refuses_what_a_gpu_refuses() -> None:

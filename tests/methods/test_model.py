@@ -179,10 +179,10 @@ def test_background_under_and_between_the_disks_is_found():
     M = torch.from_numpy(geometry.inverse_transpose(F.reshape(-1, 2, 2))).float()
     position = transformer.positions(M, torch.full((24, 2), 64.0), hk @ nominal.T)
     patterns = torch.from_numpy(counts.counts.reshape(-1, 128, 128).astype(np.float32))
-    direct = dictionaries.from_probe(torch.from_numpy(model.probe), (64.0, 64.0), model.radius_px)
-    profile = diffuse_background.estimate(
-        patterns, position, model.radius_px, direct, torch.ones(24)
-    )
+    pixels = dictionaries.patch_pixels(model.radius_px, float(nominal.norm(dim=0).min()))
+    direct = dictionaries.from_probe(torch.from_numpy(model.probe), (64.0, 64.0), pixels)
+    clear_px = diffuse_background.clear(model.radius_px, float(nominal.norm(dim=0).min()))
+    profile = diffuse_background.estimate(patterns, position, clear_px, direct, torch.ones(24))
     estimate = diffuse_background.render(profile, torch.tensor([[64.0, 64.0]]), (128, 128))[0]
     estimate = estimate.numpy()
     true = 0.5 * 1e5 * model.background

@@ -66,7 +66,7 @@ SCATTER_SAMPLE = 64
 # Boxes farther than this from every node hold nothing of a disk: a box and a disk that touch are
 # 2.25 radii apart at most.
 BARE_RADII = 2.4
-# Evidence that may come of boxes on whole pixels without being charged.
+# Evidence that may come of boxes on whole pixels without being charged, in a fixed pattern.
 MAX_BY_ROUNDING = 4.0
 # Boxes between disks, less one for each mean, that tell of one pattern how box sums scatter.
 MIN_GAPS = 3
@@ -414,8 +414,12 @@ class SiteFinder:
         own = self._over_mean(in_gaps, centre, self.G[likeliest], MIN_OWN_GAPS) / self.scatter
         own = torch.where(own > MIN_OWN_SCATTER, own, 1)
         rounding = self._by_rounding(centre, self._around(on, sites), likeliest) / own
-        if self.dark.any():  # gaps this narrow hold the rims of disks, and no ring is smooth
-            own, rounding = torch.ones_like(own), torch.zeros_like(rounding)
+        # Gaps between touching disks hold their rims, and no ring is smooth; where counts obey
+        # Poisson's law, the mixture has paid for it.
+        if self.dark.any():
+            own = torch.ones_like(own)
+        if self.dark.any() or (self.poisson and self.scatter == 1):
+            rounding = torch.zeros_like(rounding)
         evidence = self._evidence(odds / own[:, None])
         evidence = evidence - (rounding - MAX_BY_ROUNDING).clamp_min(0)
         mixed = torch.zeros_like(evidence, dtype=torch.bool)
@@ -693,9 +697,9 @@ class SiteFinder:
         )
         scatter = float(of_boxes.median()) if len(of_boxes) else 1.0
         pixels = float(of_pixels.median()) if len(of_pixels) else 1.0
-        poisson = scatter < MIN_SCATTER and (
-            1 / PIXEL_SCATTER_TOLERANCE < pixels < PIXEL_SCATTER_TOLERANCE
-        )
+        # Tails of disks and other smooth structure, which many counts show, scatter the boxes
+        # alone.
+        poisson = 1 / PIXEL_SCATTER_TOLERANCE < pixels < PIXEL_SCATTER_TOLERANCE
         return replace(self, scatter=scatter if scatter >= MIN_SCATTER else 1.0, poisson=poisson)
 
     def _in_gaps(self, sums: Tensor, centre: Tensor, G: Tensor) -> tuple[Tensor, Tensor]:
