@@ -248,6 +248,7 @@ def test_gradients_of_the_encoder_s_loss_are_those_of_finite_differences():
         for size in ((n, K, 2), (n, 2, 2), (n, 2))
     )
     g = 20 * torch.randn(K, 2, dtype=torch.float64, generator=generator)
+    seen = torch.ones(n, K, dtype=torch.bool)
     names, values = zip(
         *((name, value.detach().requires_grad_()) for name, value in encoder.named_parameters()),
         strict=True,
@@ -257,7 +258,7 @@ def test_gradients_of_the_encoder_s_loss_are_those_of_finite_differences():
         network = partial(
             torch.func.functional_call, encoder, dict(zip(names, weights, strict=True))
         )
-        return encoders.loss(network, maps, 0.3 * offset, g, 0.01 * dM, 0.1 * dc)
+        return encoders.loss(network, maps, 0.3 * offset, g, seen, 0.01 * dM, 0.1 * dc)
 
     assert torch.autograd.gradcheck(loss, values)
 

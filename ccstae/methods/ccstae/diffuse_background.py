@@ -189,7 +189,8 @@ def _ring_rates(total: Tensor, area: Tensor) -> Tensor:
             counts, pixels = total[low:high].sum(), area[low:high].sum()
             if counts >= (MIN_RING_COUNTS if half else MIN_SOLE_RING_COUNTS):
                 break
-        # Half a count where none fell: the rate is small, not zero.
+        # Half a count where none fell, or readings below zero prevail: the rate is small, not zero.
+        counts = counts.clamp_min(0)
         rate[ring] = (counts + 0.5) / pixels.clamp_min(1.0) if pixels > 0 else torch.nan
     return rate
 
@@ -263,7 +264,7 @@ def under_direct_beam(rings: Rings, beam: Tensor, r: Tensor) -> Tensor:
             + (outer - outer_counts * np.log(outer)).sum()
         ) / max(electrons, 1.0)
 
-    outer_log_rate = np.log((outer_counts.sum() + 0.5) / max(outer_area.sum(), 1.0))
+    outer_log_rate = np.log((max(outer_counts.sum(), 0.0) + 0.5) / max(outer_area.sum(), 1.0))
     broad = np.array([outer_log_rate + 0.5, np.log(30.0), 0.0, 2.0])
     narrow = np.array([outer_log_rate + 4.0, np.log(2.0), 0.0, 2.0])
     options = {"maxiter": 2000, "xatol": 1e-4, "fatol": 1e-12}

@@ -140,26 +140,41 @@ def encode(
             position = transformer.positions(M, centre, g)
             patch = transformer.patches(position, window, (counts.shape[-2], counts.shape[-1]))
             maps = score_maps(patch.cut(counts), kernel)
-            dM, dc = correction(encoder, maps, patch.shift(position), g)
+            dM, dc = correction(encoder, maps, patch.shift(position), g, seen(patch))
             M, centre = M + dM, centre + dc
     return Encoded(M, centre)
 
 
-def correction(encoder: Network, maps: Tensor, offset: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
-    """Correction (dM, dc) of the rough lattice; `offset` (n, K, 2) is its place within the middle
-    pixel of the maps.
+def seen(patch: transformer.Patches) -> Tensor:
+    """Which windows (n, K) show more than half of what is round their disk. The map of another one
+    has its best place where the detector ends.
+    """
+    return patch.inside.mean(-1) > 0.5
+
+
+def correction(
+    encoder: Network, maps: Tensor, offset: Tensor, g: Tensor, seen: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Correction (dM, dc) of the rough lattice, from the disks that are `seen` (n, K); `offset`
+    (n, K, 2) is its place within the middle pixel of the maps.
     """
     displacement, precision = encoder(maps)
-    return fit_lattice(displacement - offset, precision, g)
+    return fit_lattice(displacement - offset, precision * seen[..., None, None], g)
 
 
 def loss(
-    encoder: Network, maps: Tensor, offset: Tensor, g: Tensor, dM: Tensor, dc: Tensor
+    encoder: Network,
+    maps: Tensor,
+    offset: Tensor,
+    g: Tensor,
+    seen: Tensor,
+    dM: Tensor,
+    dc: Tensor,
 ) -> Tensor:
     """Mean Huber loss, 1 px wide, of where the answer puts the disks g (K, 2), against the drawn dM
     (n, 2, 2) and dc (n, 2).
     """
-    answer_M, answer_c = correction(encoder, maps, offset, g)
+    answer_M, answer_c = correction(encoder, maps, offset, g, seen)
     error = transformer.positions(answer_M - dM, answer_c - dc, g)
     return nn.functional.huber_loss(error, torch.zeros_like(error), delta=1.0)
 
@@ -208,6 +223,6 @@ def train(
             counts = torch.poisson(expected.cpu().clamp(0, 1e7), generator=generator).to(M.device)
             maps = score_maps(counts, kernel)
         optimiser.zero_grad()
-        loss(encoder, maps, offset, g, dM, dc).backward()
+        loss(encoder, maps, offset, g, seen(patch), dM, dc).backward()
         optimiser.step(*adam.one_cycle(step, _STEPS, _RATE))
     return encoder.eval()
