@@ -97,7 +97,13 @@ class Dictionary:
         shape = (counts.shape[1], counts.shape[2])
         background = diffuse_background.render(self.background, centre, shape)
         error_variance = ((self.error * self.peak * intensity) ** 2)[..., None]
-        return Patterns(counts, background, level, error_variance, stray_precision, good)
+        # Noise of readout takes empty pixels below zero as often as above.
+        below = counts.clamp_max(0)
+        readout = bool(below.any())
+        if readout:
+            error_variance = error_variance + 2 * (below**2).mean((1, 2))[:, None, None]
+        exact = self.error == 0 and not readout
+        return Patterns(counts, background, level, error_variance, exact, stray_precision, good)
 
     def with_spread(self, spread: float) -> Dictionary:
         """The dictionary whose intensities all have this spread about their entry."""

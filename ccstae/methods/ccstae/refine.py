@@ -145,7 +145,7 @@ def _evaluate(patterns: Patterns, dictionary: Dictionary, state: State) -> Evalu
     extra = patterns.error_variance
     w = patch.inside / (m + extra)
     without_disks = patterns.level[:, None, None] * beta + dictionary.floor
-    exact = dictionary.error == 0
+    exact = patterns.exact
     deviance = relative_deviance(d, m, without_disks, extra, patch.inside, exact)
     # (n K, 5, p): slopes of m with A, s_x, s_y and b, and the residual
     basis = torch.cat([disks, beta[:, :, None], (d - m)[:, :, None]], 2).flatten(0, 1)

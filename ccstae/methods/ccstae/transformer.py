@@ -99,8 +99,10 @@ class Patterns:
     background: Float[Tensor, "n Qy Qx"]
     # expected background scale, against which the deviance is measured
     level: Float[Tensor, " n"]
-    # variance per pixel of what the model leaves out of each disk, beside that of the counts
+    # variance per pixel beside that of the counts: of readout, and of what the model leaves out of
+    # each disk
     error_variance: Float[Tensor, "n K 1"]
+    exact: bool  # whether there is none
     # how firmly each disk is held to the lattice: one over the variance of its stray, px^-2; None
     # where disks do not stray
     stray_precision: Float64[Tensor, "n K"] | None
@@ -120,6 +122,7 @@ class Patterns:
             self.background[rows],
             self.level[rows],
             self.error_variance[rows],
+            self.exact,
             None if self.stray_precision is None else self.stray_precision[rows],
             self.good,
         )
