@@ -347,12 +347,12 @@ class SiteFinder:
             finder = finder._taught(about, patterns, rows, teach)
             return finder, about, finder._share_with_lattice(about)
 
-        settled = [settle(where) for where in trials or [anywhere]]
+        settled: list[tuple[Self, Seen, float]] = [settle(where) for where in trials or [anywhere]]
         best = _most_likely([about for _, about, _ in settled], [share for *_, share in settled])
         finder, about, share = settled[best]
         if share < MIN_SHARE_BEHIND_NO_STOP:
             # What is brightest may be the edge of a stop, and the beam behind it.
-            behind = settle(anywhere.near(anywhere.expected, 0.0))
+            behind: tuple[Self, Seen, float] = settle(anywhere.near(anywhere.expected, 0.0))
             if behind[2] > share:
                 finder, about, _ = behind
         return finder._of_two(about)
