@@ -29,7 +29,7 @@ $(READY): envs/ccstae.lock envs/cuda.lock envs/install.py pyproject.toml
 	$(VENV)/bin/python -m pip check --quiet
 	@touch $@
 
-test: setup lint unit dry ci robustness-gate ## everything that continuous integration checks
+test: setup lint unit dry ci ## everything that continuous integration checks
 
 tune: setup ## only search the settings of the methods of $(CONFIG) that are tuned
 	snakemake --cores "$(CORES)" --configfile "$(CONFIG)" --no-hooks --until tune
