@@ -138,8 +138,7 @@ def evaluate_warped(patterns: Patterns, dictionary: Dictionary, state: State) ->
     off_level = (state.background_scale / patterns.level - 1).double()
     total_score[:, 6] -= off_level / patterns.level
     without_disks = patterns.level[:, None, None] * beta + dictionary.floor
-    exact = patterns.exact
-    deviance = relative_deviance(d, m, without_disks, extra, patch.inside, exact)
+    deviance = relative_deviance(d, m, without_disks, extra, patch.inside, patterns.exact)
     deviance = deviance + (precision * departure**2).sum(1) + off_level**2
     return Evaluation(
         deviance=deviance,

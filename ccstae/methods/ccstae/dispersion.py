@@ -25,7 +25,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from ccstae.methods.ccstae.dictionary import Dictionary
-from ccstae.methods.ccstae.refine import Evaluation, inverse, lattice_moves
+from ccstae.methods.ccstae.refine import Evaluation, OfPatterns, inverse, lattice_moves
 
 # Below, a dispersion is that of a model which is right: expansions and priors alone make it vary by
 # a tenth.
@@ -41,7 +41,7 @@ MIN_DISKS = 10  # in all patterns, to tell what they have in common
 
 
 @dataclass(frozen=True)
-class Misfit:
+class Misfit(OfPatterns):
     """What the disks of n patterns say of the model."""
 
     dispersion: Float64[Tensor, "n 4 4"]  # L^-1 V L^-T, of M
@@ -50,13 +50,6 @@ class Misfit:
     chi2: Float64[Tensor, "n K"]
     expected: Float64[Tensor, "n K"]
     information: Float64[Tensor, "n K"]  # of the place, the sum along both axes
-
-    @staticmethod
-    def join(parts: list[Misfit]) -> Misfit:
-        """The misfits of all parts, one after another."""
-        return Misfit(
-            **{k: torch.cat([getattr(part, k) for part in parts]) for k in vars(parts[0])}
-        )
 
 
 def misfit(dictionary: Dictionary, at: Evaluation) -> Misfit:

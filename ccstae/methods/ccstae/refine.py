@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from jaxtyping import Float, Float64
@@ -36,8 +37,35 @@ _STEPS_TOGETHER = {"cpu": 1, "cuda": 2}
 _AT_A_TIME = {"cpu": 16, "cuda": 2**16}  # patterns; on a CPU as many as its caches hold
 
 
+class OfPatterns:
+    """What dataclasses have in common whose fields all hold a row for each of n patterns."""
+
+    @classmethod
+    def join(cls, parts: list[Self]) -> Self:
+        """All parts, one after another."""
+        return cls(**{k: torch.cat([getattr(part, k) for part in parts]) for k in vars(parts[0])})
+
+    def where(self, mask: Tensor, other: Self) -> Self:
+        """These rows where the mask (n,) holds, those of `other` elsewhere."""
+
+        def chosen(name: str, values: Tensor) -> Tensor:
+            shape = (-1, *[1] * (values.ndim - 1))
+            return torch.where(mask.reshape(shape), values, getattr(other, name))
+
+        return type(self)(**{k: chosen(k, v) for k, v in vars(self).items()})
+
+    def with_rows(self, rows: Tensor, other: Self) -> Self:
+        """The same with those of `other` in these rows."""
+        return type(self)(
+            **{k: v.index_copy(0, rows, getattr(other, k)) for k, v in vars(self).items()}
+        )
+
+    def __getitem__(self, rows: slice | Tensor) -> Self:
+        return type(self)(**{k: v[rows] for k, v in vars(self).items()})
+
+
 @dataclass(frozen=True)
-class State:
+class State(OfPatterns):
     """Parameters of n patterns."""
 
     M: Float[Tensor, "n 2 2"]  # F^-T
@@ -47,25 +75,9 @@ class State:
     prior: Float[Tensor, "n K"]  # intensities that the pattern's entry of the dictionary expects
     stray: Float[Tensor, "n K 2"]  # of each disk off the lattice, pixels; zero where none strays
 
-    @staticmethod
-    def join(parts: list[State]) -> State:
-        """The states of all parts, one after another."""
-        return State(**{k: torch.cat([getattr(part, k) for part in parts]) for k in vars(parts[0])})
-
-    def where(self, mask: Tensor, other: State) -> State:
-        """This state where the mask (n,) holds, the other elsewhere."""
-        return State(**{k: _where(mask, v, getattr(other, k)) for k, v in vars(self).items()})
-
-    def __getitem__(self, rows: slice | Tensor) -> State:
-        return State(**{k: v[rows] for k, v in vars(self).items()})
-
-    def with_rows(self, rows: Tensor, other: State) -> State:
-        """The same with those of `other` in these rows."""
-        return State(**{k: v.index_copy(0, rows, getattr(other, k)) for k, v in vars(self).items()})
-
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(OfPatterns):
     """Likelihood of n patterns at a state, and its local quadratic model.
 
     Parameters are in the order M (xx, xy, yx, yy), c (x, y), b, with the intensities eliminated.
@@ -87,31 +99,6 @@ class Evaluation:
     disk_information: Float64[Tensor, "n K 3 3"]
     # how far a stray falls back when (s_x, s_y, b) grow, and its step where they stay
     stray_follows: Float64[Tensor, "n K 2 4"]
-
-    @staticmethod
-    def join(parts: list[Evaluation]) -> Evaluation:
-        """The evaluations of all parts, one after another."""
-        return Evaluation(
-            **{k: torch.cat([getattr(part, k) for part in parts]) for k in vars(parts[0])}
-        )
-
-    def where(self, mask: Tensor, other: Evaluation) -> Evaluation:
-        """This evaluation where the mask (n,) holds, the other elsewhere."""
-        return Evaluation(**{k: _where(mask, v, getattr(other, k)) for k, v in vars(self).items()})
-
-    def __getitem__(self, rows: slice | Tensor) -> Evaluation:
-        return Evaluation(**{k: v[rows] for k, v in vars(self).items()})
-
-    def with_rows(self, rows: Tensor, other: Evaluation) -> Evaluation:
-        """The same with those of `other` in these rows."""
-        return Evaluation(
-            **{k: v.index_copy(0, rows, getattr(other, k)) for k, v in vars(self).items()}
-        )
-
-
-def _where(mask: Tensor, values: Tensor, other: Tensor) -> Tensor:
-    """Rows of `values` where the mask (n,) holds, of `other` elsewhere."""
-    return torch.where(mask.reshape(-1, *[1] * (values.ndim - 1)), values, other)
 
 
 def evaluate(patterns: Patterns, dictionary: Dictionary, state: State) -> Evaluation:
@@ -145,8 +132,7 @@ def _evaluate(patterns: Patterns, dictionary: Dictionary, state: State) -> Evalu
     extra = patterns.error_variance
     w = patch.inside / (m + extra)
     without_disks = patterns.level[:, None, None] * beta + dictionary.floor
-    exact = patterns.exact
-    deviance = relative_deviance(d, m, without_disks, extra, patch.inside, exact)
+    deviance = relative_deviance(d, m, without_disks, extra, patch.inside, patterns.exact)
     # (n K, 5, p): slopes of m with A, s_x, s_y and b, and the residual
     basis = torch.cat([disks, beta[:, :, None], (d - m)[:, :, None]], 2).flatten(0, 1)
     ratio = ((d + extra) * w).reshape(len(basis), 1, -1)  # counts over those expected
