@@ -4,6 +4,7 @@ known deformations and the bound.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from ccstae.methods.shared import peaks
 from ccstae.methods.template import kernels
 from ccstae.methods.template import method as template
 from ccstae.methods.template.settings import TemplateSettings
+from ccstae.simulation.ideal import cropped
 
 MODEL = Model(offset_px=(0.3, -0.2))
 PROBE = torch.from_numpy(MODEL.probe).double()
@@ -49,19 +51,11 @@ def test_correlation_is_the_direct_sum_and_does_not_wrap_round() -> None:
     offsets = [(-2, 0), (0, 0), (3, 1), (0, -3)]
     for value, (y, x) in enumerate(offsets, 1):
         small[y, x] = value
-    border = np.concatenate(
-        [
-            pattern[0, :2].ravel(),
-            pattern[0, -2:].ravel(),
-            pattern[0, :, :2].ravel(),
-            pattern[0, :, -2:].ravel(),
-        ]
-    ).mean()
     expected = np.zeros((24, 24))
     for y, x in np.ndindex(24, 24):
         for value, (dy, dx) in enumerate(offsets, 1):
             if 0 <= y + dy < 24 and 0 <= x + dx < 24:
-                expected[y, x] += value * (pattern[0, y + dy, x + dx] - border)
+                expected[y, x] += value * pattern[0, y + dy, x + dx]
     spectrum = kernels.padded_spectrum(torch.from_numpy(pattern), 32)
     found = kernels.correlate(spectrum, torch.fft.rfft2(torch.from_numpy(small)), 1.0, (24, 24))
     np.testing.assert_allclose(found[0], expected, atol=1e-9)
@@ -182,3 +176,34 @@ def test_noise_stays_near_the_bound(
     ratio = rms(found) / MODEL.limit(np.eye(2), electrons, background)
     assert ratio.max() < most
     assert ratio.min() > 0.9
+
+
+def test_a_halo_on_the_first_ring_moves_no_disk() -> None:
+    """A ring of scattered electrons, as of an amorphous film, slopes under every disk."""
+    scan = MODEL.counts(F := random_deformations((4, 4)))
+    y, x = np.indices((128, 128))
+    first_ring_px = np.linalg.norm(scan.calibration.lattice_inv_A[:, 0]) / MODEL.pixel_size_inv_A
+    away = np.hypot(x - 64.3, y - 63.8) - 1.15 * first_ring_px
+    disk_height = scan.counts[..., 20:, 90:].max()
+    halo = disk_height * np.exp(-(away**2) / (2 * 8**2))
+    answer = template.map_strain(
+        replace(scan, counts=(scan.counts + halo).astype(np.float32)), TemplateSettings(), "cpu"
+    )
+    assert rms(errors(answer.F, F)).max() < 10e-4
+
+
+def test_a_beam_on_the_border_moves_no_disk() -> None:
+    """The border holds half of the direct beam, and is no measure of what lies beyond it."""
+    F = random_deformations((4, 4), strain=0.01, rotation=0.01)
+    cut = cropped(MODEL.counts(F), slice(None), slice(60, None))
+    whole_probe = np.roll(MODEL.probe, -30, 1)[:, :68]
+    answer = template.map_strain(replace(cut, probe=whole_probe), TemplateSettings(), "cpu")
+    assert rms(errors(answer.F, F)).max() < 10e-4
+
+
+@pytest.mark.parametrize("offset_px", [(0.0, 0.0), (0.3, -0.2), (0.5, 0.5)])
+def test_disks_of_less_than_two_pixels(offset_px: tuple[float, float]) -> None:
+    model = Model(px=32, pixel_size_inv_A=0.05, edge_px=0.15, offset_px=offset_px)
+    F = random_deformations((4, 4), seed=3)
+    answer = template.map_strain(model.counts(F), TemplateSettings(), "cpu")
+    assert rms(errors(answer.F, F)).max() < 20e-4

@@ -72,15 +72,17 @@ def over_scan(
     return tuple(torch.cat(parts) for parts in zip(*results, strict=True))
 
 
-def piecewise(function: Callable[[Tensor], Tensor], patterns: Tensor) -> Tensor:
-    """function(patterns), worked out on a piece of the patterns (B, Qy, Qx) at a time; each row of
-    the result is of one pattern.
+def piecewise(function: Callable[..., Tensor], patterns: Tensor, *of_patterns: Tensor) -> Tensor:
+    """function(patterns, *of_patterns), on a piece of the patterns (B, Qy, Qx) at a time.
+
+    Each row of the result, and of the tensors (B, ...) beside the patterns, is of one pattern.
     """
     if patterns.device.type == "cuda":
-        return function(patterns)
+        return function(patterns, *of_patterns)
     pattern_bytes = 4 * patterns.shape[-1] * patterns.shape[-2]
     size = max(1, PIECE_BYTES // pattern_bytes)
-    return torch.cat([function(piece) for piece in patterns.split(size)])
+    pieces = zip(*(tensor.split(size) for tensor in (patterns, *of_patterns)), strict=True)
+    return torch.cat([function(*piece) for piece in pieces])
 
 
 def cut(patterns: Tensor, at: Tensor, half: int) -> tuple[Tensor, Tensor, Tensor]:

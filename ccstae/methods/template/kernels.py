@@ -10,6 +10,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+# Points along each side of a pixel over which a trench is averaged, as a detector averages a probe:
+# the trench of a disk of 1.4 px, read at pixel centres alone, moves disks by up to 0.1 px.
+_SUBPIXELS = 5
+
 
 def padded(size: int, reach: float) -> int:
     """Length of a periodic pattern on which a kernel does not wrap round to the far border.
@@ -57,17 +61,23 @@ def template(
     bright = torch.where(probe > 0.1 * probe.max(), probe, 0)
     cx = float((bright * x).sum() / bright.sum())
     cy = float((bright * y).sum() / bright.sum())
-    r = ((x - cx) ** 2 + (y - cy) ** 2).sqrt()
+    within = (torch.arange(_SUBPIXELS).to(probe) + 0.5) / _SUBPIXELS - 0.5
+    r = (
+        ((x - cx)[..., None, None] + within) ** 2
+        + ((y - cy)[..., None, None] + within[:, None]) ** 2
+    ).sqrt()
     outer = trench_radii * radius
     kernel = probe / probe.sum()
+    if kind == "flat":
+        return shift(kernel, -cx, -cy)
     if kind == "gaussian":
         trench = torch.exp(-(r**2) / (2 * radius**2)) * (r <= outer)
-        kernel = kernel - trench / trench.sum()
-    elif kind == "sigmoid":
+    else:
         trench = torch.sigmoid((r - radius) * 10 / radius) - torch.sigmoid(
             (r - outer) * 10 / radius
         )
-        kernel = kernel - trench / trench.sum()
+    trench = trench.mean((-1, -2))
+    kernel = kernel - trench / trench.sum()
     return shift(kernel, -cx, -cy)
 
 
@@ -98,13 +108,10 @@ def _frequencies(image: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def padded_spectrum(patterns: Tensor, n: int) -> Tensor:
-    """rfft2 (B, n, n // 2 + 1) of patterns (B, Qy, Qx) on n x n pixels; the added pixels hold the
-    mean of the pattern's border.
+    """rfft2 (B, n, n // 2 + 1) of patterns (B, Qy, Qx), less their background, on n x n pixels; the
+    added pixels hold 0.
     """
-    top, bottom = patterns[:, :2].flatten(1), patterns[:, -2:].flatten(1)
-    left, right = patterns[..., :2].flatten(1), patterns[..., -2:].flatten(1)
-    border = torch.cat([top, bottom, left, right], 1)
-    spectrum: Tensor = torch.fft.rfft2(patterns - border.mean(1)[:, None, None], s=(n, n))
+    spectrum: Tensor = torch.fft.rfft2(patterns, s=(n, n))
     return spectrum
 
 

@@ -2,7 +2,8 @@
 lattice through them.
 
 The procedure of py4DSTEM (Savitzky et al., Microsc. Microanal. 27, 712 (2021)), batched: one FFT
-and one inverse FFT a pattern, and small windows round the predicted sites from then on.
+and one inverse FFT a pattern, and small windows round the predicted sites from then on. The mean at
+each distance from the beam, between the disks, is taken off first.
 
 A pattern without an answer (NaN) is one whose evidence for any lattice stays below 20 to 1
 (`sites.MIN_EVIDENCE`), or whose peaks do not determine a lattice within 12 % of where it was first
@@ -19,12 +20,16 @@ from torch import Tensor
 from ccstae.io.counts import Counts
 from ccstae.methods.base import Answer
 from ccstae.methods.shared import lattice_fit, peaks, windows
-from ccstae.methods.shared.between_disks import EDGE_PX, without_beam
+from ccstae.methods.shared.between_disks import EDGE_PX, radial_mean, without_beam
 from ccstae.methods.shared.filled import filler
 from ccstae.methods.shared.lattice_fit import LatticeFit
 from ccstae.methods.shared.sites import Located, SiteFinder, nodes, one_hot_rings, strain, track
 from ccstae.methods.template import kernels
 from ccstae.methods.template.settings import TemplateSettings
+
+# The interpolation of correlation maps passes 0.25 cycles a pixel (`peaks.TAPS`). The spectrum of a
+# disk of radius R ends at 0.61 / R, so that smaller disks hold power beyond it.
+MIN_SHARP_RADIUS_PX = 2.5
 
 
 class Matcher:
@@ -43,6 +48,9 @@ class Matcher:
         wide = torch.nn.functional.pad(
             probe, (0, self.n - probe.shape[1], 0, self.n - probe.shape[0])
         )
+        # Whitened, or under an interpolation that does not pass all, a beam a thousand times as
+        # bright as a disk rings through the map.
+        self.with_beam = settings.correlation_power == 1 and radius >= MIN_SHARP_RADIUS_PX
         kernel = kernels.smooth(
             kernels.template(wide, radius, settings.kernel, settings.trench_radii),
             settings.smoothing_px,
@@ -59,10 +67,18 @@ class Matcher:
             (disk * slope).sum() / (disk * kernel).sum()
         )  # v / h of a disk without background
 
-    def correlate(self, patterns: Tensor) -> Tensor:
-        """Correlation maps of patterns, both (B, Qy, Qx)."""
+    def _map(self, patterns: Tensor, centre: Tensor, sites: Tensor) -> Tensor:
+        """Correlation maps of patterns, both (B, Qy, Qx), without the background between disks at
+        `sites` (B, S, 2) about beams at `centre` (B, 2).
+        """
+        # A trench takes off a flat background alone. On a slope, such as that of a halo, it moves
+        # disks.
+        reach = self.radius + EDGE_PX
+        shown = patterns - radial_mean(patterns, centre, sites, reach)
+        if not self.with_beam:
+            shown = without_beam(shown, centre, reach)
         return kernels.correlate(
-            kernels.padded_spectrum(patterns, self.n),
+            kernels.padded_spectrum(shown, self.n),
             self.spectrum,
             self.settings.correlation_power,
             patterns.shape,
@@ -72,10 +88,9 @@ class Matcher:
         """Lattices of patterns (B, Qy, Qx), from rough ones."""
         settings = self.settings
         shape = patterns.shape
-        whole = settings.correlation_power == 1
-        # Whitened, a beam a thousand times as bright as a disk would ring through the whole map.
-        shown = patterns if whole else without_beam(patterns, rough.centre, self.radius + EDGE_PX)
-        maps = windows.piecewise(self.correlate, shown)
+        found, lost = LatticeFit(rough.centre.double(), rough.G.double()), ~rough.has_lattice
+        sites = found.positions(self.hk).to(patterns.dtype)
+        maps = windows.piecewise(self._map, patterns, rough.centre, sites)
         free = None
         if settings.search == "free":
             free = peaks.subpixel(
@@ -84,7 +99,6 @@ class Matcher:
                 settings.subpixel,
                 settings.upsample,
             )
-        found, lost = LatticeFit(rough.centre.double(), rough.G.double()), ~rough.has_lattice
         reach = settings.search_px
         for _ in range(settings.iterations):
             at = found.positions(self.hk)
@@ -102,7 +116,7 @@ class Matcher:
                 measured, height = peaks.subpixel(maps, pixel, settings.subpixel, settings.upsample)
             else:
                 measured, height = _index(*free, at)
-            usable &= whole | (hk != 0).any(-1)
+            usable &= self.with_beam | (hk != 0).any(-1)
             usable &= torch.linalg.vector_norm(measured - at, dim=-1) <= reach
             height = torch.where(usable, height.clamp_min(0), 0)
             if settings.weights == "information":

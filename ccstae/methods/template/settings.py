@@ -37,7 +37,7 @@ class TemplateSettings(MethodSettings):
     """How many peaks a free search keeps."""
     iterations: int = Field(2, ge=1, le=10)
     """Rounds of peaks and lattice fit; each predicts the sites of the next."""
-    weights: Literal["intensity", "information", "none"] = "intensity"
+    weights: Literal["intensity", "information", "none"] = "information"
     """Weights of the lattice fit: peak height, height times that of its ring over the Poisson
     variance of its slope, or none.
     """
