@@ -216,7 +216,7 @@ class RipplesSettings(SceneSettings):
     kind: Literal["ripples"]
     materials: tuple[Id]
     scan: Scan = Scan(shape=(56, 40), step_A=40)
-    amplitude: float = Field(0.008, gt=0, le=0.02)
+    amplitude: float = Field(0.012, gt=0, le=0.02)
     """Of exx; that of exy, and of the rotation in radians, is half of it."""
     wavelengths_steps: tuple[Annotated[float, Field(gt=2)], ...] = Field(
         (2.5, 3.8, 5.7, 8.7, 13.2, 20.0), min_length=2
