@@ -16,6 +16,7 @@ from ccstae.reporting import display
 from ccstae.reporting import resolution as resolutions
 from ccstae.reporting.figures import style
 from ccstae.reporting.resolution import ERROR, MEASURE, RESOLUTION
+from ccstae.reporting.table import LEVEL
 
 _COLUMNS = 3
 _QUANTITIES = ("exx", "exy", "theta", "all")
@@ -36,7 +37,7 @@ def draw(
         lines: of the methods to be drawn.
         true_width: of the interface, marked where it is given.
     """
-    levels = list(maps.groupby(["background", "electrons"], sort=False))
+    levels = maps[LEVEL].drop_duplicates().to_numpy(float)
     columns = min(_COLUMNS, len(levels))
     rows = math.ceil(len(levels) / columns)
     drawn = style.figure(3.1 * columns + 0.6 + 1.5 * (columns == 1), 2.9 * rows + 0.9)
@@ -44,7 +45,8 @@ def draw(
     families = resolutions.families(lines)
     in_families = {method for family in families.values() for method in family.widths}
     single = [method for method in lines if method not in in_families]
-    for panel, ((background, electrons), of_level) in zip(panels.flat, levels, strict=False):
+    for panel, (background, electrons) in zip(panels.flat, levels, strict=False):
+        of_level = maps[(maps["background"] == background) & (maps["electrons"] == electrons)]
         points = of_level.groupby("method")[[RESOLUTION, ERROR]].median()
         for family in families.values():
             _family(panel, points.reindex(family.members).dropna(), family, lines)
