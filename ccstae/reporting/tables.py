@@ -167,7 +167,7 @@ def make(
             "0.1.10) over rmse, in the interior, in percent. 100 is right. Less: the map is surer "
             "than it may be, as neighbours share its errors or it is biased. More: strain that "
             f"varies between neighbours is taken for error. {values}",
-            _self_precision(inside[~inside["method"].isin(controls)]),
+            _self_precision(noisy[~noisy["method"].isin(controls)]),
             by_level,
             methods,
             0.01,
@@ -276,11 +276,11 @@ def _with_bound(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
     return pd.concat([_components(frame, metric), bound], ignore_index=True)
 
 
-def _self_precision(inside: pd.DataFrame) -> pd.DataFrame:
+def _self_precision(noisy: pd.DataFrame) -> pd.DataFrame:
     """The precision that a map tells of itself over its rmse."""
     of_row = [*MAP, "quantity"]
-    error = _components(inside, "rmse").set_index(of_row)["value"]
-    told = _components(inside, "self_precision")
+    error = _components(noisy, "rmse").set_index(of_row)["value"]
+    told = _components(noisy, "self_precision")
     told = told.join(error.rename("error"), on=of_row)
     return told.assign(value=told["value"] / told["error"].where(told["error"] > 0))
 

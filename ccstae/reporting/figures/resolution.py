@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import NullLocator
 
 from ccstae.reporting import display
 from ccstae.reporting import resolution as resolutions
@@ -19,6 +19,9 @@ from ccstae.reporting.resolution import ERROR, MEASURE, RESOLUTION
 from ccstae.reporting.table import LEVEL
 
 _COLUMNS = 3
+_ROOM = 1.15  # between the outermost points and the frame
+_MIN_SPAN = 3.0  # from end to end of an axis: methods that are alike shall look alike
+_TICKS = (0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10, 15, 20, 50)
 _QUANTITIES = ("exx", "exy", "theta", "all")
 _AXES = {
     resolutions.HALF: "wavelength shown at half (scan steps)",
@@ -41,7 +44,7 @@ def draw(
     columns = min(_COLUMNS, len(levels))
     rows = math.ceil(len(levels) / columns)
     drawn = style.figure(3.1 * columns + 0.6 + 1.5 * (columns == 1), 2.9 * rows + 0.9)
-    panels = drawn.subplots(rows, columns, sharex=True, squeeze=False)
+    panels = drawn.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     families = resolutions.families(lines)
     in_families = {method for family in families.values() for method in family.widths}
     single = [method for method in lines if method not in in_families]
@@ -55,7 +58,7 @@ def draw(
         if true_width is not None:
             panel.axvline(true_width, color="#999999", lw=1, ls=":")
         panel.set_title(display.level_math(background, electrons))
-        _log_axes(panel)
+        _log_axes(panel, maps)
     for panel in panels.flat[len(levels) :]:
         panel.set_axis_off()
     for panel in panels[:, 0]:
@@ -186,11 +189,14 @@ def _method(panel: Axes, maps: pd.DataFrame, line: style.Line) -> None:
     )
 
 
-def _log_axes(panel: Axes) -> None:
+def _log_axes(panel: Axes, points: pd.DataFrame) -> None:
+    """Logarithmic axes with plain numbers, with room round the points wherever they lie."""
     panel.set(xscale="log", yscale="log")
-    for axis in (panel.xaxis, panel.yaxis):
-        axis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7), numticks=20))
-        axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+    for axis, values in ((panel.xaxis, points[RESOLUTION]), (panel.yaxis, points[ERROR])):
+        low, high = values.min() / _ROOM, values.max() * _ROOM
+        axis.axes.set(**{f"{axis.axis_name}lim": (low, max(high, _MIN_SPAN * low))})
+        ticks = [t for t in _TICKS if low <= t <= max(high, _MIN_SPAN * low)]
+        axis.set_ticks(ticks, [f"{tick:g}" for tick in ticks])
         axis.set_minor_locator(NullLocator())
     panel.grid(True, which="major", color="#e6e6e6", lw=0.6)
     panel.set_axisbelow(True)
