@@ -191,12 +191,17 @@ def _method(panel: Axes, maps: pd.DataFrame, line: style.Line) -> None:
 
 def _log_axes(panel: Axes, points: pd.DataFrame) -> None:
     """Logarithmic axes with plain numbers, with room round the points wherever they lie."""
-    panel.set(xscale="log", yscale="log")
-    for axis, values in ((panel.xaxis, points[RESOLUTION]), (panel.yaxis, points[ERROR])):
-        low, high = values.min() / _ROOM, values.max() * _ROOM
-        axis.axes.set(**{f"{axis.axis_name}lim": (low, max(high, _MIN_SPAN * low))})
-        ticks = [t for t in _TICKS if low <= t <= max(high, _MIN_SPAN * low)]
+    x, y = _log_axis(points[RESOLUTION]), _log_axis(points[ERROR])
+    panel.set(xscale="log", yscale="log", xlim=x, ylim=y)
+    for axis, (low, high) in ((panel.xaxis, x), (panel.yaxis, y)):
+        ticks = [tick for tick in _TICKS if low <= tick <= high]
         axis.set_ticks(ticks, [f"{tick:g}" for tick in ticks])
         axis.set_minor_locator(NullLocator())
     panel.grid(True, which="major", color="#e6e6e6", lw=0.6)
     panel.set_axisbelow(True)
+
+
+def _log_axis(values: pd.Series) -> tuple[float, float]:
+    """Ends of a logarithmic axis that holds the values."""
+    low, high = float(values.min()) / _ROOM, float(values.max()) * _ROOM
+    return low, max(high, _MIN_SPAN * low)
