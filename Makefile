@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 unexport PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := run
-.PHONY: run setup test tune lint format unit dry ci regress robustness robustness-gate baseline robustness-baseline mutate faults peers peers-test ablation audit lock clean help
+.PHONY: run setup test tune lint format unit dry ci regress resolution robustness robustness-gate baseline robustness-baseline mutate faults peers peers-test ablation audit lock clean help
 
 run: setup ## run $(CONFIG), then say where the report is and what it found
 	@ccstae config check "$(CONFIG)"
@@ -71,6 +71,9 @@ baseline: setup ## measure config/ci.yaml with 36 seeds and make that its new ba
 	snakemake --cores "$(CORES)" --configfile config/ci.yaml --no-hooks \
 		--config name=baseline "seeds={test: [$$(echo {1..36} | tr ' ' ,)], tune: []}"
 	ccstae regress --update --metrics results/baseline/metrics.csv --baseline tests/baselines/ci.yaml
+
+resolution: setup ## config/resolution.yaml: error beside resolution; ten minutes
+	$(MAKE) run CONFIG=config/resolution.yaml
 
 robustness: setup ## config/robustness.yaml: every method and peer against every nuisance; over an hour
 	$(MAKE) run CONFIG=config/robustness.yaml

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -204,6 +205,34 @@ class RampSettings(SceneSettings):
     """
 
 
+class RipplesSettings(SceneSettings):
+    """Strain waves along x, each wavelength in a band of its own across y, below a band that is
+    flat: how fine a map shows strain.
+
+    Every wave has exx, and a quarter of a wavelength on exy and rotation, which share the
+    transverse displacement and so have half its amplitude each.
+    """
+
+    kind: Literal["ripples"]
+    materials: tuple[Id]
+    scan: Scan = Scan(shape=(56, 40), step_A=40)
+    amplitude: float = Field(0.012, gt=0, le=0.02)
+    """Of exx; that of exy, and of the rotation in radians, is half of it."""
+    wavelengths_steps: tuple[Annotated[float, Field(gt=2)], ...] = Field(
+        (2.5, 3.8, 5.7, 8.7, 13.2, 20.0), min_length=2
+    )
+    """In scan steps, from the shortest to the longest. A scan shows no wave of two steps or
+    less.
+    """
+
+    @field_validator("wavelengths_steps")
+    @classmethod
+    def _rising(cls, lengths: tuple[float, ...]) -> tuple[float, ...]:
+        if any(long <= short for short, long in pairwise(lengths)):
+            raise ValueError("expected each wavelength to be longer than the one before")
+        return lengths
+
+
 class UniformSettings(SceneSettings):
     """One and the same lattice everywhere, for precision."""
 
@@ -258,6 +287,7 @@ AnyScene = Annotated[
     | PolycrystalSettings
     | RotationSettings
     | RampSettings
+    | RipplesSettings
     | UniformSettings
     | LabelledSettings,
     Field(discriminator="kind"),

@@ -19,6 +19,8 @@ standard deviation:
 * `gain` slope of the answer over the truth by least squares, weighted with 1 / s^2: 1 where a
   method shows strain in full, less where it smooths or shrinks it, whatever its noise. Of quantity
   `all` it is one slope for all components. Only where the truth varies;
+* `self_precision` root mean square deviation of the answer, not of the error, from the median of
+  its neighbours (resolution.py): what a map tells of its error where there is no truth;
 * `own_bias` and `own_rmse` the same as without `own_`, of the strain that a program from outside
   gets by its own formula, where it tells it; all else comes from F, so that no method loses by its
   formula.
@@ -33,6 +35,12 @@ close (quantity `all`, region `all`; dislocations.py finds the dislocations in t
 `cores_found` is the share of the dislocations with a circuit round them on the sample that are
 found within one scan step, `burgers_right` the share found with the right Burgers vector,
 `core_error` their root mean square distance in scan steps, `cores_false` how many more are found.
+Of a scene with strain waves, each in a region `wave_<wavelength in scan steps>`, `mtf` is the gain
+in that wave, and `mtf_half_wavelength` (region `all`) where it falls to one half, in scan steps:
+the shortest wavelength where it does not fall so low, and no row where the longest shows less. Of a
+scene with an interface (region `all`) `width_10_90` is the distance in scan steps over which a
+component goes from 10 to 90 % of its step, and `width_10_90_truth` that of the truth; no row where
+the map shows less than half of the step.
 At the noise-free level the bound is 0 and what is divided by it is nan.
 """
 
@@ -49,13 +57,12 @@ from scipy.optimize import linear_sum_assignment
 
 from ccstae import geometry
 from ccstae.config.levels import Level
-from ccstae.evaluation import dislocations
+from ccstae.evaluation import dislocations, resolution
 from ccstae.io.maps import Map
 from ccstae.io.truth import Truth
 
 # 1 / (sqrt(2) erfinv(1/2)): median absolute deviation to standard deviation, normal law
 MAD_TO_STD = 1.482602218505602
-_MIN_VARIATION = 1e-4  # standard deviation of a truth that has a gain
 Z95 = 1.959963984540054  # sqrt(2) erfinv(0.95)
 # Stated standard deviations beyond which an answer is wrong and sure: a normal law has 6e-7 there.
 _CONFIDENT = 5.0
@@ -179,30 +186,6 @@ def component_metrics(
     return metrics
 
 
-def gain(truth: Array, answer: Array, bound: Array | None) -> float | None:
-    """Slope of answers over truths, one for all components, each about its own mean.
-
-    Args:
-        truth, answer: shape (n, components).
-        bound: of the same shape, for the weights 1 / bound^2; None where there is no noise, and
-            weights are equal.
-
-    Returns:
-        The slope; None where no truth varies.
-
-    A method that shows four fifths of the strain, and adds a constant:
-
-    >>> truth = np.array([[0.00], [0.01], [0.02]])
-    >>> round(gain(truth, 0.8 * truth + 0.005, None), 9)
-    0.8
-    """
-    weight = np.ones_like(truth) if bound is None else 1 / np.square(bound)
-    truth = truth - np.average(truth, axis=0, weights=weight)
-    if truth.std(0).max() < _MIN_VARIATION:
-        return None
-    return float((weight * truth * answer).sum() / (weight * truth**2).sum())
-
-
 def label_accuracy(truth: NDArray[Any], label: NDArray[Any]) -> float:
     """Share of unmixed positions (truth >= 0) labelled right, under the best one-to-one naming of
     the method's classes.
@@ -244,6 +227,8 @@ def score_map(truth: Truth, level: Level, answer: Map) -> Iterator[tuple[str, st
     if answer.own_strain is not None:
         own_F = geometry.deformation(*np.moveaxis(answer.own_strain, -1, 0))
         own_error = compare(truth, own_F).error
+    answered = (truth.label != 0) & ~compared.failed
+    scatter = resolution.neighbour_deviation(np.where(answered[..., None], compared.answer, np.nan))
     for region, mask in regions(truth).items():
         for c, component in enumerate(geometry.COMPONENTS):
             error = compared.error[mask, c]
@@ -252,6 +237,9 @@ def score_map(truth: Truth, level: Level, answer: Map) -> Iterator[tuple[str, st
             for metric, value in component_metrics(error, bound_here, stated).items():
                 yield region, component, metric, value
             yield from _gain(compared, bound, mask, [c], region, component)
+            told = scatter[mask, c]
+            if np.isfinite(told).any():
+                yield region, component, "self_precision", _rms(told[np.isfinite(told)])
             if own_error is not None:
                 yield region, component, "own_bias", float(own_error[mask, c].mean())
                 yield region, component, "own_rmse", _rms(own_error[mask, c])
@@ -262,6 +250,7 @@ def score_map(truth: Truth, level: Level, answer: Map) -> Iterator[tuple[str, st
             yield region, "all", "confident_wrong", float(beyond.any(-1).mean())
     for metric, value in core_metrics(truth, compared, answer.covariance).items():
         yield "all", "all", metric, value
+    yield from resolution.scores(truth, compared.truth, compared.answer, bound)
     if answer.label is not None:
         for metric, value in _label_metrics(truth.label, answer.label).items():
             yield "all", "label", metric, value
@@ -298,7 +287,7 @@ def _gain(
     """The row of a gain, where there is one."""
     truth = compared.truth[mask][:, components]
     answer = compared.answer[mask][:, components]
-    value = gain(truth, answer, None if bound is None else bound[mask][:, components])
+    value = resolution.gain(truth, answer, None if bound is None else bound[mask][:, components])
     if value is not None:
         yield region, quantity, "gain", value
 

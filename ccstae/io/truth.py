@@ -28,6 +28,14 @@ class DislocationLines:
 
 
 @dataclass(frozen=True)
+class StrainWaves:
+    """The strain waves of a scene that measures resolution."""
+
+    length_steps: NDArray[np.float64]  # (n,), wavelengths in scan steps, rising
+    band: NDArray[np.int8]  # (Ry, Rx), index of the wave that a position shows alone, or -1
+
+
+@dataclass(frozen=True)
 class Truth:
     """Exact answers; only the scorer and the figures read them."""
 
@@ -42,6 +50,9 @@ class Truth:
     # standard deviations of exx, eyy, exy, theta
     bound: dict[str, NDArray[np.float64]]
     dislocations: DislocationLines | None = None  # None where circuits need not close
+    # (Ry, Rx), signed distance from the interface in scan steps; None where there is none
+    interface_steps: NDArray[np.float64] | None = None
+    waves: StrainWaves | None = None  # None where the scene has none
 
 
 def write_truth(path: Path | str, truth: Truth, extra: dict[str, Any] | None = None) -> None:
@@ -65,6 +76,11 @@ def write_truth(path: Path | str, truth: Truth, extra: dict[str, Any] | None = N
             group[level] = bound
         if truth.dislocations is not None:
             write_dislocations(file, truth.dislocations)
+        if truth.interface_steps is not None:
+            file["interface_steps"] = truth.interface_steps
+        if truth.waves is not None:
+            file["wave/length_steps"] = truth.waves.length_steps
+            file["wave/band"] = truth.waves.band
         for name, value in (extra or {}).items():
             file[name] = value
 
@@ -111,7 +127,37 @@ def read_truth(path: Path | str) -> Truth:
                 level: dataset(file, f"limit/{level}", 3, "f", (*scan, 4))[...] for level in levels
             },
             dislocations=read_dislocations(file),
+            interface_steps=read_interface(file, scan),
+            waves=read_waves(file, scan),
         )
+
+
+def read_interface(file: h5py.File, scan: tuple[int, ...]) -> NDArray[np.float64] | None:
+    """Signed distance (Ry, Rx) from the scene's interface in scan steps, from its open file of what
+    is exact, or of its truth; None where it has none.
+    """
+    if not holds(file, "interface_steps"):
+        return None
+    return values(file, "interface_steps", 2, "f", scan).astype(np.float64)
+
+
+def read_waves(file: h5py.File, scan: tuple[int, ...]) -> StrainWaves | None:
+    """The strain waves of a scene, from its open file of what is exact, or of its truth; None where
+    it has none.
+
+    Raises:
+        InputError: where a dataset is missing or unfit.
+    """
+    if not holds(file, "wave"):
+        return None
+    length = values(file, "wave/length_steps", 1, "f").astype(np.float64)
+    band = values(file, "wave/band", 2, "i", scan).astype(np.int8)
+    if not (length > 0).all() or (np.diff(length) <= 0).any() or band.max() >= len(length):
+        raise InputError(
+            f"{file.filename}: /wave: expected length_steps that rise, and in band an index of "
+            f"them, or -1"
+        )
+    return StrainWaves(length, band)
 
 
 def write_dislocations(file: h5py.File, lines: DislocationLines) -> None:

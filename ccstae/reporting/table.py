@@ -63,7 +63,8 @@ def pivot(
         caption: What the values are.
         frame: Long table: `value`, `background`, `electrons` and the columns of `keys` and
             `across`. Rows whose `not_run` (optional) is true lose their value; a cell that has no
-            others reads `not run`.
+            others reads `not run`. The median of `beside` (optional), in the same unit, stands
+            behind the value in brackets where it is a number.
         keys: Columns of `frame` that name a row, `level` for background and electrons in words.
             Rows are sorted by them in the order in which their entries come in `frame`.
         columns: Entries of `across` in the order to be shown; those without any row are left out.
@@ -83,6 +84,10 @@ def pivot(
         for background, electrons in zip(frame["background"], frame["electrons"], strict=True)
     ]
     frame = frame.assign(level=levels, read=frame["value"] / unit)
+    beside = {}
+    if "beside" in frame:
+        aside = (frame["beside"] / unit).groupby([frame[key] for key in (*keys, across)]).median()
+        beside = {key: f" ({display.number(value)})" for key, value in aside.dropna().items()}
     present = set(frame[across])
     columns = [column for column in columns if column in present]
     cells = frame.groupby([*keys, across], sort=False)
@@ -98,7 +103,9 @@ def pivot(
         if winner is not None:
             marked.add((len(rows), sum(is_shown) + columns.index(winner)))
         texts = [
-            "not run" if (*row_key, column) in not_run else display.spread(cell)
+            "not run"
+            if (*row_key, column) in not_run
+            else display.spread(cell) + beside.get((*row_key, column), "")
             for column, cell in of_row.items()
         ]
         rows.append([*map(str, compress(row_key, is_shown)), *texts])

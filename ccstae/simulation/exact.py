@@ -42,7 +42,9 @@ def exact_truth(config: Config, scene: Scene, positions: Array) -> dict[str, NDA
     Returns:
         `F` and `F_probe` (Ry, Rx, 2, 2) at the point and averaged over the probe; `label` (Ry, Rx),
         -1 mixed, 0 vacuum, 1.. the materials; `region` (Ry, Rx), an index into `REGIONS`;
-        `reference` (Ry, Rx); `share` (Ry, Rx, 1 + materials), each one's share of the probe.
+        `reference` (Ry, Rx); `share` (Ry, Rx, 1 + materials), each one's share of the probe. Of
+        scenes that have them, `interface_steps` (Ry, Rx), signed distance from the interface, and
+        of strain waves `wave/length_steps` (n) and `wave/band` (Ry, Rx).
     """
     win = optics.window(config.microscope, config.simulation)
     points, weights = optics.probe_shells(config.microscope, win)
@@ -96,6 +98,13 @@ def exact_truth(config: Config, scene: Scene, positions: Array) -> dict[str, NDA
         # Disks are seen at A F^-T g = (A F^-T A^-1) (A g), where A g is the lattice that is told.
         A = np.array(nuisances.distortion)
         F, averaged = (np.linalg.inv(A).T @ one @ A.T for one in (F, averaged))
+    resolved: dict[str, NDArray[np.generic]] = {}
+    distance_A = scene.interface_distance_A(positions)
+    if distance_A is not None:
+        resolved["interface_steps"] = distance_A / scene.scan.step_A
+    waves = scene.waves()
+    if waves is not None:
+        resolved["wave/length_steps"], resolved["wave/band"] = waves
     return {
         "F": F,
         "F_probe": averaged,
@@ -103,6 +112,7 @@ def exact_truth(config: Config, scene: Scene, positions: Array) -> dict[str, NDA
         "region": region.astype(np.int8),
         "reference": scene.reference(positions) & (region == REGIONS.index("interior")),
         "share": share.astype(np.float32),
+        **resolved,
     }
 
 

@@ -10,7 +10,14 @@ from ccstae.config.run import Config
 from ccstae.io.calibration import read_calibration
 from ccstae.io.hdf5 import dataset, opened, values
 from ccstae.io.scene import clean_patterns
-from ccstae.io.truth import Truth, read_dislocations, read_regions, write_truth
+from ccstae.io.truth import (
+    Truth,
+    read_dislocations,
+    read_interface,
+    read_regions,
+    read_waves,
+    write_truth,
+)
 from ccstae.machine.progress import progress
 from ccstae.simulation.bound import bound, shift_images
 from ccstae.simulation.camera import camera_of
@@ -62,6 +69,8 @@ def write(config: Config, scene_id: str, scene_path: Path, exact_path: Path, out
             symmetry=calibration.rotational_symmetry,
             bound=bounds,
             dislocations=read_dislocations(exact),
+            interface_steps=read_interface(exact, scan),
+            waves=read_waves(exact, scan),
         )
         extra = {"share": values(exact, "share", 3, "f")}
         for name in exact.get("nuisance", ()):

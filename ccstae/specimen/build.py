@@ -14,6 +14,7 @@ from ccstae.specimen.heterostructure import Heterostructure
 from ccstae.specimen.local import Labelled, Rotation, Uniform
 from ccstae.specimen.polycrystal import Polycrystal
 from ccstae.specimen.ramp import Ramp
+from ccstae.specimen.ripples import Ripples
 from ccstae.specimen.scene import Scene
 
 KINDS: dict[str, type[Scene]] = {
@@ -21,6 +22,7 @@ KINDS: dict[str, type[Scene]] = {
     "polycrystal": Polycrystal,
     "rotation": Rotation,
     "ramp": Ramp,
+    "ripples": Ripples,
     "uniform": Uniform,
     "labelled": Labelled,
 }

@@ -115,6 +115,11 @@ class Heterostructure(Flake):
             label = np.where(beyond.any(-1), 0, label)
         return label.astype(np.int8)
 
+    def interface_distance_A(self, x: Array) -> Array:
+        foot = self.to_reference(x)
+        foot[..., 0] = self.settings.interface_A
+        return np.asarray(x[..., 0] - (foot + self.projected_displacement(foot))[..., 0])
+
     def reference(self, x: Array) -> NDArray[np.bool_]:
         return inside(self.settings.reference_A, x)
 

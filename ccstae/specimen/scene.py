@@ -125,6 +125,16 @@ class Scene(ABC):
         """
         return None
 
+    def interface_distance_A(self, x: Array) -> Array | None:
+        """Signed distance (...) of points x from the interface; None where the scene has none."""
+        return None
+
+    def waves(self) -> tuple[Array, NDArray[np.int8]] | None:
+        """Wavelengths (n) of the scene's strain waves in scan steps, and which of them each
+        position (Ry, Rx) of the scan shows alone, -1 for none; None for a scene without.
+        """
+        return None
+
     def gradient_per_A(self, x: Array) -> Array:
         """Largest change of any component of F per Angstrom at points x, by central differences."""
         step = 0.5

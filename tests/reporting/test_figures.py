@@ -353,6 +353,8 @@ def test_a_run_gets_every_figure_of_the_catalogue_that_it_can_have(drawn_run: Pa
     found = {path.name for path in (drawn_run / "figures").iterdir()}
     assert {Path(name).stem for name in found} == names - {
         "pair_speed",
+        "pair_resolution",
+        "pair_transfer",
         *(f"pair_dictionary_{m}" for m in ("zero", "com", "template")),
     }
     for path in (drawn_run / "figures").iterdir():

@@ -39,6 +39,7 @@ def test_every_table_is_made(made: dict[str, tables.Table]):
         "bias",
         "gain",
         "coverage",
+        "self_precision",
         "regions",
         "failures",
         "labels",
@@ -59,9 +60,18 @@ def test_headline_is_the_interior_rmse_beside_the_bound(
     ]
     low, high = sorted(chosen[chosen.method == "template"].value * 1e4)
     found = row(made["headline"], "eyy", "w 0.25, 1e5 e")
-    median, half_range = map(float, found["template"].split(" ± "))
+    error, _, bias = found["template"].rstrip(")").partition(" (")
+    median, half_range = map(float, error.split(" ± "))
     assert median == pytest.approx((low + high) / 2, abs=0.06)
     assert half_range == pytest.approx((high - low) / 2, abs=0.06)
+    biases = metrics[
+        (metrics.region == "interior")
+        & (metrics.quantity == "eyy")
+        & (metrics.metric == "bias")
+        & (metrics.background == 0.25)
+        & (metrics.method == "template")
+    ]
+    assert float(bias) == pytest.approx(biases.value.median() * 1e4, abs=0.06)
     assert found["bound"] == "20.0"  # 2e-3 in units of 1e-4
     assert made["headline"].head == [
         "quantity",

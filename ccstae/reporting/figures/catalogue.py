@@ -25,12 +25,14 @@ from ccstae.io.scene import read_patterns
 from ccstae.io.scores import read_not_run, read_scores
 from ccstae.io.truth import read_truth
 from ccstae.reporting import display, side_by_side
+from ccstae.reporting import resolution as resolutions
 from ccstae.reporting import robustness as robustness_matrix
 from ccstae.reporting.figures import (
     dislocations,
     error,
     maps,
     patterns,
+    resolution,
     robustness,
     scatter,
     speed,
@@ -101,8 +103,9 @@ def _captions(config: Config) -> dict[str, tuple[str, str]]:
         2: "Lines are means of two seeds, bands their range.",
     }.get(seeds, f"Lines are medians of {seeds} seeds, bands their range.")
     along_noise = (
-        f"{lines} Black is the Cramér-Rao bound, grey the control that answers no strain "
-        "everywhere. Positions without an answer count with the error of the no-strain answer."
+        f"{lines} Dotted is the size of the bias, left out where it is a small part of every "
+        "error. Black is the Cramér-Rao bound, grey the control that answers no strain everywhere. "
+        "Positions without an answer count with the error of the no-strain answer."
     )
     return {
         "error_background": (
@@ -115,6 +118,20 @@ def _captions(config: Config) -> dict[str, tuple[str, str]]:
             "Root mean square error in the interior against the electrons per pattern. "
             f"{along_noise}",
         ),
+        "resolution": (
+            "Error against resolution",
+            "Root mean square over the components of rmse / bound in the interior, against the "
+            "wavelength of strain that is shown with half of its amplitude, or the 10 to 90 % "
+            "width of the interface. A line is one method as its width varies, the number beside a "
+            "point, and begins with what it smooths; bars span the seeds. Down and to the left is "
+            "better: what lies on a line is worth no more than that average.",
+        ),
+        "transfer": (
+            "Modulation transfer",
+            "Shown amplitude of the strain waves over the true one, against their wavelength. "
+            f"{lines} A method that takes each pattern alone shows every wave in full, whatever "
+            "its noise.",
+        ),
         "speed": (
             "Accuracy against speed",
             "Root mean square over the components of rmse / bound in the interior, against the "
@@ -124,9 +141,9 @@ def _captions(config: Config) -> dict[str, tuple[str, str]]:
         "maps": (
             "Maps and residuals",
             "Maps of one seed beside the probe-averaged truth, and below each its residual (map "
-            "minus truth) with its rmse in the interior. Below the truth: one standard deviation "
-            "of the bound, pattern by pattern, on the scale of the residuals. A row shares its "
-            "colour scale; maps end at the truth and three bounds, residuals at four bounds. "
+            "minus truth) with its rmse and bias in the interior. Below the truth: one standard "
+            "deviation of the bound, pattern by pattern, on the scale of the residuals. A row "
+            "shares its colour scale; maps end at the truth and three bounds, residuals at four. "
             "Grey is vacuum, black a position without an answer. Controls are left out. Rows of "
             "the scan run down; theta is positive from x (right) towards y (down).",
         ),
@@ -211,6 +228,18 @@ def _of_scores(
         if along[axis].nunique() > 1:
             yield kind, error.draw(along, one_control, axis)  # all controls err alike
 
+    drawn_methods = {method: lines[method] for method in _without_controls(config)}
+    not_run = read_not_run(run_dir / layout.METRICS)
+    resolved = resolutions.numbers(with_not_run(metrics, not_run))
+    resolved = resolved[resolved["method"].isin(drawn_methods)]
+    if len(resolved):
+        true = metrics[(metrics["metric"] == "width_10_90_truth") & (metrics["quantity"] == "exx")]
+        width = float(true["value"].iloc[0]) if len(true) else None
+        yield "resolution", resolution.draw(resolved, drawn_methods, width)
+    transfer = resolutions.transfer(metrics)
+    if len(transfer):
+        yield "transfer", resolution.draw_transfer(transfer, drawn_methods)
+
     speeds = throughput.NONE
     if config.throughput:
         speeds = throughput.read(run_dir / layout.THROUGHPUT)
@@ -220,8 +249,7 @@ def _of_scores(
             & (metrics["electrons"] == speeds["electrons"].iloc[0])
         ]
         errors = side_by_side.error_over_bound(timed)
-        of_methods = {method: lines[method] for method in _without_controls(config)}
-        yield "speed", speed.draw(errors, speeds, of_methods)
+        yield "speed", speed.draw(errors, speeds, drawn_methods)
 
 
 def _of_maps(

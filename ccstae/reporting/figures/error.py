@@ -6,11 +6,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from ccstae.geometry import COMPONENTS
 from ccstae.reporting import display
 from ccstae.reporting.figures import style
+
+_BIAS_ROOM = 5.0  # the panels end so far below the smallest rmse: a smaller bias tells nothing
 
 
 def series(metrics: pd.DataFrame, axis: str) -> pd.DataFrame:
@@ -29,8 +32,8 @@ def series(metrics: pd.DataFrame, axis: str) -> pd.DataFrame:
 
 
 def draw(metrics: pd.DataFrame, lines: dict[str, style.Line], axis: str) -> Figure:
-    """Interior rmse of one scene along `axis`, a line a method; bands span the seeds. `metrics` is
-    as `series` gives it.
+    """Interior rmse of one scene along `axis`, a line a method, and below it the size of its bias,
+    dotted; bands span the seeds. `metrics` is as `series` gives it.
     """
     inside = metrics[metrics["region"] == "interior"]
     drawn = style.figure(7.4, 6.0)
@@ -68,12 +71,26 @@ def draw(metrics: pd.DataFrame, lines: dict[str, style.Line], axis: str) -> Figu
             )
         unit = "$10^{-4}$ rad" if component == "theta" else "$10^{-4}$"
         panel.set(title=display.SYMBOLS[component], ylabel=f"rmse ({unit})", yscale="log")
+        low, _ = panel.get_ylim()
+        _biases(panel, rows, lines, axis)
+        panel.set_ylim(bottom=low / _BIAS_ROOM)
         _decades(panel)
     for panel in panels[-1]:
         _level_axis(panel, axis, sorted(set(inside[axis])))
     handles, labels = panels[0, 0].get_legend_handles_labels()
+    handles.append(Line2D([], [], color="#444444", ls=":", lw=1))
+    labels.append("size of the bias")
     drawn.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 5))
     return drawn
+
+
+def _biases(panel: Axes, rows: pd.DataFrame, lines: dict[str, style.Line], axis: str) -> None:
+    """The size of every method's bias but the control's, whose error is all bias."""
+    for method, line in lines.items():
+        biases = rows[(rows["metric"] == "bias") & (rows["method"] == method)]
+        size = biases.groupby(axis)["value"].median().abs() / display.STRAIN_UNIT
+        if method != "zero":
+            panel.plot(size.index, size, color=line.colour, ls=":", lw=1, zorder=1)
 
 
 def _level_axis(panel: Axes, axis: str, values: list[float]) -> None:

@@ -99,13 +99,14 @@ def _residual_row(
     for panel, answer in zip(panels[1:], answers.values(), strict=True):
         error = factor * answer.error[..., c]
         style.image(panel, error, step_nm, end, vacuum=vacuum, failed=answer.failed)
-        _small_title(panel, f"rmse {display.number(_rms(error[interior]))}")
+        rmse, bias = _rms(error[interior]), float(error[interior].mean())
+        _small_title(panel, f"rmse {display.number(rmse)} (bias {display.number(bias)})")
     unit = "$10^{-4}$ rad" if COMPONENTS[c] == "theta" else "$10^{-4}$"
     drawn.colorbar(shown, ax=list(panels), pad=0.01, aspect=12, extend="both", label=unit)
 
 
 def _small_title(panel: Axes, text: str) -> None:
-    panel.set_title(text, fontsize=9, pad=3)
+    panel.set_title(text, fontsize=8, pad=3)
 
 
 def _all_but_largest(values: NDArray[np.float64]) -> float:
