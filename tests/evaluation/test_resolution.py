@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from scipy.special import erf, ndtr
 from ccstae import geometry
 from ccstae.config.levels import Level
 from ccstae.config.run import parse
+from ccstae.errors import InputError
 from ccstae.evaluation.metrics import score_map
 from ccstae.evaluation.resolution import (
     WAVE,
@@ -22,7 +24,7 @@ from ccstae.evaluation.resolution import (
     neighbour_deviation,
     step_width,
 )
-from ccstae.io.truth import StrainWaves, Truth
+from ccstae.io.truth import StrainWaves, Truth, read_truth, write_truth
 from ccstae.simulation.exact import REGIONS, exact_truth
 from ccstae.specimen.build import build_scene
 
@@ -135,8 +137,9 @@ def test_the_mtf_of_a_gaussian_blur(ripples: Truth, width: float) -> None:
 def test_noise_does_not_move_the_mtf(ripples: Truth) -> None:
     error = np.random.default_rng(0).normal(size=(*ripples.label.shape, 4)) * LIMIT
     found = scores(ripples, blurred(ripples, 0.0, error))
+    assert ripples.waves is not None
     # Of 160 positions: the error of exx over its amplitude, over sqrt(160 / 2), times four.
-    for length in ripples.waves.length_steps:  # type: ignore[union-attr]
+    for length in ripples.waves.length_steps:
         assert found[f"{WAVE}{length:g}", "exx", "mtf"] == pytest.approx(
             1, abs=4 * LIMIT[0] / 0.012 / np.sqrt(80)
         )
@@ -150,6 +153,26 @@ def test_no_answer_shows_no_wave(ripples: Truth) -> None:
     half = ripples.F_probe.copy()
     half[:, ::2] = np.nan
     assert scores(ripples, half)["wave_20", "exx", "mtf"] == pytest.approx(0.5, abs=0.01)
+
+
+def test_waves_and_interface_are_kept_in_the_truth_file(
+    ripples: Truth, sharp: Truth, tmp_path: Path
+) -> None:
+    write_truth(tmp_path / "ripples.h5", ripples)
+    kept = read_truth(tmp_path / "ripples.h5")
+    assert kept.waves is not None
+    assert ripples.waves is not None
+    assert kept.interface_steps is None
+    np.testing.assert_array_equal(kept.waves.band, ripples.waves.band)
+    np.testing.assert_array_equal(kept.waves.length_steps, ripples.waves.length_steps)
+    write_truth(tmp_path / "sharp.h5", sharp)
+    kept = read_truth(tmp_path / "sharp.h5")
+    assert kept.waves is None
+    np.testing.assert_array_equal(kept.interface_steps, sharp.interface_steps)
+    falling = StrainWaves(ripples.waves.length_steps[::-1], ripples.waves.band)
+    write_truth(tmp_path / "falling.h5", replace(ripples, waves=falling))
+    with pytest.raises(InputError, match="length_steps that rise"):
+        read_truth(tmp_path / "falling.h5")
 
 
 def test_half_wavelength_is_where_the_curve_crosses_last() -> None:
