@@ -58,7 +58,7 @@ def run(method_id: str, entry: Method, counts_path: Path | str, map_path: Path |
             instead, and its attribute `error` says why.
     """
     counts = read_counts(counts_path)
-    scan = counts.counts.shape[:2]
+    scan = counts.scan
     try:
         with _without_bad_pixels(counts) as path:
             written = answer(method_id, entry, path, scan)
@@ -100,9 +100,14 @@ def _without_bad_pixels(counts: Counts) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="ccstae-") as folder:
         path = Path(folder) / counts.path.name
-        rows = (bad_pixels.filled(row, counts.good) for row in counts.counts)
+        rows = (bad_pixels.filled(row, counts.good) for row in counts.scan_rows())
         write_counts(
-            path, rows, counts.counts.shape, counts.calibration, counts.probe, ~counts.good
+            path,
+            rows,
+            counts.scan + counts.detector,
+            counts.calibration,
+            counts.probe,
+            ~counts.good,
         )
         yield path
 

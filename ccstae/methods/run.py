@@ -75,7 +75,7 @@ def write(
         f"method {name}", lambda on: map_strain(counts, settings, on), device
     )
     seconds = time.perf_counter() - begun
-    base.check_answer(answer, counts.counts.shape[:2], name)
+    base.check_answer(answer, counts.scan, name)
     answer = refuse_mirrored(answer, counts.calibration)
     found |= answer.found
     attributes = {
