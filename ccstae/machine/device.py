@@ -60,11 +60,15 @@ def keep_freed_memory() -> None:
     mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def slots(device: str) -> int:
-    """How many jobs must wait for the GPU: 1 where one may be used and NVIDIA's driver shows one,
-    else 0. Needs no torch.
+def slots(device: str, here: bool) -> int:
+    """How many GPUs a job asks for, 1 or 0. Needs no torch.
+
+    Args:
+        device: of the config.
+        here: whether jobs run on this machine. They then share its GPU where NVIDIA's driver shows
+            one; another machine is asked for one where the config asks for one by name.
     """
-    return int(device != "cpu" and Path("/dev/nvidia0").exists())
+    return int(device != "cpu" and Path("/dev/nvidia0").exists() if here else device == "gpu")
 
 
 def side_by_side(

@@ -32,6 +32,7 @@ from ccstae.errors import InputError
 from ccstae.io import bad_pixels
 from ccstae.io.counts import Counts, read_counts, write_counts
 from ccstae.io.maps import Map, read_map, write_map
+from ccstae.machine import host
 from ccstae.methods import base
 
 LAST_LINES = 5
@@ -43,9 +44,10 @@ def run(method_id: str, entry: Method, counts_path: Path | str, map_path: Path |
     Where pixels are bad, the program gets a copy of the file instead: `/mask` marks them, and in
     `/counts` they hold what their good neighbours do.
 
-    The map's attributes say method, settings, command, threads, seconds and peak memory in bytes,
-    and the program's own `device` and `versions`. `seconds` is what the program says of its mapping
-    alone (the attribute `seconds` of what it wrote), else the time from its start to its end.
+    The map's attributes say method, settings, command, threads, host, processor, seconds and peak
+    memory in bytes, and the program's own `device` and `versions`. `seconds` is what the program
+    says of its mapping alone (the attribute `seconds` of what it wrote), else the time from its
+    start to its end.
 
     Args:
         method_id: of the entry under `methods:`, for the map and for messages.
@@ -79,6 +81,8 @@ def run(method_id: str, entry: Method, counts_path: Path | str, map_path: Path |
         "settings": json.dumps(entry.settings),
         "command": entry.command or "",
         "threads": _threads(),
+        "host": host.NAME,
+        "processor": host.cpu_model(),
     }
     measured = {
         name: written.attributes[name]

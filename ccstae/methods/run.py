@@ -17,6 +17,7 @@ from ccstae.config.run import Config
 from ccstae.errors import InputError, unknown
 from ccstae.io.counts import Counts, read_counts
 from ccstae.io.maps import Map, write_map
+from ccstae.machine import host
 from ccstae.machine.device import resolve, within_memory
 from ccstae.methods import base, external
 from ccstae.methods.mirrored import refuse_mirrored
@@ -34,8 +35,8 @@ def write(
     """Map strain by one method of a config and write the map file.
 
     The map's attributes say method, settings (defaults filled in), what the method found by itself
-    and which pixels are bad, seconds of the mapping alone, device, threads, peak memory in bytes
-    and versions.
+    and which pixels are bad, seconds of the mapping alone, device, threads, host, processor, peak
+    memory in bytes and versions.
 
     Args:
         config: with the method's settings, and the device.
@@ -85,6 +86,8 @@ def write(
         "seconds": seconds,
         "device": used,
         "threads": _threads(),
+        "host": host.NAME,
+        "processor": host.cpu_model(),
         "peak_memory_bytes": peak_memory_bytes(device),
         "versions": json.dumps(versions()),
     }

@@ -53,6 +53,11 @@ def interrupt(signum, frame):
 
 signal.signal(signal.SIGINT, interrupt)
 
+# Whether jobs run on this machine. Its executor is not known yet while Snakemake reads the rules,
+# but only others, such as Slurm's, have a number of jobs at a time beside the cores.
+HERE = workflow.resource_settings.nodes is None
+GPU = device.slots(RUN.device, HERE)
+
 CONFIG_LINE = stages.one_line(RUN)
 LEVELS = {level.name: level for level in RUN.levels}
 

@@ -16,6 +16,7 @@ rule environment:
     threads: 1
     resources:
         mem_mb=1000,
+        runtime=60,
     message:
         "make the environment {wildcards.environment}"
     shell:
@@ -46,7 +47,8 @@ rule tune:
     threads: 1
     resources:
         mem_mb=6000,
-        gpu=device.slots(RUN.device),
+        runtime=1440,
+        gpu=GPU,
     params:
         run=folder,
         config=settings("tune", "level", "method"),
@@ -76,7 +78,8 @@ rule map:
     threads: 1
     resources:
         mem_mb=6000,
-        gpu=device.slots(RUN.device),
+        runtime=1440,
+        gpu=GPU,
     params:
         tuned=lambda wildcards, input: ["--tuned", str(input.tuned)] if input.tuned else [],
         config=settings("map", "scene", "level", "seed", "method"),
@@ -107,10 +110,12 @@ rule throughput:
         "<benchmarks>/throughput.tsv"
     conda:
         "../../envs/ccstae.yaml"
-    threads: workflow.cores
+    threads: 16
     resources:
         mem_mb=6000,
-        gpu=device.slots(RUN.device),
+        runtime=480,
+        gpu=GPU,
+        slurm_extra="--exclusive",  # its timings are worth nothing beside other jobs
     params:
         run=folder,
         config=settings("throughput"),
