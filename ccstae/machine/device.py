@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from ccstae.errors import InputError
+from ccstae.machine import finished
 
 Device = Literal["auto", "cpu", "gpu"]
 Part = TypeVar("Part")
@@ -72,12 +73,26 @@ def slots(device: str, here: bool) -> int:
 
 
 def side_by_side(
-    task: Callable[[Part], Result], parts: Sequence[Part], device: str
+    task: Callable[[Part], Result],
+    parts: Sequence[Part],
+    device: str,
+    kept_as: Sequence[type] | None = None,
 ) -> list[Result]:
     """What a task gives for each part, on a CPU as many at a time as torch has threads: small
     operations go better each on its own core.
+
+    Args:
+        task: gives tensors for a part.
+        parts: of the work.
+        device: "cpu" or "cuda".
+        kept_as: the dataclasses in what the task gives, where that is to be kept for a map that is
+            killed (`finished`).
     """
     import torch
+
+    if kept_as is not None:
+        numbered_task = finished.once(task, kept_as, device)
+        return side_by_side(numbered_task, list(enumerate(parts)), device)
 
     threads = torch.get_num_threads()
     if device != "cpu" or min(threads, len(parts)) == 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 import resource
@@ -12,13 +13,15 @@ from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 
-from ccstae.config.methods import MethodSettings
+from ccstae.config.methods import MethodSettings, modules
 from ccstae.config.run import Config
 from ccstae.errors import InputError, unknown
 from ccstae.io.counts import Counts, read_counts
 from ccstae.io.maps import Map, write_map
 from ccstae.machine import host
 from ccstae.machine.device import resolve, within_memory
+from ccstae.machine.finished import keeping
+from ccstae.machine.sources import made_from
 from ccstae.methods import base, external
 from ccstae.methods.mirrored import refuse_mirrored
 from ccstae.version import __version__
@@ -37,6 +40,9 @@ def write(
     The map's attributes say method, settings (defaults filled in), what the method found by itself
     and which pixels are bad, seconds of the mapping alone, device, threads, host, processor, peak
     memory in bytes and versions.
+
+    What is finished of a long map is kept beside it, so that the same map goes on after a kill;
+    learning is done again. The bytes are those of a map without a break.
 
     Args:
         config: with the method's settings, and the device.
@@ -71,11 +77,16 @@ def write(
     device = resolve(settings.device or config.device)
     counts = read_counts(counts_path)
     found = {"bad_pixels": counts.bad_pixels} if counts.bad_pixels else {}
-    begun = time.perf_counter()
-    answer, used = within_memory(
-        f"method {name}", lambda on: map_strain(counts, settings, on), device
-    )
-    seconds = time.perf_counter() - begun
+    map_path = Path(map_path)
+    with keeping(
+        map_path.with_name(f".{map_path.name}.finished"),
+        lambda: _identity(name, settings, counts_path, weights, device),
+    ) as kept:
+        begun = time.perf_counter()
+        answer, used = within_memory(
+            f"method {name}", lambda on: map_strain(counts, settings, on), device
+        )
+        seconds = kept.seconds_before + time.perf_counter() - begun
     base.check_answer(answer, counts.scan, name)
     answer = refuse_mirrored(answer, counts.calibration)
     found |= answer.found
@@ -105,6 +116,29 @@ def write(
         ),
     )
     base.tell(counts_path, found)
+
+
+def _identity(
+    method: str,
+    settings: MethodSettings,
+    counts_path: Path | str,
+    weights: Path | str | None,
+    device: str,
+) -> str:
+    """All that a map depends on: method and its sources, settings, files, device and versions."""
+    files = [Path(path).resolve() for path in (counts_path, weights) if path]
+    sources = [Path(path).read_text() for path in made_from(modules()[method])]
+    return json.dumps(
+        {
+            "method": method,
+            "settings": settings.model_dump(mode="json"),
+            "files": [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files],
+            "sources": hashlib.sha256("\0".join(sources).encode()).hexdigest(),
+            "device": device,
+            "threads": _threads(),
+            "versions": versions(),
+        }
+    )
 
 
 def _with_weights(

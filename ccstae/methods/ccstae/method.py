@@ -265,7 +265,7 @@ def solve_scan(model: Trained, counts: Counts, device: str) -> Solved | None:
             )
         return state, covariance_of_M(information), misfit, found.odds
 
-    batches = side_by_side(solve_batch, scan.batches(rows), device)
+    batches = side_by_side(solve_batch, scan.batches(rows), device, (State, Misfit))
     state = State.join([state for state, _, _, _ in batches])
     misfits = [misfit for _, _, misfit, _ in batches if misfit is not None]
     scan_dispersion = dispersion.of_scan(misfits, dictionary.stray_px)

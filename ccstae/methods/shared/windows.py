@@ -61,7 +61,8 @@ def over_scan(
             tensors (B, ...), a row for each pattern.
         patterns: (N, Qy, Qx); chunks of them go side by side.
         device: "cpu" or "cuda".
-        places: in scan order, of the patterns asked for; all of them where left out.
+        places: in scan order, of the patterns asked for; all of them where left out, and then what
+            is finished is kept for a map that is killed.
 
     Returns:
         The tensors of all chunks, one after another.
@@ -72,7 +73,8 @@ def over_scan(
         return function(to_tensor(chunk, device), rows)
 
     number = len(patterns) if places is None else len(places)
-    results = side_by_side(of_chunk, slices(number, patterns.shape, device), device)
+    kept_as = () if places is None else None
+    results = side_by_side(of_chunk, slices(number, patterns.shape, device), device, kept_as)
     return tuple(torch.cat(parts) for parts in zip(*results, strict=True))
 
 
