@@ -91,8 +91,10 @@ def side_by_side(
     import torch
 
     if kept_as is not None:
-        numbered_task = finished.once(task, kept_as, device)
-        return side_by_side(numbered_task, list(enumerate(parts)), device)
+        numbered_task = finished.once(task, len(parts), kept_as, device)
+        results = side_by_side(numbered_task, list(enumerate(parts)), device)
+        finished.end_of_block()
+        return results
 
     threads = torch.get_num_threads()
     if device != "cpu" or min(threads, len(parts)) == 1:

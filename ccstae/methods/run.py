@@ -20,7 +20,7 @@ from ccstae.io.counts import Counts, read_counts
 from ccstae.io.maps import Map, write_map
 from ccstae.machine import host
 from ccstae.machine.device import resolve, within_memory
-from ccstae.machine.finished import keeping
+from ccstae.machine.finished import BlockDone, keeping
 from ccstae.machine.sources import made_from
 from ccstae.methods import base, external
 from ccstae.methods.mirrored import refuse_mirrored
@@ -34,6 +34,7 @@ def write(
     map_path: Path | str,
     weights: Path | str | None = None,
     save_weights: Path | str | None = None,
+    block: tuple[int, int] | None = None,
 ) -> None:
     """Map strain by one method of a config and write the map file.
 
@@ -51,6 +52,9 @@ def write(
         map_path: the map file to write, whole or not at all.
         weights: what a method that learns has learned before; nothing is trained.
         save_weights: where such a method leaves what it has learned.
+        block: (i, n), to do the i-th of n blocks of the scan alone and leave its results beside the
+            map, which is not written. A map of the whole finds them there; its bytes are those of
+            a map that did all of it.
 
     Raises:
         InputError: for an unknown method, unreadable counts, a missing device, weights for a method
@@ -66,6 +70,10 @@ def write(
             raise InputError(
                 f"method {method_id} is a program from outside; its weights are its own affair"
             )
+        if block:
+            raise InputError(
+                f"method {method_id} is a program from outside, which maps whole scans"
+            )
         external.run(method_id, entry, counts_path, map_path)
         return
     method = base.load(name)
@@ -78,15 +86,21 @@ def write(
     counts = read_counts(counts_path)
     found = {"bad_pixels": counts.bad_pixels} if counts.bad_pixels else {}
     map_path = Path(map_path)
-    with keeping(
-        map_path.with_name(f".{map_path.name}.finished"),
-        lambda: _identity(name, settings, counts_path, weights, device),
-    ) as kept:
-        begun = time.perf_counter()
-        answer, used = within_memory(
-            f"method {name}", lambda on: map_strain(counts, settings, on), device
-        )
-        seconds = kept.seconds_before + time.perf_counter() - begun
+    try:
+        with keeping(
+            map_path.with_name(f".{map_path.name}.finished"),
+            lambda: _identity(name, settings, counts_path, weights, device),
+            block,
+        ) as kept:
+            begun = time.perf_counter()
+            answer, used = within_memory(
+                f"method {name}", lambda on: map_strain(counts, settings, on), device
+            )
+            seconds = kept.seconds_before + time.perf_counter() - begun
+    except BlockDone:
+        return
+    if block:
+        return
     base.check_answer(answer, counts.scan, name)
     answer = refuse_mirrored(answer, counts.calibration)
     found |= answer.found
@@ -125,7 +139,7 @@ def _identity(
     weights: Path | str | None,
     device: str,
 ) -> str:
-    """All that a map depends on: method and its sources, settings, files, device and versions."""
+    """All that a map depends on: method and its sources, settings, files, machine and versions."""
     files = [Path(path).resolve() for path in (counts_path, weights) if path]
     sources = [Path(path).read_text() for path in made_from(modules()[method])]
     return json.dumps(
@@ -136,6 +150,7 @@ def _identity(
             "sources": hashlib.sha256("\0".join(sources).encode()).hexdigest(),
             "device": device,
             "threads": _threads(),
+            "processor": host.cpu_model(),
             "versions": versions(),
         }
     )

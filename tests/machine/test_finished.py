@@ -56,7 +56,12 @@ class Killed(BaseException):
 
 
 def done_until(
-    parts: int, monkeypatch: pytest.MonkeyPatch, config: Config, method: str, *paths: Path
+    parts: int,
+    monkeypatch: pytest.MonkeyPatch,
+    config: Config,
+    method: str,
+    *paths: Path,
+    block: tuple[int, int] | None = None,
 ) -> int:
     """Map until so many parts are done anew; how many were."""
     done = 0
@@ -72,7 +77,7 @@ def done_until(
     with monkeypatch.context() as patch:
         patch.setattr(finished.Store, "keep", counted)
         try:
-            run.write(config, method, *paths)
+            run.write(config, method, *paths, block=block)
         except Killed:
             assert parts == done
     return done
@@ -93,10 +98,28 @@ def test_a_killed_map_goes_on_with_the_same_bytes(
     left = tmp_path / ".map.h5.finished"
     done_until(3, monkeypatch, config, method, counts, map_path)
     assert not map_path.exists()
-    assert len(list(left.glob("*.parts"))) == 3
+    assert len(list(left.glob("*/*.parts"))) == 3
     assert done_until(-1, monkeypatch, config, method, counts, map_path) == whole - 3
     assert arrays(map_path) == arrays(tmp_path / "whole.h5")
     assert not left.exists()
+
+
+@pytest.mark.parametrize("method", ["com", "ccstae"])
+def test_blocks_that_several_processes_map_are_put_together(
+    method: str, counts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, map_path = parsed(CONFIG), tmp_path / "map.h5"
+    whole = done_until(-1, monkeypatch, config, method, counts, tmp_path / "whole.h5")
+    done = [
+        done_until(-1, monkeypatch, config, method, counts, map_path, block=(block, 3))
+        for block in (2, 3, 1)
+    ]
+    assert sum(done) == whole
+    assert min(done) > 0
+    assert not map_path.exists()
+    assert done_until(-1, monkeypatch, config, method, counts, map_path) == 0
+    assert arrays(map_path) == arrays(tmp_path / "whole.h5")
+    assert not (tmp_path / ".map.h5.finished").exists()
 
 
 @pytest.mark.parametrize("change", ["settings", "counts", "source"])
@@ -127,12 +150,10 @@ def test_nothing_is_left_of_what_takes_no_time(
 
 def test_what_is_kept_holds_tensors_alone(tmp_path: Path) -> None:
     """Kept results run no code when they are read."""
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    (folder / "identity").write_text("me")
-    torch.save({"0.0": Path("not a tensor")}, folder / "000000.0.parts")
+    store = finished.Store(tmp_path, lambda: "me", None)
+    store.keep("0.0", Path("not a tensor"))
     with (
-        finished.keeping(folder, lambda: "me"),
+        finished.keeping(tmp_path, lambda: "me"),
         pytest.raises(Exception, match=r"Weights only load failed"),
     ):
-        finished.once(lambda part: torch.zeros(1), (), "cpu")
+        finished.once(lambda part: torch.zeros(1), 1, (), "cpu")
