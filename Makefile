@@ -2,6 +2,7 @@
 # the rest.
 CONFIG ?= config/default.yaml
 CORES ?= all
+EXECUTOR ?= local
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
@@ -13,9 +14,12 @@ unexport PYTHONPATH PYTHONHOME
 .DEFAULT_GOAL := run
 .PHONY: run setup test tune lint format unit dry ci regress resolution robustness robustness-gate baseline robustness-baseline mutate faults peers peers-test ablation audit lock clean help
 
-run: setup ## run $(CONFIG), then say where the report is and what it found
+# Where jobs run: on this machine, or as a profile says.
+JOBS = $(if $(filter local,$(EXECUTOR)),--cores "$(CORES)",--profile "workflow/profiles/$(EXECUTOR)")
+
+run: setup $(if $(filter slurm,$(EXECUTOR)),$(VENV)/.slurm) ## run $(CONFIG), then say where the report is and what it found
 	@ccstae config check "$(CONFIG)"
-	@snakemake --cores "$(CORES)" --configfile "$(CONFIG)" --no-hooks
+	@snakemake $(JOBS) --configfile "$(CONFIG)" --no-hooks
 	@ccstae summary "$(CONFIG)"
 
 setup: $(READY) ## make .venv with the pinned packages
@@ -27,6 +31,10 @@ $(READY): envs/ccstae.lock envs/cuda.lock envs/install.py pyproject.toml
 	$(VENV)/bin/python envs/install.py envs/ccstae.lock
 	$(VENV)/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	$(VENV)/bin/python -m pip check --quiet
+	@touch $@
+
+$(VENV)/.slurm: $(READY) envs/slurm.lock
+	@$(VENV)/bin/python envs/install.py envs/slurm.lock
 	@touch $@
 
 test: setup lint unit dry ci ## everything that continuous integration checks
@@ -131,4 +139,4 @@ clean: ## remove the environment, caches and results
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | \
 		while IFS=$$'\t' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
-	@echo '  CONFIG=config/default.yaml CORES=all PYTHON=python3 are settings: make CONFIG=config/ci.yaml'
+	@echo '  CONFIG=config/default.yaml CORES=all EXECUTOR=local PYTHON=python3 are settings: make CONFIG=config/ci.yaml'

@@ -146,17 +146,26 @@ def map_strain(
     save_weights: Annotated[
         Path | None, typer.Option(help="Where to keep what the method learns, for other scans.")
     ] = None,
+    block: Annotated[
+        tuple[int, int] | None,
+        typer.Option(
+            metavar="I N",
+            help="Do the I-th of N blocks of the scan alone; the whole map finds it there.",
+        ),
+    ] = None,
 ) -> None:
     """Map strain with a method."""
     run = read(config)
     known("method", method, run.methods)
+    if block is not None and not 1 <= block[0] <= block[1]:
+        raise InputError(f"--block {block[0]} {block[1]}: expected I and N, with I from 1 to N")
     from ccstae.methods import run as methods
 
     if tuned is not None:
         from ccstae.io.tuned import apply_tuned
 
         run = apply_tuned(run, method, tuned)
-    methods.write(run, method, counts, out, weights, save_weights)
+    methods.write(run, method, counts, out, weights, save_weights, block)
 
 
 @app.command()

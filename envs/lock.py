@@ -10,6 +10,7 @@ at once, and takes the hashes from the index.
   build.
 - `cuda.lock` holds those alone. `install.py` installs them where the torch that it got asks for
   them.
+- `slurm.lock` holds what the extra `slurm` needs beside them.
 - `py4dstem.lock`, `blobfinder.lock` and `quantem.lock` are those of config/peers.yaml's methods.
 
 torch is pinned without the name of a build, so the machine's own pip configuration decides between
@@ -29,6 +30,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 LOCK, CUDA_LOCK = ROOT / "envs" / "ccstae.lock", ROOT / "envs" / "cuda.lock"
+SLURM_LOCK = ROOT / "envs" / "slurm.lock"
 TORCH = "2.13.0"
 CUDA = ("nvidia-", "cuda-", "triton")
 
@@ -36,6 +38,10 @@ HEADER = """\
 # Every package of the environment, pinned, with the hashes of its files. Made from pyproject.toml
 # (with its extra `dev`) by `make lock`. torch is pinned without the name of a build, with hashes of
 # its CPU and its CUDA builds: the machine's own pip configuration decides.
+"""
+SLURM_HEADER = """\
+# What runs the workflow on a Slurm cluster, pinned, with the hashes of its files; beside
+# `ccstae.lock`. Made from pyproject.toml's extra `slurm` by `make lock`.
 """
 PEERS = {
     "py4dstem": "py4DSTEM==0.14.18",
@@ -122,12 +128,19 @@ def text(packages: dict[str, tuple[str, set[str]]]) -> str:
 
 
 def main() -> None:
-    packages = resolved("pyproject.toml", "--extra", "dev")
+    alone = resolved("pyproject.toml", "--extra", "dev")
+    together = resolved("pyproject.toml", "--extra", "dev", "--extra", "slurm")
+    packages = {name: entry for name, entry in together.items() if name in alone}
+    slurm = {name: entry for name, entry in together.items() if name not in alone}
     pin, hashes = packages["torch"]
     before, kept = entries(LOCK.read_text())["torch"]
     packages["torch"] = pin, hashes | {wheel()} | (kept if before == pin else set())
     cuda = {name: entry for name, entry in packages.items() if name.startswith(CUDA)}
-    written = {LOCK: (HEADER, packages), CUDA_LOCK: (CUDA_HEADER, cuda)}
+    written = {
+        LOCK: (HEADER, packages),
+        CUDA_LOCK: (CUDA_HEADER, cuda),
+        SLURM_LOCK: (SLURM_HEADER, slurm),
+    }
     for name, requirement in PEERS.items():
         found = peer(requirement)
         found.update({"torch": packages["torch"]} if "torch" in found else {})

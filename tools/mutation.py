@@ -67,9 +67,9 @@ MUTATIONS = {
         "ccstae/geometry.py", "V[..., 0, 1], theta], -1)", "V[..., 0, 1], -theta], -1)"
     ),
     "axes of the patterns swapped": Mutation(
-        "ccstae/io/counts.py",
-        "counts = stored[...]",
-        "counts = stored[...].swapaxes(-1, -2).copy()",
+        "ccstae/io/stored.py",
+        "patterns = self._read(index)",
+        "patterns = self._read(index).swapaxes(-1, -2).copy()",
     ),
     "wrong probe": Mutation(
         "ccstae/simulation/noise.py",

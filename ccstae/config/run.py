@@ -62,6 +62,8 @@ class Config(Settings):
     methods: dict[Id, AnyMethod] = Field(min_length=1)
     keep_counts: bool = False
     """Keep the noisy counts after the maps are made."""
+    chunk_positions: int = Field(16384, ge=1)
+    """Scans of more positions are mapped in blocks of about as many, each a job of its own."""
     throughput: str | None = None
     """A noise level, by its name, at which every method is timed anew on the first scene: on one
     core and on all, taking turns.

@@ -105,7 +105,7 @@ def package_method(method: str, settings: dict[str, Any] | None = None) -> Mappe
 
     def map_scan(counts: Counts) -> tuple[Answer, Counts]:
         answer: Answer = module.map_strain(counts, chosen, "cpu")
-        base.check_answer(answer, counts.counts.shape[:2], method)
+        base.check_answer(answer, counts.scan, method)
         return answer, counts
 
     return map_scan
@@ -139,8 +139,10 @@ def program(
     def map_scan(counts: Counts) -> tuple[Answer, Counts]:
         with tempfile.TemporaryDirectory(prefix="ccstae-") as folder:
             path = Path(folder) / "counts.h5"
-            shape = counts.counts.shape
-            write_counts(path, counts.counts, shape, counts.calibration, counts.probe, ~counts.good)
+            shape = counts.scan + counts.detector
+            write_counts(
+                path, counts.scan_rows(), shape, counts.calibration, counts.probe, ~counts.good
+            )
             written = external.answer("program", entry, path, shape[:2])
             answer = Answer(
                 written.F, written.covariance, written.label, written.centre_px, written.dictionary

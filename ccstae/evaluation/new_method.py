@@ -36,7 +36,7 @@ def map_strain(counts: Counts, settings: {model}, device: str) -> Answer:
     CONTRIBUTING.md, "A method", goes through an example. `Counts` (ccstae/io/counts.py) is what
     comes in, `Answer` (ccstae/methods/base.py) is what goes out.
     """
-    F = np.broadcast_to(np.eye(2), (*counts.counts.shape[:2], 2, 2)).copy()  # no strain, for now
+    F = np.broadcast_to(np.eye(2), (*counts.scan, 2, 2)).copy()  # no strain, for now
     return Answer(F)
 '''
 

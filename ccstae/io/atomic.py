@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ccstae.errors import InputError
+from ccstae.machine import host
 
 # How a system says that it takes no more.
 _REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
@@ -49,7 +50,7 @@ def atomic(path: Path | str) -> Iterator[Path]:
         InputError: where the system takes no more of it; see `writing`.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    temporary = path.with_name(f".{path.name}.{host.NAME}.{os.getpid()}.partial")
     try:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,6 +59,16 @@ def atomic(path: Path | str) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def left_behind(folder: Path) -> Iterator[Path]:
+    """Temporary files in a folder whose process ran on this machine and has ended. Those of other
+    machines, which may share the folder, are not to be judged from here.
+    """
+    for temporary in folder.rglob(f".*.{host.NAME}.*.partial"):
+        pid = temporary.name.split(".")[-2]
+        if not (pid.isdigit() and Path("/proc", pid).exists()):
+            yield temporary
 
 
 def publish(temporary: Path, path: Path) -> None:

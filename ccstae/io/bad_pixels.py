@@ -18,7 +18,6 @@ that leaves less than one false alarm in a million scans. What is not so sure st
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +27,7 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from ccstae.errors import InputError
+from ccstae.io.stored import Correction, Patterns, StoredPatterns, slabs
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -79,7 +79,6 @@ TAIL_PX = 3
 MIN_CROSSED = 3
 EMPAD_SHAPE, EMPAD_ROWS = (130, 128), 128
 MEDIAN_OF_CHI2 = 0.455  # of one degree of freedom
-CHUNK_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True)
@@ -99,29 +98,43 @@ class Disks:
         return int(min(2 * self.radius - 2, 0.95 * self.gap - 0.1 * self.radius - 3))
 
 
-def take_out(
-    counts: NDArray[Any], masked: Mask, disks: Disks, where: str
-) -> tuple[Mask, dict[str, int]]:
-    """Find the bad pixels of a scan (module docstring) and set them to 0, in place.
+@dataclass(frozen=True)
+class BadPixels:
+    """What of a scan of P patterns tells nothing."""
+
+    good: Mask  # (Qy, Qx), where a pixel tells something
+    numbers: dict[str, int]  # of bad pixels by what they were found by, and of readings filled
+    some: Mask  # (P,), patterns that lack a few readings
+    lost: Mask  # (P,), patterns that lack so many that they count as empty
+
+    def taken_out(self, patterns: NDArray[Any], places: NDArray[np.int64]) -> NDArray[Any]:
+        """Patterns (n, Qy, Qx) at these places of the scan (n,), in place: 0 on bad pixels, missing
+        readings filled from the pixels around.
+        """
+        patterns[self.lost[places]] = 0
+        for index in np.flatnonzero(self.some[places]):
+            _fill_gaps(patterns[index], ~self.good)
+        if not self.good.all():
+            patterns[:, ~self.good] = 0
+        return patterns
+
+
+def find(patterns: Patterns, masked: Mask, disks: Disks, where: str) -> BadPixels:
+    """Find the bad pixels of a scan (module docstring).
 
     A pixel that gives no reading, NaN or a mark, in more than a tenth of the patterns is bad. Fewer
-    missing readings are filled, in place, from the pixels around in the same pattern. A pattern in
-    which more than three quarters are missing is empty.
+    missing readings are to be filled from the pixels around in the same pattern. A pattern in which
+    more than three quarters are missing is empty.
 
     Args:
-        counts: patterns (Ry, Rx, Qy, Qx), unsigned integers or float32 with NaN for no reading.
+        patterns: (P, Qy, Qx), unsigned integers or float32 with NaN for no reading.
         masked: pixels known to be bad, (Qy, Qx).
         disks: of the patterns.
         where: names the file in messages.
 
-    Returns:
-        Where a pixel tells something, (Qy, Qx), and how many pixels are bad by what they were found
-        by, and how many readings were filled.
-
     Raises:
         InputError: for infinities, and where less than a quarter of the pixels is good.
     """
-    patterns = counts.reshape(-1, *counts.shape[2:])
     found = {"masked": masked}
     if masked.shape == EMPAD_SHAPE:
         found["rows of EMPAD's metadata"] = np.indices(masked.shape)[0] >= EMPAD_ROWS
@@ -140,48 +153,62 @@ def take_out(
             f"{where}: {np.mean(bad):.0%} of the pixels are bad ({words(numbers)}); expected at "
             f"most {1 - MIN_GOOD_SHARE:.0%}: /mask is nonzero on bad pixels"
         )
-    patterns[gaps.lost] = 0
-    filled = sum(_fill_gaps(patterns[index], bad) for index in np.flatnonzero(gaps.some))
-    if bad.any():
-        patterns[:, bad] = 0
+    filled = sum(
+        int(_missing(pattern, bad).sum())
+        for index in np.flatnonzero(gaps.some)
+        for pattern in patterns[index : index + 1]
+    )
     more = {"readings filled": filled, "patterns without readings": int(gaps.lost.sum())}
-    return ~bad, numbers | {name: number for name, number in more.items() if number}
+    numbers |= {name: number for name, number in more.items() if number}
+    return BadPixels(~bad, numbers, gaps.some, gaps.lost)
 
 
-def unwrapped(counts: NDArray[Any]) -> tuple[NDArray[Any], dict[str, int]]:
+def unwrapped(patterns: StoredPatterns) -> tuple[StoredPatterns, dict[str, int]]:
     """Readings below 0 that an unsigned dtype wrapped round, brought back.
 
     Noise of readout about 0 wraps pixels in some patterns and leaves them near 0 in others, all
     over the detector. No mask does either.
 
     Args:
-        counts: patterns (Ry, Rx, Qy, Qx).
+        patterns: (P, Qy, Qx).
 
     Returns:
-        The counts as float32, and how many readings were wrapped; the counts themselves where no
-        twentieth of the pixels is so.
+        The patterns as float32, and how many readings were wrapped; the patterns themselves where
+        no twentieth of the pixels is so.
     """
-    if counts.dtype.kind != "u":
-        return counts, {}
-    patterns = counts.reshape(-1, *counts.shape[2:])
-    for top in _tops(counts.dtype):
-        low = _lowest_mark(top)
-        wrapped, small = np.zeros((2, *counts.shape[2:]), int)
-        for rows in _chunks(patterns):
-            chunk = patterns[rows]
-            if chunk.max() >= low:
-                wrapped += ((chunk >= low) & (chunk <= top)).sum(0)
-                small += (chunk <= top - low).sum(0)
-        share = wrapped / len(patterns)
+    if patterns.dtype.kind != "u":
+        return patterns, {}
+    tops = _tops(patterns.dtype)
+    wrapped, small = np.zeros((2, len(tops), *patterns.shape[1:]), int)
+    for rows in slabs(patterns):
+        slab = patterns[rows]
+        largest = slab.max()
+        for index, top in enumerate(tops):
+            if largest >= _lowest_mark(top):
+                wrapped[index] += ((slab >= _lowest_mark(top)) & (slab <= top)).sum(0)
+                small[index] += (slab <= top - _lowest_mark(top)).sum(0)
+    for index, top in enumerate(tops):
+        share = wrapped[index] / len(patterns)
         now_and_then = (share > MAX_FILLED_SHARE) & (share < 1 - MAX_FILLED_SHARE)
-        noisy = now_and_then & (wrapped + small == len(patterns))
+        noisy = now_and_then & (wrapped[index] + small[index] == len(patterns))
         if noisy.mean() > MIN_WRAPPED_PIXELS:
-            floats = counts.astype(np.float32)
-            for rows in _chunks(patterns):
-                below = (patterns[rows] >= low) & (patterns[rows] <= top) & (share < 1)
-                floats.reshape(patterns.shape)[rows][below] -= np.float32(top + 1)
-            return floats, {"negative readings, wrapped": int(wrapped[share < 1].sum())}
-    return counts, {}
+            return (
+                patterns.corrected(_unwrap(top, share < 1), np.dtype(np.float32)),
+                {"negative readings, wrapped": int(wrapped[index][share < 1].sum())},
+            )
+    return patterns, {}
+
+
+def _unwrap(top: int, now_and_then: Mask) -> Correction:
+    """What brings back readings just below `top`, of pixels (Qy, Qx) that wrap now and then."""
+
+    def correct(patterns: NDArray[Any], places: NDArray[np.int64]) -> NDArray[Any]:
+        floats = patterns.astype(np.float32)
+        below = (patterns >= _lowest_mark(top)) & (patterns <= top) & now_and_then
+        floats[below] -= np.float32(top + 1)
+        return floats
+
+    return correct
 
 
 def words(found: dict[str, int]) -> str:
@@ -202,11 +229,6 @@ def _numbers(found: dict[str, Mask]) -> dict[str, int]:
     return {name: number for name, number in numbers.items() if number}
 
 
-def _chunks(patterns: NDArray[Any]) -> Iterator[slice]:
-    size = max(1, CHUNK_BYTES // patterns[0].nbytes)
-    return (slice(start, start + size) for start in range(0, len(patterns), size))
-
-
 @dataclass(frozen=True)
 class Gaps:
     """Readings that are missing in P patterns."""
@@ -222,14 +244,14 @@ class Gaps:
         return int((~self.lost).sum())
 
 
-def _gaps(patterns: NDArray[Any], bad: Mask, where: str) -> Gaps:
+def _gaps(patterns: Patterns, bad: Mask, where: str) -> Gaps:
     """What is missing in patterns (P, Qy, Qx) beside pixels known to be bad (Qy, Qx).
 
     InputError for infinities.
     """
     missing, total = np.zeros(bad.shape, np.int64), np.zeros(bad.shape)
     some, lost = np.zeros((2, len(patterns)), bool)
-    for rows in _chunks(patterns):
+    for rows in slabs(patterns):
         chunk = patterns[rows]
         if not _marks(chunk).any():
             total += chunk.sum(0, dtype=np.float64)
@@ -291,14 +313,16 @@ def _missing(pattern: NDArray[Any], bad: Mask) -> Mask:
     return missing & ~bad
 
 
-def _narrow_marks(patterns: NDArray[Any], total: Array) -> Mask:
+def _narrow_marks(patterns: Patterns, total: Array) -> Mask:
     """Pixels (Qy, Qx) that hold the largest number of a narrower dtype in every pattern."""
     found = np.zeros(total.shape, bool)
     kind = patterns.dtype
     for number in _tops(kind):
         mark = float(kind.type(number))
         always = total == mark * len(patterns)
-        always[always] = (patterns[:, always] == mark).all(0)
+        if always.any():
+            held = [(patterns[rows][:, always] == mark).all(0) for rows in slabs(patterns)]
+            always[always] = np.logical_and.reduce(held)
         found |= _standing_out(always, total / len(patterns), found, mark)
     return found
 
@@ -317,7 +341,7 @@ def _standing_out(marks: Mask, image: Array, bad: Mask, top: float) -> Mask:
     return np.concatenate([[False], alone])[label]
 
 
-def _event_and_noise(patterns: NDArray[Any], bad: Mask) -> tuple[float, float]:
+def _event_and_noise(patterns: Patterns, bad: Mask) -> tuple[float, float]:
     """What one electron brings to a pixel, and the noise of a reading without electrons.
 
     The first is the variance over the mean of neighbouring pixels, and at least 1: of readings a
@@ -396,9 +420,7 @@ def brightness_beside(image: Array, bad: Mask) -> Array:
     return np.where(seen == 8, around[-HOT_NEIGHBOURS], cut)
 
 
-def dead_pixels(
-    patterns: NDArray[Any], total: Array, bad: Mask, disks: Disks, event: float
-) -> Mask:
+def dead_pixels(patterns: Patterns, total: Array, bad: Mask, disks: Disks, event: float) -> Mask:
     """Pixels (Qy, Qx) that are 0 in every pattern although a disk lies on them.
 
     They lie between bright pixels in all four directions, or on a line along the rows or the
@@ -416,7 +438,7 @@ def dead_pixels(
     widest = disks.widest_gap
     empty = total == 0
     if patterns.dtype.kind == "f" and empty.any():
-        empty &= ~np.any([(patterns[rows] != 0).any(0) for rows in _chunks(patterns)], 0) | bad
+        empty &= ~np.any([(patterns[rows] != 0).any(0) for rows in slabs(patterns)], 0) | bad
     if widest < 1 or not (empty & ~bad).any():
         return dead
     bright = total >= MIN_OF_DISK * ndimage.maximum_filter(total, 2 * TAIL_PX + 1)
@@ -430,7 +452,7 @@ def dead_pixels(
         # Both sides are bright in the same patterns: the same disk, not one that moved.
         if crossed.any():
             together = np.zeros(crossed.sum())
-            for rows in _chunks(patterns):
+            for rows in slabs(patterns):
                 chunk = patterns[rows].reshape(-1, total.size)
                 pair = np.minimum(chunk[:, first[crossed]], chunk[:, second[crossed]])
                 together += np.nansum(pair, 0, dtype=np.float64)
@@ -515,17 +537,13 @@ def filled(patterns: NDArray[Any], good: Mask) -> NDArray[Any]:
     return whole
 
 
-def _fill_gaps(pattern: NDArray[Any], bad: Mask) -> int:
+def _fill_gaps(pattern: NDArray[Any], bad: Mask) -> None:
     """Give readings that a pattern (Qy, Qx) lacks, beside bad pixels, the mean of the good ones
     near by, in place.
-
-    Returns:
-        How many these are.
     """
     gaps = _missing(pattern, bad)
     index, weight = neighbours(~(bad | gaps), gaps)
     pattern[gaps] = _as(pattern.dtype, (pattern.ravel()[index] * weight).sum(1))
-    return len(index)
 
 
 def _as(dtype: np.dtype[Any], numbers: Array) -> NDArray[Any]:

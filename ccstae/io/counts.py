@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -22,15 +23,26 @@ from ccstae.io.calibration import (
 )
 from ccstae.io.probe import vacuum_probe
 from ccstae.io.slips import check_detector, nearest_px
+from ccstae.io.stored import Patterns, StoredCounts, StoredPatterns, slabs
 
 MAX_COUNT = 2**32 - 1
+# A scan of at most so many bytes is held in memory, so that nothing is read twice; a larger one is
+# read piece by piece.
+MAX_HELD_BYTES = 256 * 2**20
+# Largest count that is stored in 16 bits: above, a reading may be a mark of a bad pixel
+# (`bad_pixels`).
+MAX_16_BIT_COUNT = 2**16 - 2**10 - 1
+# Bytes of patterns that are packed together: a piece is what has to be unpacked for one pattern.
+CHUNK_BYTES = 2**20
 
 
 @dataclass(frozen=True)
 class Counts:
     """One noisy data set, as a method gets it."""
 
-    counts: NDArray[Any]  # (Ry, Rx, Qy, Qx), unsigned integers or float32; 0 on bad pixels
+    # (Ry, Rx, Qy, Qx), unsigned integers or float32; 0 on bad pixels. A large scan stays in its
+    # file; `patterns` serves both.
+    counts: NDArray[Any] | StoredCounts
     probe: NDArray[np.float32]  # (Qy, Qx), the vacuum probe, sums to 1
     calibration: Calibration
     path: Path
@@ -40,36 +52,79 @@ class Counts:
     where all are good.
     """
 
+    @property
+    def patterns(self) -> Patterns:
+        """(Ry Rx, Qy, Qx) in scan order. A slice or an array of places gives those patterns in
+        memory; to ask for all of them takes as much memory as the scan has.
+        """
+        if isinstance(self.counts, StoredCounts):
+            return self.counts.patterns
+        return self.counts.reshape(-1, *self.counts.shape[2:])
+
+    @property
+    def scan(self) -> tuple[int, int]:
+        """(Ry, Rx)."""
+        return self.counts.shape[0], self.counts.shape[1]
+
+    @property
+    def detector(self) -> tuple[int, int]:
+        """(Qy, Qx)."""
+        return self.counts.shape[2], self.counts.shape[3]
+
+    def scan_rows(self) -> Iterator[NDArray[Any]]:
+        """The rows (Rx, Qy, Qx) of the scan in order."""
+        rows, columns = self.scan
+        return (self.patterns[row * columns : (row + 1) * columns] for row in range(rows))
+
 
 def read_counts(path: Path | str) -> Counts:
-    """Read and check a counts file, and find its bad pixels (`bad_pixels.take_out`).
+    """Read and check a counts file, and find its bad pixels (`bad_pixels.find`).
 
     Raises:
         InputError: where it is missing, damaged or lacks something, holds what no detector counts,
             too few of its pixels are good, or its calibration does not fit its detector.
     """
-    with hdf5.opened(path) as file:
+    file = hdf5.open_to_read(path)
+    with hdf5.reading(path):
         stored = hdf5.dataset(file, "counts", 4, "uf")
         calibration, shape = read_calibration(file), stored.shape[2:]
         recorded = hdf5.dataset(file, "probe", 2, "fiu", shape)[...]
         check_detector(file, calibration, shape)
         masked = _read_mask(file, shape)
-        counts = stored[...]
-    if counts.dtype.kind == "f":
-        with np.errstate(over="ignore"):
-            counts = counts.astype(np.float32, copy=False)
-    counts, wrapped = bad_pixels.unwrapped(counts)
-    good, found = bad_pixels.take_out(counts, masked, _disks(calibration), str(path))
-    if counts.dtype.kind == "f" and counts.max() <= 0 and counts.any():
+    patterns = StoredPatterns(stored, file, stored.dtype)
+    if stored.dtype.kind == "f":
+        patterns = patterns.corrected(_float32, np.dtype(np.float32))
+    patterns, wrapped = bad_pixels.unwrapped(patterns)
+    found = bad_pixels.find(patterns, masked, _disks(calibration), str(path))
+    patterns = patterns.corrected(found.taken_out)
+    _check_range(patterns, path)
+    counts: NDArray[Any] | StoredCounts = StoredCounts(patterns)
+    if counts.dtype.itemsize * math.prod(counts.shape) <= MAX_HELD_BYTES:
+        counts = patterns.held()
+        file.close()
+    probe = vacuum_probe(recorded, found.good, disk_radius_px(calibration), str(path))
+    return Counts(counts, probe, calibration, Path(path), found.good, wrapped | found.numbers)
+
+
+def _float32(patterns: NDArray[Any], places: NDArray[np.int64]) -> NDArray[np.float32]:
+    with np.errstate(over="ignore"):
+        return patterns.astype(np.float32, copy=False)
+
+
+def _check_range(patterns: StoredPatterns, path: Path | str) -> None:
+    """InputError where the patterns hold what no detector counts."""
+    if patterns.dtype.kind == "u" and np.iinfo(patterns.dtype).max <= MAX_COUNT:
+        return
+    least, most = np.inf, -np.inf
+    for rows in slabs(patterns):
+        slab = patterns[rows]
+        least, most = min(least, slab.min()), max(most, slab.max())
+    if most <= 0 and least < 0:
         raise InputError(
             f"{path}: /counts holds no number above 0, and negative ones; expected electrons"
         )
-    if counts.max() > MAX_COUNT:
-        raise InputError(
-            f"{path}: /counts holds {counts.max()}; expected at most {MAX_COUNT} in a pixel"
-        )
-    probe = vacuum_probe(recorded, good, disk_radius_px(calibration), str(path))
-    return Counts(counts, probe, calibration, Path(path), good, wrapped | found)
+    if most > MAX_COUNT:
+        raise InputError(f"{path}: /counts holds {most}; expected at most {MAX_COUNT} in a pixel")
 
 
 def _disks(calibration: Calibration) -> bad_pixels.Disks:
@@ -103,8 +158,8 @@ def write_counts(
 
     Args:
         path: where it goes.
-        rows: the rows of the scan in order, each (Rx, Qy, Qx) of unsigned integers or floats, which
-            stay floats.
+        rows: the rows of the scan in order, each (Rx, Qy, Qx) of unsigned integers, which are
+            stored in 16 bits where all fit and in 32 elsewhere, or floats, which stay floats.
         shape: (Ry, Rx, Qy, Qx) of all.
         calibration: of instrument and specimen.
         probe: (Qy, Qx), the vacuum probe; sums to 1.
@@ -113,16 +168,34 @@ def write_counts(
     Raises:
         InputError: where the system takes no more of it.
     """
-    chunk = (1, min(shape[1], 32), *shape[2:])
     rows = iter(rows)
     first = next(rows)
-    dtype = first.dtype if first.dtype.kind == "f" else np.dtype("u4")
     with hdf5.created(path) as file:
-        counts = file.create_dataset(
-            "counts", shape, dtype, chunks=chunk, compression="lzf", shuffle=True
-        )
+        narrow = np.dtype("u2")
+        counts = _new_counts(file, shape, first.dtype if first.dtype.kind == "f" else narrow)
         if mask is not None and np.any(mask):
             file["mask"] = np.asarray(mask != 0, np.uint8)
         write_calibration(file, calibration, probe)
         for index, row in enumerate(chain([first], rows)):
+            if counts.dtype == narrow and row.max(initial=0) > MAX_16_BIT_COUNT:
+                counts = _widened(file, index)
             counts[index] = row
+
+
+def _new_counts(file: h5py.File, shape: tuple[int, ...], dtype: np.dtype[Any]) -> h5py.Dataset:
+    together = CHUNK_BYTES // (dtype.itemsize * math.prod(shape[2:]))
+    chunk = (1, min(shape[1], max(1, together)), *shape[2:])
+    return file.create_dataset(
+        "counts", shape, dtype, chunks=chunk, compression="lzf", shuffle=True
+    )
+
+
+def _widened(file: h5py.File, rows: int) -> h5py.Dataset:
+    """/counts in 32 bits, with what its first rows held in 16."""
+    file.move("counts", "narrow")
+    narrow = file["narrow"]
+    counts = _new_counts(file, narrow.shape, np.dtype("u4"))
+    for index in range(rows):
+        counts[index] = narrow[index]
+    del file["narrow"]
+    return counts

@@ -23,6 +23,9 @@ from ccstae.io.atomic import atomic, reserve, writing
 # An attribute of a product is short.
 MAX_EXPANSION = 4096
 MAX_ATTRIBUTE_BYTES = 2**16
+# Unpacked chunks of a dataset that are kept, so that a chunk is unpacked once where its pieces are
+# read one after another.
+CHUNK_CACHE_BYTES = 32 * 2**20
 
 # Registered filters that detectors and archives use: https://github.com/HDFGroup/hdf5_plugins
 FILTERS = {
@@ -39,8 +42,23 @@ FILTERS = {
 
 
 @contextmanager
-def opened(path: Path | str) -> Iterator[h5py.File]:
-    """An HDF5 file for reading, closed when the block ends.
+def reading(path: Path | str) -> Iterator[None]:
+    """Turn what HDF5 says of a damaged file inside the block into an error for people.
+
+    Raises:
+        InputError: in place of what HDF5 raises.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError, KeyError, MemoryError) as error:
+        raise InputError(
+            f"{path}: not a readable HDF5 file (truncated or damaged?): "
+            f"{' '.join(str(error).split())}"
+        ) from None
+
+
+def open_to_read(path: Path | str) -> h5py.File:
+    """An HDF5 file for reading, which is open until it is closed or no longer used.
 
     Raises:
         InputError: where it is missing, truncated or no HDF5 at all, or hides data in an attribute.
@@ -48,16 +66,18 @@ def opened(path: Path | str) -> Iterator[h5py.File]:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected an HDF5 file")
-    try:
-        with h5py.File(path, "r") as file:
-            for name in file.attrs:
-                _check_size(file, name)
-            yield file
-    except (OSError, RuntimeError, ValueError, KeyError, MemoryError) as error:
-        raise InputError(
-            f"{path}: not a readable HDF5 file (truncated or damaged?): "
-            f"{' '.join(str(error).split())}"
-        ) from None
+    with reading(path):
+        file = h5py.File(path, "r", rdcc_nbytes=CHUNK_CACHE_BYTES)
+        for name in file.attrs:
+            _check_size(file, name)
+        return file
+
+
+@contextmanager
+def opened(path: Path | str) -> Iterator[h5py.File]:
+    """The same, closed when the block ends; what HDF5 raises inside it becomes an InputError."""
+    with reading(path), open_to_read(path) as file:
+        yield file
 
 
 @contextmanager

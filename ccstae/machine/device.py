@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from ccstae.errors import InputError
+from ccstae.machine import finished
 
 Device = Literal["auto", "cpu", "gpu"]
 Part = TypeVar("Part")
@@ -60,20 +61,40 @@ def keep_freed_memory() -> None:
     mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def slots(device: str) -> int:
-    """How many jobs must wait for the GPU: 1 where one may be used and NVIDIA's driver shows one,
-    else 0. Needs no torch.
+def slots(device: str, here: bool) -> int:
+    """How many GPUs a job asks for, 1 or 0. Needs no torch.
+
+    Args:
+        device: of the config.
+        here: whether jobs run on this machine. They then share its GPU where NVIDIA's driver shows
+            one; another machine is asked for one where the config asks for one by name.
     """
-    return int(device != "cpu" and Path("/dev/nvidia0").exists())
+    return int(device != "cpu" and Path("/dev/nvidia0").exists() if here else device == "gpu")
 
 
 def side_by_side(
-    task: Callable[[Part], Result], parts: Sequence[Part], device: str
+    task: Callable[[Part], Result],
+    parts: Sequence[Part],
+    device: str,
+    kept_as: Sequence[type] | None = None,
 ) -> list[Result]:
     """What a task gives for each part, on a CPU as many at a time as torch has threads: small
     operations go better each on its own core.
+
+    Args:
+        task: gives tensors for a part.
+        parts: of the work.
+        device: "cpu" or "cuda".
+        kept_as: the dataclasses in what the task gives, where that is to be kept for a map that is
+            killed (`finished`).
     """
     import torch
+
+    if kept_as is not None:
+        numbered_task = finished.once(task, len(parts), kept_as, device)
+        results = side_by_side(numbered_task, list(enumerate(parts)), device)
+        finished.end_of_block()
+        return results
 
     threads = torch.get_num_threads()
     if device != "cpu" or min(threads, len(parts)) == 1:

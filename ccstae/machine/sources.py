@@ -17,6 +17,8 @@ _PLUMBING = (
     "ccstae.config",
     "ccstae.errors",
     "ccstae.machine.device",
+    "ccstae.machine.finished",
+    "ccstae.machine.host",
     "ccstae.machine.progress",
     "ccstae.machine.sources",
     "ccstae.pipeline.claim",

@@ -32,6 +32,7 @@ from ccstae.errors import InputError
 from ccstae.io import bad_pixels
 from ccstae.io.counts import Counts, read_counts, write_counts
 from ccstae.io.maps import Map, read_map, write_map
+from ccstae.machine import host
 from ccstae.methods import base
 
 LAST_LINES = 5
@@ -43,9 +44,10 @@ def run(method_id: str, entry: Method, counts_path: Path | str, map_path: Path |
     Where pixels are bad, the program gets a copy of the file instead: `/mask` marks them, and in
     `/counts` they hold what their good neighbours do.
 
-    The map's attributes say method, settings, command, threads, seconds and peak memory in bytes,
-    and the program's own `device` and `versions`. `seconds` is what the program says of its mapping
-    alone (the attribute `seconds` of what it wrote), else the time from its start to its end.
+    The map's attributes say method, settings, command, threads, host, processor, seconds and peak
+    memory in bytes, and the program's own `device` and `versions`. `seconds` is what the program
+    says of its mapping alone (the attribute `seconds` of what it wrote), else the time from its
+    start to its end.
 
     Args:
         method_id: of the entry under `methods:`, for the map and for messages.
@@ -58,7 +60,7 @@ def run(method_id: str, entry: Method, counts_path: Path | str, map_path: Path |
             instead, and its attribute `error` says why.
     """
     counts = read_counts(counts_path)
-    scan = counts.counts.shape[:2]
+    scan = counts.scan
     try:
         with _without_bad_pixels(counts) as path:
             written = answer(method_id, entry, path, scan)
@@ -79,6 +81,8 @@ def run(method_id: str, entry: Method, counts_path: Path | str, map_path: Path |
         "settings": json.dumps(entry.settings),
         "command": entry.command or "",
         "threads": _threads(),
+        "host": host.NAME,
+        "processor": host.cpu_model(),
     }
     measured = {
         name: written.attributes[name]
@@ -100,9 +104,14 @@ def _without_bad_pixels(counts: Counts) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="ccstae-") as folder:
         path = Path(folder) / counts.path.name
-        rows = (bad_pixels.filled(row, counts.good) for row in counts.counts)
+        rows = (bad_pixels.filled(row, counts.good) for row in counts.scan_rows())
         write_counts(
-            path, rows, counts.counts.shape, counts.calibration, counts.probe, ~counts.good
+            path,
+            rows,
+            counts.scan + counts.detector,
+            counts.calibration,
+            counts.probe,
+            ~counts.good,
         )
         yield path
 

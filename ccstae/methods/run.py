@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 import resource
@@ -12,12 +13,15 @@ from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 
-from ccstae.config.methods import MethodSettings
+from ccstae.config.methods import MethodSettings, modules
 from ccstae.config.run import Config
 from ccstae.errors import InputError, unknown
 from ccstae.io.counts import Counts, read_counts
 from ccstae.io.maps import Map, write_map
+from ccstae.machine import host
 from ccstae.machine.device import resolve, within_memory
+from ccstae.machine.finished import BlockDone, keeping
+from ccstae.machine.sources import made_from
 from ccstae.methods import base, external
 from ccstae.methods.mirrored import refuse_mirrored
 from ccstae.version import __version__
@@ -30,12 +34,16 @@ def write(
     map_path: Path | str,
     weights: Path | str | None = None,
     save_weights: Path | str | None = None,
+    block: tuple[int, int] | None = None,
 ) -> None:
     """Map strain by one method of a config and write the map file.
 
     The map's attributes say method, settings (defaults filled in), what the method found by itself
-    and which pixels are bad, seconds of the mapping alone, device, threads, peak memory in bytes
-    and versions.
+    and which pixels are bad, seconds of the mapping alone, device, threads, host, processor, peak
+    memory in bytes and versions.
+
+    What is finished of a long map is kept beside it, so that the same map goes on after a kill;
+    learning is done again. The bytes are those of a map without a break.
 
     Args:
         config: with the method's settings, and the device.
@@ -44,6 +52,9 @@ def write(
         map_path: the map file to write, whole or not at all.
         weights: what a method that learns has learned before; nothing is trained.
         save_weights: where such a method leaves what it has learned.
+        block: (i, n), to do the i-th of n blocks of the scan alone and leave its results beside the
+            map, which is not written. A map of the whole finds them there; its bytes are those of
+            a map that did all of it.
 
     Raises:
         InputError: for an unknown method, unreadable counts, a missing device, weights for a method
@@ -59,6 +70,10 @@ def write(
             raise InputError(
                 f"method {method_id} is a program from outside; its weights are its own affair"
             )
+        if block:
+            raise InputError(
+                f"method {method_id} is a program from outside, which maps whole scans"
+            )
         external.run(method_id, entry, counts_path, map_path)
         return
     method = base.load(name)
@@ -70,12 +85,23 @@ def write(
     device = resolve(settings.device or config.device)
     counts = read_counts(counts_path)
     found = {"bad_pixels": counts.bad_pixels} if counts.bad_pixels else {}
-    begun = time.perf_counter()
-    answer, used = within_memory(
-        f"method {name}", lambda on: map_strain(counts, settings, on), device
-    )
-    seconds = time.perf_counter() - begun
-    base.check_answer(answer, counts.counts.shape[:2], name)
+    map_path = Path(map_path)
+    try:
+        with keeping(
+            map_path.with_name(f".{map_path.name}.finished"),
+            lambda: _identity(name, settings, counts_path, weights, device),
+            block,
+        ) as kept:
+            begun = time.perf_counter()
+            answer, used = within_memory(
+                f"method {name}", lambda on: map_strain(counts, settings, on), device
+            )
+            seconds = kept.seconds_before + time.perf_counter() - begun
+    except BlockDone:
+        return
+    if block:
+        return
+    base.check_answer(answer, counts.scan, name)
     answer = refuse_mirrored(answer, counts.calibration)
     found |= answer.found
     attributes = {
@@ -85,6 +111,8 @@ def write(
         "seconds": seconds,
         "device": used,
         "threads": _threads(),
+        "host": host.NAME,
+        "processor": host.cpu_model(),
         "peak_memory_bytes": peak_memory_bytes(device),
         "versions": json.dumps(versions()),
     }
@@ -102,6 +130,30 @@ def write(
         ),
     )
     base.tell(counts_path, found)
+
+
+def _identity(
+    method: str,
+    settings: MethodSettings,
+    counts_path: Path | str,
+    weights: Path | str | None,
+    device: str,
+) -> str:
+    """All that a map depends on: method and its sources, settings, files, machine and versions."""
+    files = [Path(path).resolve() for path in (counts_path, weights) if path]
+    sources = [Path(path).read_text() for path in made_from(modules()[method])]
+    return json.dumps(
+        {
+            "method": method,
+            "settings": settings.model_dump(mode="json"),
+            "files": [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files],
+            "sources": hashlib.sha256("\0".join(sources).encode()).hexdigest(),
+            "device": device,
+            "threads": _threads(),
+            "processor": host.cpu_model(),
+            "versions": versions(),
+        }
+    )
 
 
 def _with_weights(

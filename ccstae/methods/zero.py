@@ -20,4 +20,4 @@ class ZeroSettings(MethodSettings):
 def map_strain(counts: Counts, settings: ZeroSettings, device: str) -> Answer:
     """F = I at every position, or NaN everywhere where the settings say silent."""
     F = np.full((2, 2), np.nan) if settings.silent else np.eye(2)
-    return Answer(F=np.broadcast_to(F, (*counts.counts.shape[:2], 2, 2)).copy())
+    return Answer(F=np.broadcast_to(F, (*counts.scan, 2, 2)).copy())

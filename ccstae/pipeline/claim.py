@@ -8,10 +8,12 @@ that nobody else is running, and clears them away.
 from __future__ import annotations
 
 import fcntl
+import sys
 from pathlib import Path
 from typing import IO
 
 from ccstae.errors import InputError
+from ccstae.io.atomic import left_behind
 
 LOCK = ".lock"
 SNAKEMAKE_LOCKS = Path(".snakemake", "locks")
@@ -24,7 +26,8 @@ def claim(folder: Path) -> IO[str]:
         folder: of the run; made where it is missing.
 
     Returns:
-        An open file: the claim stands as long as it stays open.
+        An open file: the claim stands as long as it stays open. Where the file system takes no
+        locks there is no claim, and a line says so.
 
     Raises:
         InputError: where another process holds the claim, or where nothing can be written.
@@ -39,21 +42,22 @@ def claim(folder: Path) -> IO[str]:
         ) from None
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         handle.close()
         raise InputError(
             f"{folder}: another run is writing there; wait for its end, or give this one another "
             f"name"
         ) from None
+    except OSError as error:
+        print(
+            f"{folder}: its file system takes no locks ({error.strerror}), so whether another run "
+            f"is writing there cannot be told: start one at a time",
+            file=sys.stderr,
+        )
+        return handle
     for lock in SNAKEMAKE_LOCKS.glob("*.lock"):
         if f"{folder}/" in lock.read_text():
             lock.unlink()
-    for partial in folder.rglob(".*.partial"):
-        if not _runs(partial.name.split(".")[-2]):
-            partial.unlink(missing_ok=True)
+    for temporary in left_behind(folder):
+        temporary.unlink(missing_ok=True)
     return handle
-
-
-def _runs(pid: str) -> bool:
-    """Whether the process that a temporary file is named after still runs."""
-    return pid.isdigit() and Path("/proc", pid).exists()

@@ -15,6 +15,7 @@ from typing import Any
 
 from ccstae.config.run import Config
 from ccstae.io import atomic, layout
+from ccstae.machine import host
 from ccstae.version import __version__
 
 PACKAGES = (
@@ -63,7 +64,8 @@ def collect(config: Config, run_dir: Path) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "versions": {"ccstae": __version__} | {name: metadata.version(name) for name in PACKAGES},
-        "cpu": {"model": cpu_model(), "cores": cores()},
+        "host": host.NAME,
+        "cpu": {"model": host.cpu_model(), "cores": host.cores()},
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "gpu": gpus(),
         "device": config.device,
@@ -88,21 +90,6 @@ def commit() -> dict[str, Any]:
         }
     except (OSError, subprocess.CalledProcessError):
         return {"commit": None, "edited": None}
-
-
-def cpu_model() -> str:
-    """The processor's name as the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def gpus() -> list[str]:

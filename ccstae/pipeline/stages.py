@@ -69,7 +69,7 @@ def narrow(
         InputError: for a noise level that the config lacks.
         KeyError: for a scene or method that it lacks.
     """
-    entries: dict[str, object] = {"keep_counts": False}
+    entries: dict[str, object] = {"keep_counts": False, "chunk_positions": 16384}
     if scene is not None or stage == "tune":
         # Whether a scene is for tuning is nothing to the jobs that make it.
         scenes = config.tuning

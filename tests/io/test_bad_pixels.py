@@ -78,9 +78,10 @@ def test_a_good_detector_has_no_bad_pixel(seed: int) -> None:
     counts = counts.astype(dtype)
     left = counts.copy()
     disks = Disks(float(radius), float((nearest - 2) * radius))
-    good, found = bad_pixels.take_out(left[None], np.zeros(shape, bool), disks, "drawn.h5")
-    assert found == {}
-    assert good.all()
+    found = bad_pixels.find(left, np.zeros(shape, bool), disks, "drawn.h5")
+    assert found.numbers == {}
+    assert found.good.all()
+    left = found.taken_out(left, np.arange(len(left)))
     assert left.tobytes() == counts.tobytes()
 
 

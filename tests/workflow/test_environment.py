@@ -33,7 +33,7 @@ ENTRY = re.compile(
 )
 CUDA = ("nvidia-", "cuda-", "triton")
 PEERS = sorted(
-    path for path in (ROOT / "envs").glob("*.lock") if path.stem not in ("ccstae", "cuda")
+    path for path in (ROOT / "envs").glob("*.lock") if path.stem not in ("ccstae", "cuda", "slurm")
 )
 
 

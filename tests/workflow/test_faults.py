@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from checkout import Checkout, copy
 
+from ccstae.machine import host
+
 CONFIG = """
 name: small
 materials: {A: &A {prototype: mx2-2h, species: [W, S], a_A: 3.153}, B: *A}
@@ -61,9 +63,12 @@ def started(checkout: Checkout) -> subprocess.Popen[str]:
 def test_after_a_kill_the_next_run_finishes_by_itself(checkout: Checkout) -> None:
     slow(checkout)
     process = started(checkout)
-    left = checkout.path / "results/small/counts/one/.w0.00_n100.3.h5.999999999.partial"
-    left.parent.mkdir(parents=True, exist_ok=True)
+    folder = checkout.path / "results/small/counts/one"
+    left = folder / f".w0.00_n100.3.h5.{host.NAME}.999999999.partial"
+    elsewhere = folder / ".w0.00_n100.3.h5.another-host.999999999.partial"
+    folder.mkdir(parents=True, exist_ok=True)
     left.write_text("half")
+    elsewhere.write_text("of a job that may still run")
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     assert list((checkout.path / ".snakemake/locks").iterdir()), (
@@ -73,7 +78,7 @@ def test_after_a_kill_the_next_run_finishes_by_itself(checkout: Checkout) -> Non
     done = checkout.snakemake(*RUN)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (checkout.path / "results/small/report.html").exists()
-    assert not list(checkout.path.rglob("*.partial"))
+    assert list(checkout.path.rglob("*.partial")) == [elsewhere]
     assert checkout.plan(*RUN) == {}
 
 

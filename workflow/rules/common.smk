@@ -1,5 +1,6 @@
 # The checked config, and what the jobs of each stage depend on.
 import atexit
+import math
 import signal
 import sys
 from pathlib import Path
@@ -53,6 +54,11 @@ def interrupt(signum, frame):
 
 signal.signal(signal.SIGINT, interrupt)
 
+# Whether jobs run on this machine. Its executor is not known yet while Snakemake reads the rules,
+# but only others, such as Slurm's, have a number of jobs at a time beside the cores.
+HERE = workflow.resource_settings.nodes is None
+GPU = device.slots(RUN.device, HERE)
+
 CONFIG_LINE = stages.one_line(RUN)
 LEVELS = {level.name: level for level in RUN.levels}
 
@@ -68,6 +74,8 @@ wildcard_constraints:
     level="clean|w[0-9.]+_n[0-9.e+]+",
     seed="[0-9]+",
     method=ID_PATTERN,
+    block="[0-9]+",
+    blocks="[0-9]+",
 
 
 def settings(stage, *names):
@@ -101,6 +109,20 @@ def environment(wildcards):
     """Which Python a method from outside runs in, where it has one of its own."""
     name = RUN.methods[wildcards.method].environment
     return [str(external.interpreter(name))] if name else []
+
+
+def blocks(wildcards):
+    """What the jobs leave that map a large scan block by block, before its map is put together."""
+    positions = math.prod(RUN.scenes[wildcards.scene].scan.shape)
+    number = math.ceil(positions / RUN.chunk_positions)
+    if number == 1 or RUN.methods[wildcards.method].command is not None:
+        return []
+    return expand(
+        f"<results>/{layout.BLOCK}",
+        block=range(1, number + 1),
+        blocks=number,
+        allow_missing=True,
+    )
 
 
 def throughput():

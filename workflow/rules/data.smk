@@ -11,10 +11,11 @@ rule simulate:
         "<benchmarks>/simulate/{scene}.tsv"
     conda:
         "../../envs/ccstae.yaml"
-    threads: workflow.cores
+    threads: 16
     resources:
-        mem_mb=3000,
-        gpu=device.slots(RUN.device),
+        mem_mb=8000,
+        runtime=480,
+        gpu=GPU,
         # no param: patterns are the same within 1e-5, so that another device reruns nothing
         device=RUN.device,
     params:
@@ -41,9 +42,10 @@ rule truth:
         "<benchmarks>/truth/{scene}.tsv"
     conda:
         "../../envs/ccstae.yaml"
-    threads: workflow.cores
+    threads: 16
     resources:
         mem_mb=4000,
+        runtime=240,
     params:
         config=settings("truth", "scene"),
     message:
@@ -70,6 +72,7 @@ rule noise:
     threads: 1
     resources:
         mem_mb=2000,
+        runtime=120,
     params:
         config=settings("noise", "scene", "level", "seed"),
     message:

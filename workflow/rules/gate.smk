@@ -13,6 +13,7 @@ rule regress:
     threads: 1
     resources:
         mem_mb=1000,
+        runtime=10,
     params:
         run=folder,
     message:

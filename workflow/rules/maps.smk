@@ -16,6 +16,7 @@ rule environment:
     threads: 1
     resources:
         mem_mb=1000,
+        runtime=60,
     message:
         "make the environment {wildcards.environment}"
     shell:
@@ -46,7 +47,8 @@ rule tune:
     threads: 1
     resources:
         mem_mb=6000,
-        gpu=device.slots(RUN.device),
+        runtime=1440,
+        gpu=GPU,
     params:
         run=folder,
         config=settings("tune", "level", "method"),
@@ -57,11 +59,45 @@ rule tune:
         " --run {params.run:q} --out {output.tuned:q} <<< {params.config:q}"
 
 
+# A block of the positions of a scan that has many. Its results lie beside the map to come.
+rule map_block:
+    input:
+        counts=f"<results>/{layout.COUNTS}",
+        tuned=tuned,
+        environment=environment,
+        sources=lambda wildcards: stages.sources(RUN, "map", wildcards.method),
+    output:
+        done=temp(touch(f"<results>/{layout.BLOCK}")),
+    log:
+        "<logs>/map_block/{scene}/{level}.{seed}/{method}.{block}of{blocks}.log",
+    benchmark:
+        "<benchmarks>/map_block/{scene}/{level}.{seed}/{method}.{block}of{blocks}.tsv"
+    conda:
+        "../../envs/ccstae.yaml"
+    threads: 1
+    resources:
+        mem_mb=6000,
+        runtime=1440,
+        gpu=GPU,
+    params:
+        tuned=lambda wildcards, input: ["--tuned", str(input.tuned)] if input.tuned else [],
+        strain=f"{RUN_DIR}/{layout.MAP}",
+        config=settings("map", "scene", "level", "seed", "method"),
+    message:
+        "map {wildcards.scene} at {wildcards.level}, seed {wildcards.seed}, with {wildcards.method}:"
+        " block {wildcards.block} of {wildcards.blocks}"
+    shell:
+        "ccstae --threads {threads} --log {log:q} map - {wildcards.method:q}"
+        " --counts {input.counts:q} {params.tuned:q} --out {params.strain:q}"
+        " --block {wildcards.block} {wildcards.blocks} <<< {params.config:q}"
+
+
 # A method's strain map, on one core: maps of other levels run beside it, and no method gains much
 # from a second thread.
 rule map:
     input:
         counts=f"<results>/{layout.COUNTS}",
+        blocks=blocks,
         tuned=tuned,
         environment=environment,
         sources=lambda wildcards: stages.sources(RUN, "map", wildcards.method),
@@ -76,7 +112,8 @@ rule map:
     threads: 1
     resources:
         mem_mb=6000,
-        gpu=device.slots(RUN.device),
+        runtime=1440,
+        gpu=GPU,
     params:
         tuned=lambda wildcards, input: ["--tuned", str(input.tuned)] if input.tuned else [],
         config=settings("map", "scene", "level", "seed", "method"),
@@ -107,10 +144,12 @@ rule throughput:
         "<benchmarks>/throughput.tsv"
     conda:
         "../../envs/ccstae.yaml"
-    threads: workflow.cores
+    threads: 16
     resources:
         mem_mb=6000,
-        gpu=device.slots(RUN.device),
+        runtime=480,
+        gpu=GPU,
+        slurm_extra="--exclusive",  # its timings are worth nothing beside other jobs
     params:
         run=folder,
         config=settings("throughput"),

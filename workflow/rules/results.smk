@@ -12,6 +12,7 @@ rule resolve:
     threads: 1
     resources:
         mem_mb=500,
+        runtime=10,
     params:
         # a plain string would have its {braces} read as wildcards
         config=lambda wildcards: CONFIG_LINE,
@@ -40,6 +41,7 @@ rule score:
     threads: 1
     resources:
         mem_mb=2000,
+        runtime=60,
     params:
         run=folder,
         config=settings("score"),
@@ -68,6 +70,7 @@ rule tables:
     threads: 1
     resources:
         mem_mb=1000,
+        runtime=10,
     params:
         config=settings("tables"),
     message:
@@ -97,6 +100,7 @@ rule figures:
     threads: 1
     resources:
         mem_mb=2000,
+        runtime=60,
     params:
         run=folder,
         config=settings("figures"),
@@ -132,6 +136,7 @@ rule report:
     threads: 1
     resources:
         mem_mb=1000,
+        runtime=30,
     params:
         run=folder,
         config=settings("report"),
@@ -159,6 +164,7 @@ rule provenance:
     threads: 1
     resources:
         mem_mb=1000,
+        runtime=10,
     params:
         run=folder,
         config=settings("provenance"),

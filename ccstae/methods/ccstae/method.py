@@ -164,12 +164,12 @@ class ScanPatterns:
     @property
     def shape(self) -> tuple[int, int]:
         """Of the detector, (Qy, Qx)."""
-        return self.counts.counts.shape[2], self.counts.counts.shape[3]
+        return self.counts.detector
 
     @property
     def patterns(self) -> int:
         """How many there are."""
-        return self.counts.counts.shape[0] * self.counts.counts.shape[1]
+        return len(self.counts.patterns)
 
     @property
     def good(self) -> Tensor | None:
@@ -193,7 +193,7 @@ class ScanPatterns:
 
     def load(self, rows: NDArray[np.int64]) -> Tensor:
         """Patterns (n, Qy, Qx) by their place in scan order."""
-        return windows.to_tensor(self.counts.counts.reshape(-1, *self.shape)[rows], self.device)
+        return windows.to_tensor(self.counts.patterns[rows], self.device)
 
     def batches(self, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         """The rows, as many at a time as memory takes."""
@@ -265,7 +265,7 @@ def solve_scan(model: Trained, counts: Counts, device: str) -> Solved | None:
             )
         return state, covariance_of_M(information), misfit, found.odds
 
-    batches = side_by_side(solve_batch, scan.batches(rows), device)
+    batches = side_by_side(solve_batch, scan.batches(rows), device, (State, Misfit))
     state = State.join([state for state, _, _, _ in batches])
     misfits = [misfit for _, _, misfit, _ in batches if misfit is not None]
     scan_dispersion = dispersion.of_scan(misfits, dictionary.stray_px)
@@ -285,7 +285,7 @@ def encoded(
 
 def no_answer(counts: Counts, finder: SiteFinder) -> Answer:
     """The answer for a scan that holds no lattice, as the site finder has it."""
-    scan = counts.counts.shape[:2]
+    scan = counts.scan
     return Answer(
         np.full((*scan, 2, 2), np.nan),
         np.full((*scan, 4, 4), np.nan),
@@ -303,7 +303,7 @@ def answer_of(counts: Counts, solved: Solved, M: Tensor, covariance: Tensor) -> 
         M: lattices (n, 2, 2) of the rows of `solved`, float64.
         covariance: of M, (n, 4, 4), float64.
     """
-    scan = counts.counts.shape[:2]
+    scan = counts.scan
     total = scan[0] * scan[1]
     F = np.full((total, 2, 2), np.nan)
     components = np.full((total, 4, 4), np.nan)

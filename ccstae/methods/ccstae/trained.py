@@ -17,6 +17,7 @@ from ccstae.io.calibration import disk_radius_px
 from ccstae.io.counts import Counts
 from ccstae.io.hdf5 import short
 from ccstae.io.slips import nearest_px
+from ccstae.io.stored import slabs
 from ccstae.methods.ccstae import entries, spline
 from ccstae.methods.ccstae.dictionary import Dictionary, patch_pixels
 from ccstae.methods.ccstae.encoder import Encoder
@@ -55,13 +56,14 @@ class Trained:
 
 def electrons(counts: Counts) -> float:
     """Counts of a mean pattern."""
-    patterns = counts.counts.shape[0] * counts.counts.shape[1]
-    return float(counts.counts.sum(dtype=np.float64) / patterns)
+    patterns = counts.patterns
+    total = sum(float(patterns[rows].sum(dtype=np.float64)) for rows in slabs(patterns))
+    return total / len(patterns)
 
 
 def instrument(counts: Counts) -> dict[str, Any]:
     """What the weights depend on, as JSON holds it."""
-    known = {"detector_px": counts.counts.shape[2:], **vars(counts.calibration)}
+    known = {"detector_px": counts.detector, **vars(counts.calibration)}
     return {name: np.asarray(known[name]).tolist() for name in _INSTRUMENT_TOLERANCE}
 
 
@@ -139,7 +141,7 @@ def load(path: Path | str, counts: Counts, settings: CcstaeSettings, device: str
     tensors, about = weights.read_weights(path, METHOD)
     _require_same_settings(path, about.get("settings"), settings)
     require_same_instrument(about.get("instrument"), counts)
-    finder = SiteFinder.blank(counts.calibration, counts.counts.shape[2:], device)
+    finder = SiteFinder.blank(counts.calibration, counts.detector, device)
     gains: dict[str, Any] = {
         name: weights.tensor(path, tensors, f"finder.{name}", getattr(finder, name).shape).to(
             device
@@ -187,7 +189,7 @@ def _load_dictionary(
     settings: CcstaeSettings,
 ) -> Dictionary:
     """The dictionary of a file whose instrument is that of the counts."""
-    shape = counts.counts.shape[2:]
+    shape = counts.detector
     calibration = counts.calibration
     pixels = patch_pixels(disk_radius_px(calibration), nearest_px(calibration))
     S, far = spline.samples(pixels), 2.0 * max(shape)

@@ -55,14 +55,14 @@ def find_masks(counts: Counts, side: int, device: str) -> Masks:
     Returns:
         The masks; without spots where no pattern holds a lattice.
     """
-    calibration, shape = counts.calibration, counts.counts.shape
+    calibration, shape = counts.calibration, counts.detector
     finder = sites.SiteFinder.learn(counts, device)
 
     def locate(patterns: Tensor, rows: slice) -> tuple[Tensor, Tensor, Tensor]:
         rough = finder.locate(patterns, rows)
         return rough.centre, rough.G, rough.has_lattice
 
-    centre, G, has_lattice = windows.over_scan(locate, counts.counts, device)
+    centre, G, has_lattice = windows.over_scan(locate, counts.patterns, device)
     nominal = calibration.lattice_inv_A / calibration.pixel_size_inv_A
     M = G.double().cpu().numpy() @ np.linalg.inv(nominal)
     angle = torch.from_numpy(geometry.polar(M)[1]).float().to(device)
@@ -93,23 +93,22 @@ def _brightest_ring(
     Returns:
         Nodes (K, 2) of the ring, and counts per pixel of its spots.
     """
-    calibration, shape = counts.calibration, counts.counts.shape
-    patterns = counts.counts.reshape(-1, *shape[2:])
+    calibration, (height, width) = counts.calibration, counts.detector
     filled = filler(counts.good, str(G.device))
     radius = disk_radius_px(calibration)
-    hk = sites.nodes(calibration, shape)
+    hk = sites.nodes(calibration, counts.detector)
     ring = sites.rings(calibration, hk)
     length_inv_A = np.linalg.norm(hk.numpy() @ calibration.lattice_inv_A.T, axis=1)
     length = length_inv_A / calibration.pixel_size_inv_A
     period = 2 * math.pi / calibration.rotational_symmetry
     turns = rotation(torch.arange(_TURNS, device=G.device) * (period / _TURNS))
     total = torch.zeros(_TURNS, len(hk), device=G.device)
-    for rows, chunk in windows.chunks(patterns, G.device.type):
+    for rows, chunk in windows.chunks(counts.patterns, G.device.type):
         use = has_lattice[rows]
         sums = beams.box_sums(filled(chunk[use]), radius).flatten(1)
         offset = torch.einsum("tij,bjk,sk->btsi", turns, G[rows][use], hk.to(G))
         at = (centre[rows][use][:, None, None] + offset).round().long()
-        index = at[..., 1].clamp(0, shape[2] - 1) * shape[3] + at[..., 0].clamp(0, shape[3] - 1)
+        index = at[..., 1].clamp(0, height - 1) * width + at[..., 0].clamp(0, width - 1)
         total += sums.gather(1, index.flatten(1)).reshape(index.shape).sum(0)
     best, most, brightness = hk[ring == 0], -math.inf, 0.0
     box_area = float((2 * round((radius * math.sqrt(math.pi) - 1) / 2) + 1) ** 2)

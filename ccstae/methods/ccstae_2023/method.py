@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from ccstae import geometry
-from ccstae.io import bad_pixels
 from ccstae.io.counts import Counts
 from ccstae.methods.base import Answer
 from ccstae.methods.ccstae_2023.masks import Masks, find_masks
@@ -38,15 +37,14 @@ def map_strain(counts: Counts, settings: Ccstae2023Settings, device: str) -> Ans
     Raises:
         InputError: where the pools and the binning leave nothing of a pattern.
     """
-    scan, shape = counts.counts.shape[:2], counts.counts.shape[2:]
+    scan = counts.scan
     masks = find_masks(counts, picture_side(settings), device)
     if not masks.has_lattice.any():
         return Answer(np.full((*scan, 2, 2), np.nan))
-    patterns = bad_pixels.filled(counts.counts.reshape(-1, *shape), counts.good)
-    fitted = train_on_scan(patterns, masks, counts.calibration.rotational_symmetry, settings)
+    fitted = train_on_scan(counts, masks, settings)
     F = geometry.inverse_transpose(masks.scale * fitted.A.double().cpu().numpy())
     label = materials(fitted.pictures, masks)[fitted.entry].cpu().numpy().astype(np.int8)
-    pictures = on_detector(fitted.pictures, shape, counts.calibration.centre_px)
+    pictures = on_detector(fitted.pictures, counts.detector, counts.calibration.centre_px)
     return Answer(
         F.reshape(*scan, 2, 2),
         label=label.reshape(scan) if settings.entries > 1 else None,

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ccstae.errors import InputError
+from ccstae.io import bad_pixels
+from ccstae.io.counts import Counts
 from ccstae.machine.device import batch, ceil_div
 from ccstae.methods.ccstae_2023 import losses, network, warp
 from ccstae.methods.ccstae_2023.masks import Masks
@@ -32,7 +33,7 @@ def picture_side(settings: Ccstae2023Settings) -> int:
 class TrainingPatterns:
     """The scan as the network and the losses take it, in units of the spots' mean brightness."""
 
-    counts: NDArray[np.unsignedinteger]  # (N, H, W)
+    counts: Counts
     masks: Masks
     settings: Ccstae2023Settings
 
@@ -44,9 +45,9 @@ class TrainingPatterns:
             InputError: where they leave nothing.
         """
         step = self.settings.binning * math.prod(self.settings.pools)
-        whole = min(self.counts.shape[1:]) // step * step
+        whole = min(self.counts.detector) // step * step
         if whole == 0:
-            shape = " x ".join(map(str, self.counts.shape[1:]))
+            shape = " x ".join(map(str, self.counts.detector))
             raise InputError(
                 f"method ccstae-2023: pools and binning divide by {step}; expected at most the "
                 f"pattern's side ({shape} pixels)"
@@ -55,7 +56,8 @@ class TrainingPatterns:
 
     def images(self, rows: Tensor) -> Tensor:
         """The patterns of these rows, (B, H, W)."""
-        chosen = torch.from_numpy(self.counts[rows.cpu().numpy()].astype(np.float32))
+        chosen = bad_pixels.filled(self.counts.patterns[rows.cpu().numpy()], self.counts.good)
+        chosen = torch.from_numpy(chosen.astype(np.float32))
         return chosen.to(self.masks.centre.device) / self.masks.unit
 
     def inputs(self, images: Tensor) -> Tensor:
@@ -120,15 +122,12 @@ class FittedScan:
     pictures: Float[Tensor, "E D D"]  # in units of the spots' mean brightness
 
 
-def train_on_scan(
-    counts: NDArray[np.unsignedinteger], masks: Masks, symmetry: int, settings: Ccstae2023Settings
-) -> FittedScan:
+def train_on_scan(counts: Counts, masks: Masks, settings: Ccstae2023Settings) -> FittedScan:
     """Train on a scan in two stages, and encode it.
 
     Args:
-        counts: patterns (N, H, W).
+        counts: N patterns (Ry, Rx, H, W), and their calibration.
         masks: what is known of them beforehand.
-        symmetry: order of the lattice's rotational symmetry.
         settings: network, losses and training.
 
     Returns:
@@ -140,7 +139,8 @@ def train_on_scan(
     patterns = TrainingPatterns(counts, masks, settings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        model = PublishedModel(settings, patterns.input_side, min(counts.shape[1:]) / 2)
+        model = PublishedModel(settings, patterns.input_side, min(counts.detector) / 2)
+    symmetry = counts.calibration.rotational_symmetry
     period = 2 * math.pi / symmetry
     # The ReLU of the first stage's angle is one-sided, so the angle starts a period up, which is
     # the same orientation.
@@ -173,7 +173,7 @@ def _train_stage(
     """One stage of training: the first without base angles, the second about those of the first."""
     s, masks = patterns.settings, patterns.masks
     stage = 0 if base is None else 1
-    N, size = len(patterns.counts), batch(s.batch[stage])
+    N, size = len(patterns.counts.patterns), batch(s.batch[stage])
     steps = s.epochs[stage] * ceil_div(N, size)
     optimiser = adam.Adam(model.parameters())
     spot_radius = s.spot_radii * masks.radius
@@ -233,7 +233,7 @@ def _encode(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Codes (N, E), stretches (N, 2, 2), angles (N,) and translations (N, 2) of all patterns."""
     batches = []
-    for rows in torch.arange(len(patterns.counts)).split(batch(_INFERENCE_BATCH)):
+    for rows in torch.arange(len(patterns.counts.patterns)).split(batch(_INFERENCE_BATCH)):
         inputs = patterns.inputs(patterns.images(rows))
         batches.append(model(inputs, None if base is None else base[rows.to(base.device)]))
     code, stretch, angle, translation = [torch.cat(parts) for parts in zip(*batches, strict=True)]

@@ -56,12 +56,12 @@ def apply(model: Trained, counts: Counts, device: str) -> Answer:
     solved = ccstae.solve_scan(model, counts, device)
     if solved is None:
         return ccstae.no_answer(counts, model.finder)
-    solved_at = torch.zeros(counts.counts.shape[0] * counts.counts.shape[1], dtype=torch.bool)
+    solved_at = torch.zeros(len(counts.patterns), dtype=torch.bool)
     solved_at[solved.rows] = True
     M, pooled_covariance = pool.pool(
         solved.state.M.double().reshape(-1, 4).cpu().numpy(),
         inverse(solved.covariance).cpu().numpy(),
-        solved_at.reshape(counts.counts.shape[:2]).numpy(),
+        solved_at.reshape(counts.scan).numpy(),
         model.settings.seed,
     )
     return ccstae.answer_of(

@@ -55,7 +55,7 @@ def map_strain(counts: Counts, settings: CepstralSettings, device: str) -> Answe
     half = geometry.lattice_nodes(nominal, settings.longest * shortest)[1:]
     half = half[(half[:, 0] > 0) | ((half[:, 0] == 0) & (half[:, 1] > 0))]  # C(-r) = C(r)
     nodes = torch.from_numpy(half).to(device)
-    disks = sites.nodes(counts.calibration, counts.counts.shape).to(device)
+    disks = sites.nodes(counts.calibration, counts.detector).to(device)
     disks = torch.cat([torch.zeros_like(disks[:1]), disks])
 
     filled = filler(counts.good, device)
@@ -73,9 +73,9 @@ def map_strain(counts: Counts, settings: CepstralSettings, device: str) -> Answe
             lost[:, None], torch.nan, rough.centre.double()
         )
 
-    scan = counts.counts.shape[:2]
+    scan = counts.scan
     A, centre = (
-        values.cpu().numpy() for values in windows.over_scan(lattices, counts.counts, device)
+        values.cpu().numpy() for values in windows.over_scan(lattices, counts.patterns, device)
     )
     F = geometry.deformation_from_real(A, nominal)
     return Answer(F=F.reshape(*scan, 2, 2), centre_px=centre.reshape(*scan, 2))

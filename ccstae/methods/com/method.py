@@ -35,7 +35,7 @@ def map_strain(counts: Counts, settings: ComSettings, device: str) -> Answer:
     docstring).
     """
     finder = SiteFinder.learn(counts, device)
-    hk = nodes(counts.calibration, counts.counts.shape).to(device)
+    hk = nodes(counts.calibration, counts.detector).to(device)
     ring = one_hot_rings(counts.calibration, hk)
     filled = filler(counts.good, device)
     return strain(

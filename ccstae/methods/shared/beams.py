@@ -163,7 +163,7 @@ def plane(counts: Counts, rows: NDArray[np.int64], places: Tensor) -> Tensor:
     Returns:
         Beams (N, 2) of all patterns on the plane; the same for all where few patterns teach it.
     """
-    scan = counts.counts.shape[:2]
+    scan = counts.scan
     at = np.stack(np.unravel_index(np.arange(scan[0] * scan[1]), scan), -1) / np.array(scan) - 0.5
     design = np.concatenate([np.ones((len(at), 1)), at], 1)
     design = design if len(rows) >= MIN_PATTERNS else design[:, :1]

@@ -38,6 +38,7 @@ from ccstae import geometry
 from ccstae.errors import InputError
 from ccstae.io.calibration import Calibration, disk_radius_px
 from ccstae.io.counts import Counts
+from ccstae.io.stored import Patterns
 from ccstae.machine.device import at_a_time
 from ccstae.methods.base import Answer
 from ccstae.methods.shared import beams, second_lattice, windows
@@ -300,9 +301,7 @@ class SiteFinder:
             A finder for the patterns of this scan; `at` makes one for another in the same
             instrument.
         """
-        return cls.blank(counts.calibration, counts.counts.shape[2:], device)._settled(
-            counts, teach=True
-        )
+        return cls.blank(counts.calibration, counts.detector, device)._settled(counts, teach=True)
 
     def at(self, counts: Counts) -> Self:
         """The finder for another scan of the same specimen in the same instrument: what was learned
@@ -315,7 +314,7 @@ class SiteFinder:
         lattice, and with the mixture that they teach.
         """
         device = str(self.G.device)
-        patterns = counts.counts.reshape(-1, *counts.counts.shape[2:])
+        patterns = counts.patterns
         bytes_per_pattern = BYTES_PER_RING * self.on_gain.numel()
         sample = max(1, min(SAMPLE, MAX_SAMPLE_BYTES // (2 * bytes_per_pattern)))
         rows = np.arange(0, len(patterns), max(1, len(patterns) // sample))
@@ -573,7 +572,7 @@ class SiteFinder:
         least = torch.where(least.isfinite(), least, 0)
         return torch.where((sites * bare).sum(1) > 0, free, least)
 
-    def _seen(self, patterns: NDArray[Any], rows: NDArray[np.int64]) -> Seen:
+    def _seen(self, patterns: Patterns, rows: NDArray[np.int64]) -> Seen:
         """What patterns of a scan show about their beams."""
 
         def about_beams(chunk: Tensor, part: slice) -> tuple[Tensor, ...]:
@@ -587,9 +586,9 @@ class SiteFinder:
                 *self._count(self._other_boxes(chunk, sums, self.box_radius), centre),
             )
 
-        return Seen(*windows.over_scan(about_beams, patterns[rows], str(self.G.device)))
+        return Seen(*windows.over_scan(about_beams, patterns, str(self.G.device), rows))
 
-    def _again(self, seen: Seen, patterns: NDArray[Any], rows: NDArray[np.int64]) -> Seen:
+    def _again(self, seen: Seen, patterns: Patterns, rows: NDArray[np.int64]) -> Seen:
         """The same about other beams; only what changes is worked out again."""
         away = torch.linalg.vector_norm(seen.pixel - self.beams.expected[rows], dim=-1)
         change = (away > self.beams.reach_px).nonzero()[:, 0]
@@ -651,9 +650,7 @@ class SiteFinder:
         odds = self._log_odds(on, self._even(sites, self._around(on, sites)))
         return (odds / self.scatter + self.log_prior).argmax(-1)
 
-    def _taught(
-        self, seen: Seen, patterns: NDArray[Any], rows: NDArray[np.int64], teach: bool
-    ) -> Self:
+    def _taught(self, seen: Seen, patterns: Patterns, rows: NDArray[np.int64], teach: bool) -> Self:
         """The finder with the mixture of a sample, where it is to be taught, and the scatter of its
         box sums.
         """
@@ -668,7 +665,7 @@ class SiteFinder:
             share = min(max(share, least), 1 - least)
         return replace(finder, share=share)
 
-    def _measured(self, seen: Seen, patterns: NDArray[Any], rows: NDArray[np.int64]) -> Self:
+    def _measured(self, seen: Seen, patterns: Patterns, rows: NDArray[np.int64]) -> Self:
         """The finder with the scatter of the counts between the disks of some patterns, at their
         likeliest lattices: that of box sums, and that of pixels against their neighbours. Both are
         medians over the patterns.
@@ -693,7 +690,7 @@ class SiteFinder:
 
         of_boxes, of_pixels = (
             values[values.isfinite()]
-            for values in windows.over_scan(of_chunk, patterns[rows], str(self.G.device))
+            for values in windows.over_scan(of_chunk, patterns, str(self.G.device), rows)
         )
         scatter = float(of_boxes.median()) if len(of_boxes) else 1.0
         pixels = float(of_pixels.median()) if len(of_pixels) else 1.0
@@ -858,8 +855,8 @@ def strain(
         lattice = refine(patterns, finder.locate(patterns, rows))
         return lattice.centre, lattice.G
 
-    scan = counts.counts.shape[:2]
-    centre, G = windows.over_scan(lattices, counts.counts, device)
+    scan = counts.scan
+    centre, G = windows.over_scan(lattices, counts.patterns, device)
     F = geometry.deformation_from_reciprocal(
         G.cpu().numpy() * counts.calibration.pixel_size_inv_A, counts.calibration.lattice_inv_A
     )

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ccstae.io.stored import Patterns
 from ccstae.machine.device import at_a_time, side_by_side
 
 # Bytes of float32 patterns held at a time on a CPU; the windows cut from them take a small multiple
@@ -28,10 +29,10 @@ def chunk_size(shape: tuple[int, ...], device: str) -> int:
     return at_a_time(CHUNK_BYTES // each, _BYTES_PER_BYTE * each, device)
 
 
-def slices(counts: NDArray[np.unsignedinteger], device: str) -> list[slice]:
-    """Slices of N that cut (N, Qy, Qx) into chunks."""
-    size = chunk_size(counts.shape, device)
-    return [slice(start, min(start + size, len(counts))) for start in range(0, len(counts), size)]
+def slices(number: int, shape: tuple[int, ...], device: str) -> list[slice]:
+    """Slices that cut a number of patterns of `shape` (..., Qy, Qx) into chunks."""
+    size = chunk_size(shape, device)
+    return [slice(start, min(start + size, number)) for start in range(0, number, size)]
 
 
 def to_tensor(counts: NDArray[np.unsignedinteger], device: str) -> Tensor:
@@ -41,34 +42,39 @@ def to_tensor(counts: NDArray[np.unsignedinteger], device: str) -> Tensor:
     return torch.from_numpy(counts).to(device).float()  # as they are: half the bytes or as many
 
 
-def chunks(counts: NDArray[np.unsignedinteger], device: str) -> Iterator[tuple[slice, Tensor]]:
+def chunks(patterns: Patterns, device: str) -> Iterator[tuple[slice, Tensor]]:
     """Patterns of (N, Qy, Qx) in order, as slices of N and float32 tensors (B, Qy, Qx)."""
-    for rows in slices(counts, device):
-        yield rows, to_tensor(counts[rows], device)
+    for rows in slices(len(patterns), patterns.shape, device):
+        yield rows, to_tensor(patterns[rows], device)
 
 
 def over_scan(
     function: Callable[[Tensor, slice], tuple[Tensor, ...]],
-    counts: NDArray[np.unsignedinteger],
+    patterns: Patterns,
     device: str,
+    places: NDArray[np.int64] | None = None,
 ) -> tuple[Tensor, ...]:
     """What a function gives for all patterns of a scan, worked out chunk by chunk.
 
     Args:
-        function: takes patterns (B, Qy, Qx) and their places in scan order, and gives tensors
-            (B, ...), a row for each pattern.
-        counts: patterns (..., Qy, Qx); chunks of them go side by side.
+        function: takes patterns (B, Qy, Qx) and which of those asked for they are, and gives
+            tensors (B, ...), a row for each pattern.
+        patterns: (N, Qy, Qx); chunks of them go side by side.
         device: "cpu" or "cuda".
+        places: in scan order, of the patterns asked for; all of them where left out, and then what
+            is finished is kept for a map that is killed.
 
     Returns:
         The tensors of all chunks, one after another.
     """
-    patterns = counts.reshape(-1, *counts.shape[-2:])
 
     def of_chunk(rows: slice) -> tuple[Tensor, ...]:
-        return function(to_tensor(patterns[rows], device), rows)
+        chunk = patterns[rows if places is None else places[rows]]
+        return function(to_tensor(chunk, device), rows)
 
-    results = side_by_side(of_chunk, slices(patterns, device), device)
+    number = len(patterns) if places is None else len(places)
+    kept_as = () if places is None else None
+    results = side_by_side(of_chunk, slices(number, patterns.shape, device), device, kept_as)
     return tuple(torch.cat(parts) for parts in zip(*results, strict=True))
 
 

@@ -149,7 +149,7 @@ def map_strain(counts: Counts, settings: TemplateSettings, device: str) -> Answe
     docstring).
     """
     finder = SiteFinder.learn(counts, device)
-    hk = nodes(counts.calibration, counts.counts.shape).to(device)
+    hk = nodes(counts.calibration, counts.detector).to(device)
     matcher = Matcher(
         torch.from_numpy(counts.probe).to(device),
         hk,
