@@ -99,6 +99,8 @@ def write(
             answer.label,
             answer.centre_px,
             answer.dictionary,
+            F_per_pattern=answer.F_per_pattern,
+            covariance_per_pattern=answer.covariance_per_pattern,
         ),
     )
     base.tell(counts_path, found)
