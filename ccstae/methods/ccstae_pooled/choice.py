@@ -20,6 +20,9 @@ from ccstae.methods.ccstae_pooled.law import window
 Array = NDArray[np.float64]
 
 REGION = 3.0  # standard deviation of a region's window, in scan steps
+# Log odds of the first law before the patterns are asked. In a window the sums of two laws that
+# foretell equally well differ by half of this or less by chance.
+_PRIOR_LOG_ODDS = 10.0
 _MAX_OWN = 0.98  # share of its own answer that a pattern may have in it: beyond, samples are too few
 
 
@@ -28,10 +31,11 @@ def better(data: Data, fields: list[Field], place: Array) -> Field:
 
     Args:
         data: of the n positions.
-        fields: of the laws.
+        fields: of the laws; the first is believed unless another is clearly better.
         place: of the positions, (n, 2), in scan steps.
     """
     scores = np.stack([window(place, foretold(data, field), REGION) for field in fields])
+    scores[0] += _PRIOR_LOG_ODDS
     weight = np.exp(scores - scores.max(0))
     weight /= weight.sum(0)
     mean = np.einsum("fn,fna->na", weight, [field.mean for field in fields])

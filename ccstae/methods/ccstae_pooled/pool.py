@@ -22,6 +22,7 @@ from ccstae.methods.ccstae_pooled import choice, operators, scan_map
 from ccstae.methods.ccstae_pooled.branch import one_branch
 from ccstae.methods.ccstae_pooled.field import Data, Field, Fit
 from ccstae.methods.ccstae_pooled.law import Term, kronecker_of
+from ccstae.methods.ccstae_pooled.scan_map import ScanMap
 from ccstae.methods.ccstae_pooled.tiles import Strip, strips
 
 Array = NDArray[np.float64]
@@ -73,27 +74,32 @@ def pool(M: Array, information: Array, held: Mask, symmetry: int, seed: int) -> 
 
 def _curved(
     data: Data, answered: Mask, parts: list[Strip], generator: np.random.Generator
-) -> tuple[Field, scan_map.ScanMap]:
+) -> tuple[Field, ScanMap]:
     """The field whose second differences are small and whose closures vanish."""
-    second = Term(operators.second_differences(answered), kronecker_of(data.typical), _STUDENT)
+
+    def second() -> Term:
+        operator = operators.second_differences(answered)
+        return Term(operator, kronecker_of(data.typical), _STUDENT)
+
     watched = Term(operators.gradients(answered), np.eye(8), _CAUCHY, learned=False)
     watched.student[:] = 0
-    alone = Fit(data, [second, watched], parts, generator)
+    alone = Fit(data, [second(), watched], parts, generator)
     for _ in range(_ROUNDS_ALONE):
         gradients = alone.round()[1]
     scan = scan_map.fit(gradients, watched.operator.place)
-    terms = [second]
-    if scan.matrix is not None:
-        operator = operators.closures(answered, scan.matrix)
-        noise = np.diag(sum(np.diag(m @ data.typical @ m.T) for m in operator.maps))
-        terms.append(Term(operator, noise, _CAUCHY, learned=False))
-    fit = Fit(data, terms, parts, generator)
-    for step in range(_ROUNDS + 1):
-        if scan.matrix is not None:
-            # Step by step, for weights that are learned last decide where a field does not close.
-            terms[1].scale = noise * max(0.5**step, _MIN_CLOSURE) ** 2
-        if step < _ROUNDS:
+    if scan.matrix is None:
+        fit = Fit(data, [second()], parts, generator)
+        for _ in range(_ROUNDS):
             fit.round()
+        return fit.field(), scan
+    operator = operators.closures(answered, scan.matrix)
+    noise = np.diag(sum(np.diag(each @ data.typical @ each.T) for each in operator.maps))
+    closing = Term(operator, noise, _CAUCHY, learned=False)
+    fit = Fit(data, [second(), closing], parts, generator)
+    for step in range(_ROUNDS):
+        fit.round()
+        # Step by step: what does not close by the noise alone is found before closures are stiff.
+        closing.scale = noise * max(0.5 ** (step + 1), _MIN_CLOSURE) ** 2
     return fit.field(), scan
 
 
