@@ -25,6 +25,7 @@ Rows = NDArray[np.int64]
 _SAMPLES = 4  # of a round
 _FINAL_SAMPLES = 64  # of the covariance
 _AT_A_TIME = 16  # samples in memory
+_SWEEPS = 3  # over the strips, by which the mean is that of the whole scan
 _FAINT = 1e-6  # information that stands for none, where the prior alone would have no density
 
 
@@ -85,30 +86,74 @@ class Fit:
 
     def round(self) -> list[Moments]:
         """What the differences of each term are now; scales and weights learn from it."""
-        data, terms, parts = self._data, self._terms, self._parts
-        draws = _Draws.of(self._generator, data, terms, _SAMPLES)
-        seen = side_by_side(lambda part: part.moments(data, terms, draws), parts, "cpu")
-        whole = [
-            _joined(term, parts, [moments[k] for moments in seen], k)
-            for k, term in enumerate(terms)
+        draws = self._draws(_SAMPLES)
+
+        def samples(part: _Part) -> tuple[Factor, list[Array], list[Array]]:
+            factor, alone = part.factors(self._data, self._terms)
+            pull, noise = part.pull(draws), draws.data[part.strip.positions]
+            posterior = factor.solve(pull + noise)
+            prior = alone.solve(pull + np.sqrt(_FAINT) * noise)
+            return factor, part.differences(posterior), part.differences(prior)
+
+        sampled = side_by_side(samples, self._parts, "cpu")
+        mean = self._mean([factor for factor, _, _ in sampled])
+        seen = [
+            Moments(
+                term.operator.apply(mean),
+                self._joined(term, [posterior[k] for _, posterior, _ in sampled], k),
+                self._joined(term, [prior[k] for _, _, prior in sampled], k),
+            )
+            for k, term in enumerate(self._terms)
         ]
-        for term, moments in zip(terms, whole, strict=True):
-            term.learn(moments, data.typical)
-        return whole
+        for term, moments in zip(self._terms, seen, strict=True):
+            term.learn(moments, self._data.typical)
+        return seen
 
     def field(self) -> Field:
         """The field by what is learned."""
-        data, terms = self._data, self._terms
-        batches = [
-            _Draws.of(self._generator, data, terms, _AT_A_TIME)
-            for _ in range(_FINAL_SAMPLES // _AT_A_TIME)
-        ]
-        solved = side_by_side(lambda part: part.field(data, terms, batches), self._parts, "cpu")
-        mean, covariance = np.empty_like(data.M), np.empty_like(data.information)
-        for part, found in zip(self._parts, solved, strict=True):
-            mine = part.strip.positions[part.own]
-            mean[mine], covariance[mine] = found.mean[part.own], found.covariance[part.own]
-        return Field(mean, covariance)
+        batches = [self._draws(_AT_A_TIME) for _ in range(_FINAL_SAMPLES // _AT_A_TIME)]
+
+        def spread(part: _Part) -> tuple[Factor, Array]:
+            factor, at = part.factor(self._data, self._terms), part.strip.positions
+            covariance = np.zeros((len(at), 4, 4))
+            for draws in batches:
+                away = factor.solve(part.pull(draws) + draws.data[at])
+                covariance += np.einsum("nas,nbs->nab", away, away) / _FINAL_SAMPLES
+            return factor, covariance
+
+        spreads = side_by_side(spread, self._parts, "cpu")
+        covariance = np.empty_like(self._data.information)
+        for part, (_, values) in zip(self._parts, spreads, strict=True):
+            covariance[part.strip.positions[part.strip.own]] = values[part.strip.own]
+        return Field(self._mean([factor for factor, _ in spreads]), covariance)
+
+    def _draws(self, samples: int) -> _Draws:
+        return _Draws.of(self._generator, self._data, self._terms, samples)
+
+    def _mean(self, factors: list[Factor]) -> Array:
+        """The field's mean (n, 4): strip by strip, and then what is left of the equations of the
+        whole scan likewise (restricted additive Schwarz; X.-C. Cai and M. Sarkis, SIAM J. Sci.
+        Comput. 21, 792 (1999)).
+        """
+        data = self._data
+        right = np.einsum("nab,nb->na", data.information, data.M)
+        mean, left = np.zeros_like(data.M), right
+        for _ in range(_SWEEPS if len(factors) > 1 else 1):
+            for part, factor in zip(self._parts, factors, strict=True):
+                at, own = part.strip.positions, part.strip.own
+                mean[at[own]] += factor.solve(left[at])[own]
+            left = right - np.einsum("nab,nb->na", data.information, mean)
+            for term in self._terms:
+                d = term.weight[:, None] * (term.operator.apply(mean) @ term.stiffness)
+                left -= term.operator.adjoint(d)
+        return mean
+
+    def _joined(self, term: Term, seen: list[Array], k: int) -> Array:
+        """Differences of all rows of the k-th term, from those that each part has of its own."""
+        whole = np.zeros((len(term.weight), term.operator.components, _SAMPLES))
+        for part, values in zip(self._parts, seen, strict=True):
+            whole[part.rows[k][part.own_rows[k]]] = values
+        return whole
 
 
 @dataclass(frozen=True)
@@ -116,7 +161,6 @@ class _Part:
     """A strip's share of the terms."""
 
     strip: Strip
-    own: NDArray[np.bool_]  # which of its positions are its own
     operators: list[Operator]
     rows: list[Rows]  # of the terms
     own_rows: list[NDArray[np.bool_]]  # which of these are its own
@@ -124,66 +168,30 @@ class _Part:
     @classmethod
     def of(cls, strip: Strip, terms: list[Term]) -> _Part:
         inside = [term.operator.within(strip.positions) for term in terms]
-        own_rows = [strip.owns(operator.place) for operator, _ in inside]
-        return cls(
-            strip, strip.own, [op for op, _ in inside], [rows for _, rows in inside], own_rows
-        )
+        operators, rows = [operator for operator, _ in inside], [rows for _, rows in inside]
+        return cls(strip, operators, rows, [strip.owns(operator.place) for operator in operators])
 
-    def prior(self, terms: list[Term]):
-        """The precision that the terms give the field."""
-        return sum(
+    def factor(self, data: Data, terms: list[Term]) -> Factor:
+        """Of the field's precision, from data and terms."""
+        return self.factors(data, terms, (1.0,))[0]
+
+    def factors(
+        self, data: Data, terms: list[Term], shares: tuple[float, ...] = (1.0, _FAINT)
+    ) -> list[Factor]:
+        """Of the field's precision, from terms and these shares of the data's information."""
+        information = block_diagonal(data.information[self.strip.positions])
+        prior = sum(
             operator.precision(term.weight[rows], term.stiffness)
             for term, operator, rows in zip(terms, self.operators, self.rows, strict=True)
         )
+        return [Factor(prior + share * information) for share in shares]
 
     def pull(self, draws: _Draws) -> Array:
-        """The prior's share of a perturbation, (m, 4, s)."""
-        return np.asarray(
-            sum(
-                operator.adjoint(draw[rows])
-                for operator, rows, draw in zip(
-                    self.operators, self.rows, draws.rows, strict=True
-                )
-            )
-        )
+        """The terms' share of a perturbation, (m, 4, s)."""
+        parts = zip(self.operators, self.rows, draws.rows, strict=True)
+        return np.asarray(sum(operator.adjoint(draw[rows]) for operator, rows, draw in parts))
 
-    def moments(self, data: Data, terms: list[Term], draws: _Draws) -> list[Moments]:
-        """What its own rows of each term show."""
-        at = self.strip.positions
-        prior, information = self.prior(terms), block_diagonal(data.information[at])
-        pull, noise = self.pull(draws), draws.data[at]
-        seen = np.einsum("nab,nb->na", data.information[at], data.M[at])[..., None]
-        posterior = Factor(prior + information).solve(np.concatenate([seen, pull + noise], -1))
-        alone = Factor(prior + _FAINT * information).solve(pull + np.sqrt(_FAINT) * noise)
-        moments = []
-        for operator, own in zip(self.operators, self.own_rows, strict=True):
-            d = operator.apply(posterior)[own]
-            moments.append(Moments(d[..., 0], d[..., 1:], operator.apply(alone)[own]))
-        return moments
-
-    def field(self, data: Data, terms: list[Term], batches: list[_Draws]) -> Field:
-        """Mean and covariance at all its positions."""
-        at = self.strip.positions
-        factor = Factor(self.prior(terms) + block_diagonal(data.information[at]))
-        mean = factor.solve(np.einsum("nab,nb->na", data.information[at], data.M[at]))
-        covariance = np.zeros((len(at), 4, 4))
-        for draws in batches:
-            away = factor.solve(self.pull(draws) + draws.data[at])
-            covariance += np.einsum("nas,nbs->nab", away, away) / _FINAL_SAMPLES
-        return Field(mean, covariance)
-
-
-def _joined(term: Term, parts: list[_Part], seen: list[Moments], k: int) -> Moments:
-    """Moments of all rows of the k-th term, from those that each part has of its own."""
-    rows, components = len(term.weight), term.operator.components
-    whole = Moments(
-        np.zeros((rows, components)),
-        np.zeros((rows, components, _SAMPLES)),
-        np.zeros((rows, components, _SAMPLES)),
-    )
-    for part, moments in zip(parts, seen, strict=True):
-        mine = part.rows[k][part.own_rows[k]]
-        whole.mean[mine] = moments.mean
-        whole.posterior[mine] = moments.posterior
-        whole.prior[mine] = moments.prior
-    return whole
+    def differences(self, samples: Array) -> list[Array]:
+        """Of its own rows of each term, from samples (m, 4, s)."""
+        parts = zip(self.operators, self.own_rows, strict=True)
+        return [operator.apply(samples)[own] for operator, own in parts]
