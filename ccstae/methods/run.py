@@ -82,6 +82,7 @@ def write(
         "method": method_id,
         "settings": json.dumps(settings.model_dump(mode="json")),
         "found": json.dumps(found),
+        "step_A": counts.calibration.step_A,
         "seconds": seconds,
         "device": used,
         "threads": _threads(),

@@ -70,7 +70,7 @@ def fit(gradients: Moments, place: Array) -> ScanMap:
         return _untold()
     degrees = float(np.rad2deg(geometry.wrap(turn, 2)))
     return ScanMap(
-        _matrix(turn, log_ratio, hand),
+        geometry.scan_steps(turn, np.exp(log_ratio), hand < 0),
         {
             "rotation_deg": round(degrees, 1),
             "deviation_deg": round(float(np.rad2deg(turn_deviation)), 1),
@@ -103,7 +103,8 @@ class _Cells:
 
     def misfit(self, turns: Array, log_ratio: float, hand: int) -> Array:
         """Misfit (parts, turns) of the closures under these turns."""
-        a = np.stack([_matrix(turn, log_ratio, hand).ravel() for turn in turns])
+        steps = [geometry.scan_steps(turn, np.exp(log_ratio), hand < 0) for turn in turns]
+        a = np.stack(steps).reshape(-1, 4)
         variance = np.einsum("ta,kab,tb->kt", a, self.noise, a)
         square = (np.einsum("cka,ta->ckt", self.form, a) ** 2 / variance).sum(1)
         # Student law of two degrees of freedom for two numbers, up to constants
@@ -115,12 +116,6 @@ def _form(gradients: Array) -> Array:
     """c_k = sum_a form_ka A_a with A row by row, from gradients (cells, 8, ...)."""
     along_x, along_y = gradients.reshape(len(gradients), 2, 2, 2, *gradients.shape[2:]).swapaxes(0, 1)
     return np.stack([-along_y[:, 0], along_x[:, 0], -along_y[:, 1], along_x[:, 1]], 2)
-
-
-def _matrix(turn: float, log_ratio: float, hand: int) -> Array:
-    """A, of area 1 or -1."""
-    steps = np.diag([np.exp(-log_ratio / 2), hand * np.exp(log_ratio / 2)])
-    return np.asarray(geometry.rotation_matrix(turn) @ steps)
 
 
 def _jackknife(misfit: Array, values: Array) -> tuple[float, float]:
