@@ -22,10 +22,10 @@ from ccstae.methods.ccstae_pooled.tiles import Factor, Strip, block_diagonal
 Array = NDArray[np.float64]
 Rows = NDArray[np.int64]
 
-_SAMPLES = 4  # of a round
+_SAMPLES = 8  # of a round
 _FINAL_SAMPLES = 64  # of the covariance
 _AT_A_TIME = 16  # samples in memory
-_SWEEPS = 3  # over the strips, by which the mean is that of the whole scan
+_SWEEPS = 2  # over the strips, by which the mean is that of the whole scan
 _FAINT = 1e-6  # information that stands for none, where the prior alone would have no density
 
 

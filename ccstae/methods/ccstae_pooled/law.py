@@ -124,7 +124,7 @@ def kronecker_step(scale: Array, resolved: Array, fitted: Array) -> Array:
         np.einsum("jkil,lk->ji", expected, over_C),
         np.einsum("jkil,lk->ji", found, over_C),
     )
-    return np.kron(D, C)
+    return np.kron(D / np.sqrt(np.linalg.det(D)), C)  # all of the size is in C
 
 
 def transported(scale: Array, resolved: Array, fitted: Array) -> Array:

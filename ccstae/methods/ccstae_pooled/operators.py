@@ -37,9 +37,9 @@ class Operator:
 
     def apply(self, field: Array) -> Array:
         """Differences (rows, components, ...) of a field (n, 4, ...)."""
-        flat = field.reshape(len(field), -1)
+        flat = field.reshape(len(field), int(np.prod(field.shape[1:])))
         parts = (
-            np.einsum("ca,ra...->rc...", mapped, (stencil @ flat).reshape(-1, *field.shape[1:]))
+            np.einsum("ca,ra...->rc...", mapped, (stencil @ flat).reshape(stencil.shape[0], *field.shape[1:]))
             for stencil, mapped in zip(self.stencils, self.maps, strict=True)
         )
         return np.asarray(sum(parts))
@@ -49,8 +49,8 @@ class Operator:
         parts = []
         for stencil, mapped in zip(self.stencils, self.maps, strict=True):
             back = np.einsum("ca,rc...->ra...", mapped, rows)
-            flat = stencil.T @ back.reshape(len(back), -1)
-            parts.append(flat.reshape(-1, *back.shape[1:]))
+            flat = stencil.T @ back.reshape(len(back), int(np.prod(back.shape[1:])))
+            parts.append(flat.reshape(stencil.shape[1], *back.shape[1:]))
         return np.asarray(sum(parts))
 
     def precision(self, weight: Array, stiffness: Array) -> sparse.csr_array:

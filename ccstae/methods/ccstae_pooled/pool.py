@@ -29,7 +29,7 @@ Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 _ROUNDS_ALONE = 3  # of learning without closures, after which the scan's map is found
-_ROUNDS = 8  # of learning after that
+_ROUNDS = 10  # of learning after that
 _STUDENT = 2.0  # degrees of freedom of differences: jumps are no surprise
 _CAUCHY = 1.0  # of closures
 _MIN_CLOSURE = 0.03  # deviation of a closure, in those that the patterns' noise gives it
