@@ -276,6 +276,22 @@ def summary(config: ConfigPath) -> None:
     print(f"\n{tables.summary(run_dir / layout.METRICS)}\n\nreport: {run_dir / layout.REPORT}")
 
 
+@app.command("strain")
+def strain(
+    file: Annotated[Path, typer.Argument(metavar="MAP", help="A map file.")],
+    out: Annotated[
+        Path, typer.Option(help="An HDF5 file; the figure goes beside it, as .png and .pdf.")
+    ],
+    step_A: Annotated[
+        float | None, typer.Option("--step-A", help="Of the scan, where the map does not say it.")
+    ] = None,
+) -> None:
+    """Write the displacements behind a map, and the density of its dislocations."""
+    from ccstae.reporting import strain as behind
+
+    behind.write(file, out, step_A)
+
+
 @app.command("check-map")
 def check_map(
     file: Path,

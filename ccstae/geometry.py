@@ -267,6 +267,24 @@ def scan_positions(shape: tuple[int, int], step_A: float) -> Array:
     return np.stack(np.meshgrid(x, y), -1)
 
 
+def scan_steps(turn: float, ratio: float = 1.0, mirrored: bool = False) -> Array:
+    """Steps of a scan along its x and y in the detector's axes, as columns (2, 2), of area 1 or -1.
+
+    Args:
+        turn: angle of the scan's x from the detector's, in radians, towards the detector's y.
+        ratio: of the step along y to that along x.
+        mirrored: whether the scan has the other handedness.
+
+    A scan that is turned by a quarter:
+
+    >>> scan_steps(np.pi / 2).round(9) + 0.0
+    array([[ 0., -1.],
+           [ 1.,  0.]])
+    """
+    hand = -1.0 if mirrored else 1.0
+    return np.asarray(rotation_matrix(turn) @ np.diag([ratio**-0.5, hand * ratio**0.5]))
+
+
 def lattice_nodes(G: Array, radius: float, max_index: int = 12) -> NDArray[np.int64]:
     """Nodes of a reciprocal lattice inside a circle.
 

@@ -25,13 +25,16 @@ standard deviation:
   gets by its own formula, where it tells it; all else comes from F, so that no method loses by its
   formula.
 
-`failure_rate` (quantity `all`) is the share of positions without an answer, `confident_wrong` the
+`filled_rate` (quantity `all`, region `all`) is the share of positions that a method which pools
+neighbours answers without an answer of their own, `filled_rmse_over_limit` their rmse over the
+bound, mean of the components. `failure_rate` (quantity `all`) is the share of positions without an answer, `confident_wrong` the
 share where a component is off by more than 5 of the standard deviations that the method states; no
 answer is not wrong in this sense. Of the labels (quantity
 `label`), over unmixed positions: `accuracy` is the share that is right, vacuum included, under the
 best one-to-one naming of the method's classes; `sample_accuracy` the share for which vacuum and
 specimen are told apart; `material_accuracy` the accuracy on the specimen alone. Where circuits must
-close (quantity `all`, region `all`; dislocations.py finds the dislocations in the answer's own F):
+close (quantity `all`, region `all`; dislocations.py finds the dislocations in the answer's own F,
+and where it pools neighbours in what each pattern says by itself):
 `cores_found` is the share of the dislocations with a circuit round them on the sample that are
 found within one scan step, `burgers_right` the share found with the right Burgers vector,
 `core_error` their root mean square distance in scan steps, `cores_false` how many more are found.
@@ -108,6 +111,15 @@ def compare(truth: Truth, F: Array) -> Compared:
     turn = geometry.wrap(answered[..., 3] - expected[..., 3], truth.symmetry)
     answered[..., 3] = expected[..., 3] + turn
     return Compared(expected, answered, failed)
+
+
+def per_pattern(truth: Truth, answer: Map) -> tuple[Compared, Array | None]:
+    """What each pattern says by itself, beside the truth, and its covariance: of a map that pools
+    neighbours what it keeps of that, of another one its answer.
+    """
+    if answer.F_per_pattern is None:
+        return compare(truth, answer.F), answer.covariance
+    return compare(truth, answer.F_per_pattern), answer.covariance_per_pattern
 
 
 def _on_branch(F: Array, truth: Truth) -> Array:
@@ -248,7 +260,15 @@ def score_map(truth: Truth, level: Level, answer: Map) -> Iterator[tuple[str, st
         if deviation is not None and bound is not None:
             beyond = np.abs(compared.error[mask]) > _CONFIDENT * deviation[mask]
             yield region, "all", "confident_wrong", float(beyond.any(-1).mean())
-    for metric, value in core_metrics(truth, compared, answer.covariance).items():
+    own, own_covariance = per_pattern(truth, answer)
+    if answer.F_per_pattern is not None:
+        sample = truth.label != 0
+        filled = sample & own.failed & ~compared.failed
+        yield "all", "all", "filled_rate", float(filled[sample].mean())
+        if filled.any() and bound is not None:
+            share = [_rms(compared.error[filled, c]) / _rms(bound[filled, c]) for c in range(4)]
+            yield "all", "all", "filled_rmse_over_limit", float(np.mean(share))
+    for metric, value in core_metrics(truth, own, own_covariance).items():
         yield "all", "all", metric, value
     yield from resolution.scores(truth, compared.truth, compared.answer, bound)
     if answer.label is not None:

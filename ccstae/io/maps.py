@@ -14,6 +14,15 @@ from ccstae.errors import InputError
 from ccstae.io.hdf5 import attribute, created, dataset, holds, opened, values
 
 MAX_DEFORMATION = 100.0
+# What a map may hold beside F, by position of the scan: further axes and kinds of number.
+_PER_POSITION: dict[str, tuple[tuple[int, ...], str]] = {
+    "covariance": ((4, 4), "f"),
+    "label": ((), "i"),
+    "centre_px": ((2,), "f"),
+    "own_strain": ((4,), "f"),
+    "F_per_pattern": ((2, 2), "f"),
+    "covariance_per_pattern": ((4, 4), "f"),
+}
 
 
 @dataclass(frozen=True)
@@ -29,6 +38,10 @@ class Map:
     dictionary: NDArray[np.float32] | None = None
     # (Ry, Rx, 4), exx, eyy, exy, theta by a formula of the method's own
     own_strain: NDArray[np.float64] | None = None
+    # of a method that pools neighbours, what each pattern says by itself: (Ry, Rx, 2, 2) and
+    # (Ry, Rx, 4, 4)
+    F_per_pattern: NDArray[np.float64] | None = None
+    covariance_per_pattern: NDArray[np.float64] | None = None
 
 
 def write_map(path: Path | str, answer: Map) -> None:
@@ -43,7 +56,7 @@ def write_map(path: Path | str, answer: Map) -> None:
     """
     with created(path) as file:
         file["F"] = np.asarray(answer.F, np.float64)
-        for name in ("covariance", "label", "centre_px", "dictionary", "own_strain"):
+        for name in (*_PER_POSITION, "dictionary"):
             if getattr(answer, name) is not None:
                 file[name] = getattr(answer, name)
         for key, value in answer.attributes.items():
@@ -68,12 +81,7 @@ def read_map(path: Path | str, shape: tuple[int, ...] | None = None, complete: b
         F = F[...].astype(np.float64)
         check_deformation(F, f"{path}: /F")
         extra: dict[str, Any] = {}
-        for name, trailing, kinds in (
-            ("covariance", (4, 4), "f"),
-            ("label", (), "i"),
-            ("centre_px", (2,), "f"),
-            ("own_strain", (4,), "f"),
-        ):
+        for name, (trailing, kinds) in _PER_POSITION.items():
             if holds(file, name):
                 extra[name] = dataset(file, name, 2 + len(trailing), kinds, scan + trailing)[...]
                 if np.isinf(extra[name]).any():

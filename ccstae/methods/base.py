@@ -33,7 +33,7 @@ from ccstae.errors import InputError, unknown
 from ccstae.io import bad_pixels
 
 # What a method finds of the data that people must hear of: these of `Answer.found`.
-SAID = ("mirrored", "second_lattice", "model")
+SAID = ("mirrored", "second_lattice", "model", "closures")
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,17 @@ class Answer:
     covariance: NDArray[np.float64] | None = None
     """(Ry, Rx, 4, 4), of exx, eyy, exy and the rotation theta in radians."""
     label: NDArray[np.int8] | None = None
-    """(Ry, Rx), 0 for background and 1, 2, ... for materials."""
+    """(Ry, Rx), 0 for background and 1, 2, ... for materials; -1 where the pattern tells nothing
+    and its neighbours alone answer.
+    """
     centre_px: NDArray[np.float64] | None = None
     """(Ry, Rx, 2), position (x, y) of the direct beam in pixels; pixel centres are integers."""
     dictionary: NDArray[np.float32] | None = None
     """(entries, Ky, Kx), averaged patterns over the whole detector, however fine."""
+    F_per_pattern: NDArray[np.float64] | None = None
+    """(Ry, Rx, 2, 2), of a method that pools neighbours: what each pattern says by itself."""
+    covariance_per_pattern: NDArray[np.float64] | None = None
+    """(Ry, Rx, 4, 4), of these."""
     found: dict[str, Any] = field(default_factory=dict)
     """What the method found by itself, as JSON takes it; the map keeps it beside the settings."""
 
@@ -103,6 +109,8 @@ def check_answer(answer: Answer, scan: tuple[int, ...], method: str) -> None:
         "covariance": ((4, 4), "f"),
         "label": ((), "i"),
         "centre_px": ((2,), "f"),
+        "F_per_pattern": ((2, 2), "f"),
+        "covariance_per_pattern": ((4, 4), "f"),
     }
     for name, (trailing, kind) in expected.items():
         value = getattr(answer, name)

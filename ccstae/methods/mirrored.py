@@ -42,7 +42,14 @@ def refuse_mirrored(answer: Answer, calibration: Calibration) -> Answer:
         return answer
     nothing = None if answer.covariance is None else np.full_like(answer.covariance, np.nan)
     found = {**answer.found, "mirrored": said}
-    return replace(answer, F=np.full_like(answer.F, np.nan), covariance=nothing, found=found)
+    return replace(
+        answer,
+        F=np.full_like(answer.F, np.nan),
+        covariance=nothing,
+        F_per_pattern=None,
+        covariance_per_pattern=None,
+        found=found,
+    )
 
 
 def looks_mirrored(F: NDArray[np.float64], calibration: Calibration) -> str | None:

@@ -108,6 +108,7 @@ def write(
         "method": method_id,
         "settings": json.dumps(settings.model_dump(mode="json")),
         "found": json.dumps(found),
+        "step_A": counts.calibration.step_A,
         "seconds": seconds,
         "device": used,
         "threads": _threads(),
@@ -127,6 +128,8 @@ def write(
             answer.label,
             answer.centre_px,
             answer.dictionary,
+            F_per_pattern=answer.F_per_pattern,
+            covariance_per_pattern=answer.covariance_per_pattern,
         ),
     )
     base.tell(counts_path, found)

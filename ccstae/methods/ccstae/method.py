@@ -312,8 +312,7 @@ def answer_of(counts: Counts, solved: Solved, M: Tensor, covariance: Tensor) -> 
     entry = entries.likeliest(solved.odds, solved.dictionary.area, entries.log_area(M, covariance))
     beside = coverage(solved.dictionary, solved.state, entry) < MIN_COVERAGE
     label[solved.rows] = np.where(beside.cpu().numpy(), 0, entry.cpu().numpy() + 1)
-    deviation = np.sqrt(np.diagonal(components, axis1=1, axis2=2)[:, :3]).max(1, initial=0.0)
-    lost = ~(deviation < MAX_STRAIN_DEVIATION)  # NaN as well
+    lost = ~determined(components)
     F[lost] = components[lost] = np.nan
     return Answer(
         F.reshape(*scan, 2, 2),
@@ -333,6 +332,14 @@ def answer_of(counts: Counts, solved: Solved, M: Tensor, covariance: Tensor) -> 
             "model": solved.dispersion.words(),
         },
     )
+
+
+def determined(covariance: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which of the answers of this covariance (n, 4, 4) of strain and rotation are any; NaN is
+    none.
+    """
+    deviation = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2)[:, :3]).max(1, initial=0.0)
+    return np.asarray(deviation < MAX_STRAIN_DEVIATION)
 
 
 def coverage(dictionary: Dictionary, state: State, entry: Tensor) -> Tensor:

@@ -8,6 +8,9 @@ show: bias where the strain bends within a few positions, and resolution. Its we
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import torch
 
 from ccstae.io.counts import Counts
@@ -21,12 +24,14 @@ from ccstae.methods.ccstae.trained import load as load
 from ccstae.methods.ccstae.trained import save as save
 from ccstae.methods.ccstae_pooled import pool
 
+FILLED = -1  # label of a position that its neighbours alone answer for
+
 
 def map_strain(counts: Counts, settings: CcstaeSettings, device: str) -> Answer:
     """Map a scan as `ccstae`, with deformation and covariance from all patterns of a neighbourhood.
 
-    A pattern without a lattice of its own gets no answer. Lattices that an in-plane rotation has
-    put on different branches of their symmetry are not neighbours.
+    A position without a lattice of its own gets the answer of its neighbours, and the label -1,
+    where three quarters of them have one and determine it as well as `ccstae` asks of an answer.
 
     Args:
         counts: patterns (Ry, Rx, Qy, Qx), calibration and vacuum probe.
@@ -34,7 +39,7 @@ def map_strain(counts: Counts, settings: CcstaeSettings, device: str) -> Answer:
         device: "cpu" or "cuda".
 
     Returns:
-        As `ccstae.map_strain`.
+        As `ccstae.map_strain`, with what single patterns say beside it.
     """
     return ccstae.mapped(counts, settings, device, apply)
 
@@ -56,17 +61,43 @@ def apply(model: Trained, counts: Counts, device: str) -> Answer:
     solved = ccstae.solve_scan(model, counts, device)
     if solved is None:
         return ccstae.no_answer(counts, model.finder)
-    solved_at = torch.zeros(len(counts.patterns), dtype=torch.bool)
-    solved_at[solved.rows] = True
-    M, pooled_covariance = pool.pool(
+    alone = ccstae.answer_of(counts, solved, solved.state.M.double(), solved.covariance)
+    held = np.zeros(counts.scan, bool)
+    held.ravel()[solved.rows] = True
+    pooled = pool.pool(
         solved.state.M.double().reshape(-1, 4).cpu().numpy(),
         inverse(solved.covariance).cpu().numpy(),
-        solved_at.reshape(counts.scan).numpy(),
+        held,
+        counts.calibration.rotational_symmetry,
         model.settings.seed,
     )
-    return ccstae.answer_of(
+    own = held[pooled.answered]
+    answer = ccstae.answer_of(
         counts,
         solved,
-        torch.from_numpy(M).reshape(-1, 2, 2).to(device),
-        torch.from_numpy(pooled_covariance).to(device),
+        torch.from_numpy(pooled.M[own]).reshape(-1, 2, 2).to(device),
+        torch.from_numpy(pooled.covariance[own]).to(device),
     )
+    _fill(answer, pooled, held)
+    return replace(
+        answer,
+        F_per_pattern=alone.F,
+        covariance_per_pattern=alone.covariance,
+        found=answer.found | pooled.found,
+    )
+
+
+def _fill(answer: Answer, pooled: pool.Pooled, held: pool.Mask) -> None:
+    """Write the answers of positions that have none of their own."""
+    borrowed = ~held[pooled.answered]
+    F, covariance = ccstae.deformation_and_covariance(
+        torch.from_numpy(pooled.M[borrowed]).reshape(-1, 2, 2),
+        torch.from_numpy(pooled.covariance[borrowed]),
+    )
+    sure = ccstae.determined(covariance)
+    at = np.argwhere(pooled.answered & ~held)[sure]
+    assert answer.covariance is not None
+    assert answer.label is not None
+    answer.F[tuple(at.T)] = F[sure]
+    answer.covariance[tuple(at.T)] = covariance[sure]
+    answer.label[tuple(at.T)] = FILLED

@@ -1,107 +1,131 @@
-"""Deformation shared between neighbours, without blurring edges.
+"""One lattice field for a scan, from what its patterns say each by itself.
 
-Every pattern knows its lattice M as a normal law, with mean M_i and information Lambda_i.
-Neighbours are alike: the differences along a link follow a Student law of scale S. Its weights say
-how much a link holds, so a jump costs no more than a kink and edges stay. With
+Two laws are tried:
 
-    sum_i (x_i - M_i)^T Lambda_i (x_i - M_i) + sum_links w_l (x_i - x_j)^T S^-1 (x_i - x_j)
+* curved: second differences are small, and the closures of cells vanish;
+* steps: the field is constant but for jumps, as in grains. First differences are small.
 
-the field x is normal given the weights; w and S are learned from the map itself by expectation
-maximisation (K. L. Lange, R. J. A. Little and J. M. G. Taylor, J. Am. Stat. Assoc. 84, 881 (1989)).
-Expectations are over samples of the field. Each sample costs one more linear system: perturb the
-data, solve (G. Papandreou and A. L. Yuille, NIPS 23 (2010)). The systems are sparse and factorised
-once a round. Patterns are believed as they state themselves, for a Student law for them too would
-take what is sharp, such as the crest of a ripple, for an error.
+Each is learned from the map itself (`field`, `law`); the better one holds, region by region
+(`choice`). Closures need to know how the scan lies against the detector (`scan_map`).
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
-from scipy.sparse.linalg import splu
+from scipy.ndimage import convolve
+
+from ccstae.methods.ccstae_pooled import choice, operators, scan_map
+from ccstae.methods.ccstae_pooled.branch import one_branch
+from ccstae.methods.ccstae_pooled.field import Data, Field, Fit
+from ccstae.methods.ccstae_pooled.law import Term, kronecker_of
+from ccstae.methods.ccstae_pooled.scan_map import ScanMap
+from ccstae.methods.ccstae_pooled.tiles import Strip, strips
 
 Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 
-LOG_VOLUME_TOLERANCE = 0.002  # change of log det S that ends the learning
-MIN_DIFFERENCE_SCALE = 1e-5  # standard deviation of a difference
-_LINK_FREEDOM = 2.0  # degrees of freedom of the differences: edges are no surprise
-_ROUNDS = 100
-_SAMPLES = 32
+_ROUNDS_ALONE = 3  # of learning without closures, after which the scan's map is found
+_ROUNDS = 10  # of learning after that
+_STUDENT = 2.0  # degrees of freedom of differences: jumps are no surprise
+_CAUCHY = 1.0  # of closures
+_MIN_CLOSURE = 0.03  # deviation of a closure, in those that the patterns' noise gives it
+_FILLED = 0.75  # share of its neighbours with an answer, by which a position without one gets one
+_FAINT = 1e-6  # information of a position without an answer, in that of the others
 
 
-def pool(M: Array, information: Array, solved: NDArray[np.bool_], seed: int) -> tuple[Array, Array]:
+@dataclass(frozen=True)
+class Pooled:
+    """A scan pooled."""
+
+    M: Array  # (m, 4), at the positions answered, in scan order
+    covariance: Array  # (m, 4, 4)
+    answered: Mask  # (Ry, Rx), those given and those that their neighbours answer for
+    found: dict[str, Any]
+
+
+def pool(M: Array, information: Array, held: Mask, symmetry: int, seed: int) -> Pooled:
     """Fit one field to the lattices of a scan.
 
     Args:
-        M: lattices (n, 4) of the solved patterns, in scan order.
+        M: lattices F^-T (n, 4) of the patterns held, in scan order.
         information: their information (n, 4, 4).
-        solved: which positions of the scan these are, (Ry, Rx), with n true.
+        held: which positions of the scan these are, (Ry, Rx), with n true.
+        symmetry: order of the lattice's rotational symmetry.
         seed: of the samples.
-
-    Returns:
-        Pooled lattices (n, 4) and their covariance (n, 4, 4).
     """
-    n = len(M)
-    i, j = links(solved)
-    generator = np.random.default_rng(seed)
-    ends = sparse.csr_array(
-        (np.tile([-1.0, 1.0], len(i)), (np.arange(len(i)).repeat(2), np.stack([i, j], 1).ravel())),
-        (len(i), n),
-    )
-    difference = sparse.kron(ends, sparse.eye_array(4), "csr")  # (4 links, 4 n)
-    root = np.linalg.cholesky(information)
-    variances = np.diagonal(np.linalg.inv(information), axis1=1, axis2=2)
-    scale = 0.1 * np.diag(np.median(variances, 0))
-    weight, data = np.ones(len(i)), _block_diagonal(information)
-    for _ in range(_ROUNDS):
-        stiffness = np.linalg.inv(scale)
-        prior = _block_diagonal(weight[:, None, None] * stiffness)
-        factors = splu(
-            (data + difference.T @ prior @ difference).tocsc(),
-            permc_spec="MMD_AT_PLUS_A",
-            options={"SymmetricMode": True},
+    answered = held | _enclosed(held)
+    data = _data(one_branch(M, held, symmetry), information, held[answered])
+    parts, generator = strips(answered), np.random.default_rng(seed)
+    curved, scan = _curved(data, answered, parts, generator)
+    fields = [curved, _steps(data, answered, parts, generator)]
+    best = choice.better(data, fields, np.argwhere(answered).astype(float))
+    found: dict[str, Any] = {"scan_against_detector": scan.found}
+    if scan.matrix is None:
+        found["closures"] = (
+            "neighbours were pooled without the closures of cells, because the map does not tell "
+            "how the scan lies against the detector"
         )
-        # Perturbed by the noise that data and prior say they have, solutions scatter about the mean
-        # as the field does.
-        noise = np.einsum("nab,snb->sna", root, _paired_draws(generator, n))
-        link_draws = _paired_draws(generator, len(i)) @ np.linalg.cholesky(stiffness).T
-        link_noise = np.sqrt(weight)[:, None] * link_draws
-        right = noise.reshape(_SAMPLES, -1) + (difference.T @ link_noise.reshape(_SAMPLES, -1).T).T
-        mean = factors.solve(data @ M.ravel()).reshape(n, 4)
-        away = factors.solve(np.ascontiguousarray(right.T)).T.reshape(_SAMPLES, n, 4)
-        d = (mean + away)[:, j] - (mean + away)[:, i]
-        squares = np.einsum("sla,ab,slb->l", d, stiffness, d) / _SAMPLES
-        weight = (_LINK_FREEDOM + 4) / (_LINK_FREEDOM + squares)
-        # A field of n positions has n - 1 free differences, however many links there are.
-        before = scale
-        spread = np.einsum("sla,slb,l->ab", d, d, weight) / (_SAMPLES * max(n - 1, 1))
-        scale = spread + MIN_DIFFERENCE_SCALE**2 * np.eye(4)
-        change = np.linalg.slogdet(scale)[1] - np.linalg.slogdet(before)[1]
-        if abs(change) < LOG_VOLUME_TOLERANCE:
-            break
-    return mean, np.einsum("sna,snb->nab", away, away) / _SAMPLES
+    return Pooled(best.mean, best.covariance, answered, found)
 
 
-def links(solved: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Neighbours along x and along y among the solved positions (Ry, Rx), as two arrays (l,) of
-    their indices in scan order.
-    """
-    index = np.cumsum(solved.ravel()).reshape(solved.shape) - 1
-    along_x, along_y = solved[:, 1:] & solved[:, :-1], solved[1:] & solved[:-1]
-    first = np.concatenate([index[:, :-1][along_x], index[:-1][along_y]])
-    return first, np.concatenate([index[:, 1:][along_x], index[1:][along_y]])
+def _curved(
+    data: Data, answered: Mask, parts: list[Strip], generator: np.random.Generator
+) -> tuple[Field, ScanMap]:
+    """The field whose second differences are small and whose closures vanish."""
+
+    def second() -> Term:
+        operator = operators.second_differences(answered)
+        return Term(operator, kronecker_of(data.typical), _STUDENT)
+
+    watched = Term(operators.gradients(answered), np.eye(8), _CAUCHY, learned=False)
+    watched.student[:] = 0
+    alone = Fit(data, [second(), watched], parts, generator)
+    for _ in range(_ROUNDS_ALONE):
+        gradients = alone.round()[1]
+    scan = scan_map.fit(gradients, watched.operator.place)
+    if scan.matrix is None:
+        fit = Fit(data, [second()], parts, generator)
+        for _ in range(_ROUNDS):
+            fit.round()
+        return fit.field(), scan
+    operator = operators.closures(answered, scan.matrix)
+    noise = np.diag(sum(np.diag(each @ data.typical @ each.T) for each in operator.maps))
+    closing = Term(operator, noise, _CAUCHY, learned=False)
+    fit = Fit(data, [second(), closing], parts, generator)
+    for step in range(_ROUNDS):
+        fit.round()
+        # Step by step: what does not close by the noise alone is found before closures are stiff.
+        closing.scale = noise * max(0.5 ** (step + 1), _MIN_CLOSURE) ** 2
+    return fit.field(), scan
 
 
-def _block_diagonal(values: Array) -> sparse.csr_array:
-    """Block diagonal matrix of blocks (n, 4, 4)."""
-    n = len(values)
-    return sparse.csr_array(
-        sparse.bsr_array((values, np.arange(n), np.arange(n + 1)), shape=(4 * n, 4 * n))
-    )
+def _steps(
+    data: Data, answered: Mask, parts: list[Strip], generator: np.random.Generator
+) -> Field:
+    """The field that is constant but for jumps."""
+    first = Term(operators.first_differences(answered), kronecker_of(data.typical), _STUDENT)
+    fit = Fit(data, [first], parts, generator)
+    for _ in range(_ROUNDS):
+        fit.round()
+    return fit.field()
 
 
-def _paired_draws(generator: np.random.Generator, n: int) -> Array:
-    """Normal draws (_SAMPLES, n, 4) in pairs of opposite sign."""
-    half = generator.standard_normal((_SAMPLES // 2, n, 4))
-    return np.concatenate([half, -half])
+def _enclosed(held: Mask) -> Mask:
+    """Positions without an answer, most of whose neighbours (Ry, Rx) have one."""
+    around = np.ones((3, 3))
+    neighbours = convolve(np.ones(held.shape), around, mode="constant")
+    having = convolve(held.astype(float), around, mode="constant")
+    return np.asarray(~held & (having >= _FILLED * (neighbours - 1)))
+
+
+def _data(M: Array, information: Array, given: NDArray[np.bool_]) -> Data:
+    """Data of all positions answered, of which some are given (m,)."""
+    typical = np.median(np.linalg.inv(information), 0)
+    all_M = np.tile(np.median(M, 0), (len(given), 1))
+    all_information = np.tile(_FAINT * np.linalg.inv(typical), (len(given), 1, 1))
+    all_M[given], all_information[given] = M, information
+    return Data(all_M, all_information, typical)

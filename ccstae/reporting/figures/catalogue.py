@@ -18,7 +18,7 @@ from ccstae.config.levels import Level
 from ccstae.config.run import Config
 from ccstae.evaluation import throughput
 from ccstae.evaluation.dislocations import circuits, find
-from ccstae.evaluation.metrics import compare, regions
+from ccstae.evaluation.metrics import compare, per_pattern, regions
 from ccstae.io import layout
 from ccstae.io.maps import read_map
 from ccstae.io.scene import read_patterns
@@ -285,7 +285,8 @@ def _of_maps(
     if lines is not None and len(lines.position):
         closures = {}
         for method, of_seeds in answers.items():
-            F, covariance = compared[method][0].deformation(sample), of_seeds[0].covariance
+            own, covariance = per_pattern(exact, of_seeds[0])
+            F = own.deformation(sample)
             closures[method] = (
                 circuits(F, lines.step_A, covariance),
                 find(F, lines.lattice_A, lines.step_A, covariance),
