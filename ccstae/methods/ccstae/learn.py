@@ -19,17 +19,19 @@ from ccstae.methods.ccstae import (
     diffuse_background,
     dispersion,
     entries,
+    probe_profile,
     refine,
     spline,
     transformer,
 )
-from ccstae.methods.ccstae.dictionary import Dictionary, from_probe, improve, patch_pixels
+from ccstae.methods.ccstae.dictionary import Dictionary, improve, patch_pixels
 from ccstae.methods.ccstae.dispersion import Misfit
 from ccstae.methods.ccstae.encoder import Encoded
+from ccstae.methods.ccstae.photon_transfer import PhotonTransfer, photon_transfer
 from ccstae.methods.ccstae.refine import State, covariance_of_M
 from ccstae.methods.ccstae.solve import FREE_SPREAD, solve
 from ccstae.methods.ccstae.transformer import Patterns
-from ccstae.methods.shared import beams, sites
+from ccstae.methods.shared import sites
 
 _SHAPE_ROUNDS = 2
 _SETTLING_STEPS = 4  # of a climb that begins at the maximum of nearly the same likelihood
@@ -49,17 +51,6 @@ def beam_px(nominal: tuple[float, float], found: Tensor, radius_px: float) -> tu
     if math.dist(nominal, median) > radius_px:
         return median[0], median[1]
     return nominal
-
-
-def probe_px(probe: Tensor, nominal: tuple[float, float], radius_px: float) -> tuple[float, float]:
-    """Where the vacuum probe (Qy, Qx) lies on its picture, (x, y): its centre of mass, or the
-    nominal place where the border cuts the probe there.
-    """
-    sums = beams.box_sums(probe[None], radius_px)
-    x, y = beams.direct_beam(probe[None], sums, radius_px)[0].tolist()
-    height, width = probe.shape
-    cut = min(x, y, width - 1 - x, height - 1 - y) < 2 * radius_px
-    return nominal if cut and math.dist(nominal, (x, y)) < radius_px else (x, y)
 
 
 def start(
@@ -99,22 +90,32 @@ def start(
     g, position = g[often], position[:, often]
     spacing_px = float(g[1:].norm(dim=1).min())
     pixels = patch_pixels(radius_px, spacing_px)
-    profile = from_probe(probe, probe_px(probe, centre, radius_px), pixels)
+    probe_at = probe_profile.probe_px(probe, centre, radius_px)
+    direct = probe_profile.from_probe(probe, probe_at, pixels)
     electrons = float(teachers.sum((1, 2)).mean())
     dose = teachers.sum((1, 2)) / electrons
     clear_px = diffuse_background.clear(radius_px, spacing_px)
-    background = diffuse_background.estimate(teachers, position, clear_px, profile, dose, good)
+    background = diffuse_background.estimate(teachers, position, clear_px, direct, dose, good)
     diffuse = diffuse_background.render(background, position[:, 0], shape)
     window = transformer.square(pixels, teachers.device)
     patch = transformer.patches(position, window, shape, good)
-    in_patch = (patch.cut(teachers) - dose[:, None, None] * patch.cut(diffuse)).sum(-1)
+    in_patch = patch.cut(teachers) - dose[:, None, None] * patch.cut(diffuse)
+    electrons_of_probe = probe_profile.electrons_of(probe, probe_at, radius_px)
+    if electrons_of_probe < min(_PROBE_COUNTS, float(in_patch[:, 0].sum())):
+        # The direct beams of the scan show the probe better.
+        whole = patch.inside[:, 0].amin(1) > 0
+        if whole.any():
+            pictures = in_patch[whole, 0].clamp_min(0).unflatten(1, (pixels, pixels))
+            shift = patch.shift(position)[whole, 0]
+            direct = probe_profile.deconvolved(pictures, pictures.isfinite(), shift)
+    in_patch = in_patch.sum(-1)
     seen = dose[:, None] * patch.inside.mean(-1)
     intensity = in_patch.sum(0) / seen.sum(0).clamp_min(0.2 * MIN_SHARE_ON_DETECTOR * len(seen))
     intensity = intensity.clamp_min(MIN_RELATIVE_INTENSITY * float(intensity[1:].mean()))
     return Dictionary(
         g=g,
-        direct=profile,
-        disk=profile,
+        direct=direct,
+        disk=direct,
         intensity=intensity[None],
         background=background,
         centre_px=centre,
@@ -143,7 +144,7 @@ def teach(
     batch: int,
     good: Tensor | None,
     without: tuple[str, ...] = (),
-) -> Dictionary:
+) -> tuple[Dictionary, PhotonTransfer]:
     """The dictionary after the teachers are refined with it and brought back to the reference.
 
     Args:
@@ -157,7 +158,8 @@ def teach(
             the direct beam, the "shape" of the disks.
 
     Returns:
-        The dictionary with its entries, background, shape of the disks and model error.
+        The dictionary with its entries, background, shape of the disks and model error, and how the
+        readings vary.
     """
     solutions = [
         solve(dictionary, data[part], first[part], rounds=1, good=good)
@@ -188,10 +190,12 @@ def teach(
     )
     if "shape" not in without:
         dictionary = learn_shape(dictionary, patterns, state, _SHAPE_ROUNDS)
+    readings = photon_transfer(dictionary, patterns, state)
     dictionary = replace(dictionary, error=model_error(dictionary, patterns, state))
-    if dictionary.affine:
-        return dictionary
-    return replace(dictionary, stray_px=stray_px(dictionary, patterns, state, batch))
+    if not dictionary.affine:
+        stray = stray_px(dictionary, patterns, state, batch)
+        dictionary = replace(dictionary, stray_px=stray)
+    return dictionary, readings
 
 
 def stray_px(dictionary: Dictionary, patterns: Patterns, state: State, batch: int) -> float:
