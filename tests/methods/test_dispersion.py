@@ -3,12 +3,13 @@ stated.
 """
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from started import over_stated
-from synthetic import Model, random_deformations
+from synthetic import Model, errors, random_deformations
 
 from ccstae.methods.ccstae import dispersion
 from ccstae.methods.ccstae import method as ccstae
@@ -21,12 +22,16 @@ F = random_deformations((4, 6), seed=2)
 SETTINGS = CcstaeSettings(without=("encoder",))
 
 
-def counts_of(electrons, stray_px=0.0, background=0.1):
-    """Counts whose diffracted disks lie off the lattice, each of each pattern by its own step."""
+def counts_of(electrons, stray_px=0.0, background=0.1, alike=False):
+    """Counts whose diffracted disks lie off the lattice, each of each pattern by its own step, or
+    each by the same in all patterns.
+    """
     rng = np.random.default_rng(4)
+    of_disks = stray_px * rng.standard_normal((len(MODEL.nodes[0]), 2))
     mean = np.empty((*F.shape[:2], MODEL.px, MODEL.px))
     for at in np.ndindex(*F.shape[:2]):
         steps = stray_px * rng.standard_normal((len(MODEL.nodes[0]), 2))
+        steps = of_disks.copy() if alike else steps
         steps[0] = 0
         mean[at] = MODEL.pattern(F[at], steps, oversample=3)
     mean = (1 - background) * mean + background * MODEL.background
@@ -52,6 +57,43 @@ def test_disks_of_clean_data_do_not_stray():
     assert 0.8 < over_stated(answer, F) < 1.25
 
 
+def test_disks_off_the_lattice_by_the_same_step_everywhere_cost_nothing_and_stray_nowhere():
+    """Strain is relative: what is the same at every position is not in it."""
+
+    def about_the_mean(answer):
+        wrong = errors(answer.F, F)
+        return wrong - wrong.mean((0, 1))
+
+    clean = ccstae.map_strain(counts_of(1e6), SETTINGS, "cpu")
+    answer = ccstae.map_strain(counts_of(1e6, stray_px=0.3, alike=True), SETTINGS, "cpu")
+    assert answer.found["stray_px"] == 0
+    assert answer.found["chi2_per_degree_of_freedom"] == pytest.approx(1, abs=0.2)
+    assert answer.found["deviations_widened"] == 1
+    wrong, best = about_the_mean(answer), about_the_mean(clean)
+    assert np.sqrt((wrong**2).mean()) < 1.2 * np.sqrt((best**2).mean())
+    stated = np.sqrt(np.diagonal(answer.covariance, axis1=-2, axis2=-1))
+    assert 0.8 < np.sqrt(((wrong / stated) ** 2).mean()) < 1.25
+
+
+def evaluation_of(scores):
+    """What `dispersion.common_steps` asks of an evaluation, with unit information."""
+    n, K, _ = scores.shape
+    information = torch.eye(2, dtype=torch.float64).expand(n, K, 2, 2)
+    return SimpleNamespace(disk_information=information, disk_score=scores)
+
+
+def test_a_disk_moves_by_the_mean_of_what_its_patterns_say_and_only_where_they_agree():
+    generator = torch.Generator().manual_seed(5)
+    noise = torch.randn(100, 4, 2, dtype=torch.float64, generator=generator)
+    bias = torch.zeros(1, 4, 2, dtype=torch.float64)
+    bias[0, 1], bias[0, 2, 0], bias[0, 3] = 1.0, 0.05, 1.0
+    scores = noise + bias
+    scores[:, 3] *= 10 * (-1.0) ** torch.arange(100)[:, None] + 1  # large, of either sign
+    step = dispersion.common_steps(evaluation_of(scores))
+    assert torch.allclose(step[1], scores[:, 1].mean(0))
+    assert float(step[[0, 2, 3]].abs().max()) == 0
+
+
 def shared(counts, probability, seed=0):
     """Counts of a detector where an electron is counted in a neighbouring pixel too, with this
     probability.
@@ -70,23 +112,10 @@ def shared(counts, probability, seed=0):
     return replace(counts, counts=total.astype(np.uint32), probe=probe.astype(np.float32))
 
 
-# Variance over mean of n counts an electron is E n^2 / E n.
-@pytest.mark.parametrize(
-    ("spoilt", "expected"),
-    [
-        (lambda counts: replace(counts, counts=3 * counts.counts), 3.0),
-        (lambda counts: shared(counts, 0.9), (1 + 3 * 0.9) / (1 + 0.9)),
-    ],
-    ids=["gain", "charge sharing"],
-)
-def test_the_dispersion_of_counts_is_found_and_the_deviations_allow_for_it(spoilt, expected):
-    counts = spoilt(counts_of(2e5))
-    model = ccstae.learn(counts, SETTINGS, "cpu")
-    assert 0.8 < over_stated(ccstae.apply(model, counts, "cpu"), F) < 1.25
-    # What a gain adds to every pixel may also count as an error of the model. Disks that are copies
-    # of one shape have none.
-    exact = replace(model, dictionary=replace(model.dictionary, error=0.0))
-    answer = ccstae.apply(exact, counts, "cpu")
+def test_the_dispersion_of_counts_is_found_and_the_deviations_allow_for_it():
+    """Variance over mean of n counts an electron is E n^2 / E n."""
+    answer = ccstae.map_strain(shared(counts_of(2e5), 0.9), SETTINGS, "cpu")
+    expected = (1 + 3 * 0.9) / (1 + 0.9)
     assert answer.found["dispersion_of_counts"] == pytest.approx(expected, rel=0.2)
     assert answer.found["stray_px"] == 0
     assert 0.8 < over_stated(answer, F) < 1.25

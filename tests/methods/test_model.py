@@ -12,7 +12,7 @@ from synthetic import Model, errors, random_deformations
 
 from ccstae import geometry
 from ccstae.methods.ccstae import dictionary as dictionaries
-from ccstae.methods.ccstae import diffuse_background, learn, refine, transformer
+from ccstae.methods.ccstae import diffuse_background, learn, probe_profile, refine, transformer
 from ccstae.methods.ccstae import encoder as encoders
 from ccstae.methods.ccstae import method as ccstae
 from ccstae.methods.ccstae.settings import CcstaeSettings
@@ -80,7 +80,7 @@ def test_climbs_arrive_in_noise():
 
 def test_a_shape_of_few_counts_stays_the_probe_and_one_of_many_is_learned():
     patterns, dictionary, state = started(24, 0.0, 1e6)
-    wide = dictionaries.normalised(
+    wide = probe_profile.normalised(
         torch.nn.functional.avg_pool2d(dictionary.disk[None, None], 7, 1, 3)[0, 0]
     )
     wrong = replace(dictionary, disk=wide, direct=wide)
@@ -107,7 +107,7 @@ def test_single_counts_beside_a_disk_are_no_model_error():
     patterns, dictionary, state = started(12, 0.0, 1e7)
     blurred = replace(
         dictionary,
-        disk=dictionaries.normalised(
+        disk=probe_profile.normalised(
             torch.nn.functional.avg_pool2d(dictionary.disk[None, None], 3, 1, 1)[0, 0]
         ),
     )
@@ -180,7 +180,7 @@ def test_background_under_and_between_the_disks_is_found():
     position = transformer.positions(M, torch.full((24, 2), 64.0), hk @ nominal.T)
     patterns = torch.from_numpy(counts.counts.reshape(-1, 128, 128).astype(np.float32))
     pixels = dictionaries.patch_pixels(model.radius_px, float(nominal.norm(dim=0).min()))
-    direct = dictionaries.from_probe(torch.from_numpy(model.probe), (64.0, 64.0), pixels)
+    direct = probe_profile.from_probe(torch.from_numpy(model.probe), (64.0, 64.0), pixels)
     clear_px = diffuse_background.clear(model.radius_px, float(nominal.norm(dim=0).min()))
     profile = diffuse_background.estimate(patterns, position, clear_px, direct, torch.ones(24))
     estimate = diffuse_background.render(profile, torch.tensor([[64.0, 64.0]]), (128, 128))[0]

@@ -68,7 +68,7 @@ def test_patterns_of_a_tenth_of_the_dose_end_at_the_same_place_wherever_they_sta
     nominal = torch.from_numpy(MODEL.G0 / MODEL.pixel_size_inv_A).float()
     probe = torch.from_numpy(scan.probe)
     dictionary = learn.start(data, true, nominal, probe, (64.0, 64.0), MODEL.radius_px)
-    dictionary = learn.teach(dictionary, data, true, MODEL.radius_px, 128, None)
+    dictionary, _ = learn.teach(dictionary, data, true, MODEL.radius_px, 128, None)
     generator = torch.Generator().manual_seed(6)
     aside = Encoded(
         M + 0.006 * torch.randn(M.shape, generator=generator),

@@ -5,8 +5,7 @@ import torch
 from started import smooth_profile
 from synthetic import Model
 
-from ccstae.methods.ccstae import dictionary as dictionaries
-from ccstae.methods.ccstae import spline, transformer
+from ccstae.methods.ccstae import probe_profile, spline, transformer
 
 
 def test_b_splines_partition_unity_and_integrate_to_one():
@@ -71,7 +70,7 @@ def test_adjoint_is_the_transpose_of_rendering():
 def test_profile_from_the_vacuum_probe_renders_the_probe():
     model = Model()
     probe = torch.from_numpy(model.probe)
-    profile = dictionaries.from_probe(probe, model.calibration.centre_px, 19)
+    profile = probe_profile.from_probe(probe, model.calibration.centre_px, 19)
     patch = spline.render(profile, torch.zeros(1, 2), 19)[0]
     assert float((patch - probe[55:74, 55:74]).abs().sum()) < 1e-3
     assert (profile >= 0).all()

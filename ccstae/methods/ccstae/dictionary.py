@@ -17,6 +17,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from ccstae.methods.ccstae import diffuse_background, spline, transformer
+from ccstae.methods.ccstae.probe_profile import normalised
 from ccstae.methods.ccstae.transformer import Patterns
 
 RIM_PX, MIN_RIM_PX = 2.75, 1.0  # round a disk, in its patch
@@ -97,13 +98,9 @@ class Dictionary:
         shape = (counts.shape[1], counts.shape[2])
         background = diffuse_background.render(self.background, centre, shape)
         error_variance = ((self.error * self.peak * intensity) ** 2)[..., None]
-        # Noise of readout takes empty pixels below zero as often as above.
-        below = counts.clamp_max(0)
-        readout = bool(below.any())
-        if readout:
-            error_variance = error_variance + 2 * (below**2).mean((1, 2))[:, None, None]
-        exact = self.error == 0 and not readout
-        return Patterns(counts, background, level, error_variance, exact, stray_precision, good)
+        return Patterns(
+            counts, background, level, error_variance, self.error == 0, stray_precision, good
+        )
 
     def with_spread(self, spread: float) -> Dictionary:
         """The dictionary whose intensities all have this spread about their entry."""
@@ -193,72 +190,6 @@ def patch_pixels(radius_px: float, spacing_px: float) -> int:
     if half > alone:
         half = max(math.floor(alone), math.ceil(radius_px + MIN_RIM_PX))
     return 2 * half + 1
-
-
-def from_probe(
-    probe: Tensor, centre: tuple[float, float], pixels: int, iterations: int = 60
-) -> Tensor:
-    """Profile of a disk from the vacuum probe, by Richardson-Lucy deconvolution from a round start.
-
-    The start is the radial mean of the probe, which many pixels at many distances from the centre
-    sample finer than one pixel. Each round is C <- C W^T(d / m) / W^T 1, with m = W C the rendered
-    profile and d the probe (W. H. Richardson, J. Opt. Soc. Am. 62, 55 (1972); L. B. Lucy, Astron.
-    J. 79, 745 (1974)).
-
-    Args:
-        probe: vacuum probe (Qy, Qx), in any unit.
-        centre: its nominal place (x, y) in pixels, on the detector. The border may cut the probe.
-        pixels: edge of its patch.
-        iterations: rounds.
-
-    Returns:
-        Profile (S, S) whose patch sums to 1.
-    """
-    samples = spline.samples(pixels)
-    half = pixels // 2
-    cx, cy = round(centre[0]), round(centre[1])
-    y = torch.arange(cy - half, cy + half + 1, device=probe.device)
-    x = torch.arange(cx - half, cx + half + 1, device=probe.device)
-    height, width = probe.shape
-    known = ((y >= 0) & (y < height))[:, None] & ((x >= 0) & (x < width))
-    patch = probe[y.clamp(0, height - 1)][:, x.clamp(0, width - 1)]
-    shift = torch.tensor([[centre[0] - cx, centre[1] - cy]], dtype=probe.dtype, device=probe.device)
-    at = (torch.arange(samples, device=probe.device) - samples // 2) / spline.OVERSAMPLING
-    r = torch.hypot(at[:, None], at[None, :])
-    steps = torch.arange(pixels, device=probe.device) - half
-    distance = torch.hypot(steps[:, None] - shift[0, 1], steps[None, :] - shift[0, 0])
-    order = distance[known].argsort()
-    profile = _interpolate(r, distance[known][order], patch[known][order])
-    # Where the border cuts the probe, its radial mean stands for what it does not show.
-    patch = torch.where(known, patch, spline.render(profile, shift, pixels)[0])
-    share = spline.adjoint_of_flat(torch.ones_like(shift[:, 0]), shift, pixels, samples)
-    for _ in range(iterations):
-        model = spline.render(profile, shift, pixels)[0]
-        profile = profile * spline.adjoint((patch / model.clamp_min(1e-12))[None], shift, samples)
-        profile = profile / share.clamp_min(1e-6)
-    return normalised(profile)
-
-
-def normalised(profile: Tensor) -> Tensor:
-    """The profile scaled so that its patch sums to 1."""
-    # Denormal numbers are slow, so there are none.
-    return (profile / profile.sum() * spline.OVERSAMPLING**2).clamp_min(1e-12)
-
-
-def _interpolate(x: Tensor, known: Tensor, values: Tensor) -> Tensor:
-    """Linear interpolation at x of (known, values), each a running mean over five neighbours."""
-    smooth_known, smooth_values = _running_mean(known, 5), _running_mean(values, 5)
-    index = torch.searchsorted(smooth_known, x.contiguous()).clamp(1, len(known) - 1)
-    x0, x1 = smooth_known[index - 1], smooth_known[index]
-    t = ((x - x0) / (x1 - x0).clamp_min(1e-9)).clamp(0, 1)
-    return torch.lerp(smooth_values[index - 1], smooth_values[index], t)
-
-
-def _running_mean(values: Tensor, width: int) -> Tensor:
-    """Mean over `width` neighbours (odd) of values (n,); the ends repeat."""
-    kernel = torch.ones(1, 1, width, dtype=values.dtype, device=values.device) / width
-    wide = torch.nn.functional.pad(values[None, None], (width // 2, width // 2), mode="replicate")
-    return torch.nn.functional.conv1d(wide, kernel)[0, 0].contiguous()
 
 
 def improve(

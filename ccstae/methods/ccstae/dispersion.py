@@ -82,6 +82,43 @@ def misfit(dictionary: Dictionary, at: Evaluation) -> Misfit:
     return Misfit(dispersion, chi2, 2 * share, total * share)
 
 
+def is_beyond_counts(found: Misfit) -> bool:
+    """Whether disks lie farther from their lattice than their counts allow."""
+    used = _telling(found)
+    if int(used.sum()) < MIN_DISKS:
+        return False
+    return float(found.chi2[used].sum() / found.expected[used].sum()) >= MIN_DISPERSION
+
+
+def _telling(found: Misfit) -> Tensor:
+    """Which disks (n, K) tell how far they lie from their lattice."""
+    # chi^2 = |e|^2 times half the sum of the information along both axes, nearly
+    near = found.chi2 < 0.5 * found.information * MAX_STRAY_PX**2
+    return near & (found.expected > 0)
+
+
+def common_steps(at: Evaluation) -> Tensor:
+    """How far each disk lies off the lattice in all patterns alike, (K, 2) in pixels, float64.
+
+    The step is the sum of the scores u_n of its place over that of the information. It is zero
+    unless it raises the log likelihood by half of `MIN_SIGNIFICANCE`^2, and also by as much if the
+    scores scatter from pattern to pattern as they do (H. Hotelling, Ann. Math. Stat. 2, 360
+    (1931)).
+
+    Args:
+        at: the evaluation of n patterns at the maximum of their likelihood.
+    """
+    information, scores = at.disk_information[..., :2, :2], at.disk_score[..., :2]
+    total, n = scores.sum(0)[..., None], len(scores)
+    away = (scores - scores.mean(0))[..., None]
+    scatter = (away @ away.transpose(2, 3)).sum(0) * (n / max(n - 1, 1))
+    step = torch.linalg.lstsq(information.sum(0), total).solution
+    gain = (step * total).sum((1, 2))
+    surely = (torch.linalg.lstsq(scatter, total).solution * total).sum((1, 2))
+    moves = torch.minimum(gain, surely) >= MIN_SIGNIFICANCE**2
+    return torch.where(moves[:, None], step[..., 0], 0.0)
+
+
 def causes(found: Misfit) -> tuple[float, float]:
     """Why disks lie farther from their lattice than their counts allow: how far they stray, root
     mean square along one axis in pixels, and the variance of the counts over Poisson's.
@@ -92,12 +129,10 @@ def causes(found: Misfit) -> tuple[float, float]:
     counts where it raises the log likelihood by half of `MIN_SIGNIFICANCE`^2, and both where the
     mean chi^2 exceeds `MIN_DISPERSION`.
     """
-    # chi^2 = |e|^2 times half the sum of the information along both axes, nearly
-    near = found.chi2 < 0.5 * found.information * MAX_STRAY_PX**2
-    used = near & (found.expected > 0)
-    chi2, expected = found.chi2[used], found.expected[used]
-    if len(chi2) < MIN_DISKS or float(chi2.sum() / expected.sum()) < MIN_DISPERSION:
+    if not is_beyond_counts(found):
         return 0.0, 1.0
+    used = _telling(found)
+    chi2, expected = found.chi2[used], found.expected[used]
     columns = torch.stack([expected, found.information[used]], 1)
     none = torch.tensor([1.0, 0.0], dtype=torch.float64, device=chi2.device)
     best, highest = none, -math.inf
@@ -150,8 +185,8 @@ class Dispersion:
             )
         if self.counts > 1:
             said.append(
-                f"counts vary {self.counts:.2g} times as much as Poisson's (gain, or charge shared "
-                f"by pixels)"
+                f"counts vary {self.counts:.2g} times as much as Poisson's (charge shared by "
+                f"pixels, or structure inside disks that changes with position)"
             )
         if self.widening > 1:
             said.append(f"deviations widened {self.widening:.2g} times")

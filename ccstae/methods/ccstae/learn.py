@@ -19,20 +19,25 @@ from ccstae.methods.ccstae import (
     diffuse_background,
     dispersion,
     entries,
+    probe_profile,
     refine,
     spline,
     transformer,
 )
-from ccstae.methods.ccstae.dictionary import Dictionary, from_probe, improve, patch_pixels
+from ccstae.methods.ccstae.dictionary import Dictionary, improve, patch_pixels
 from ccstae.methods.ccstae.dispersion import Misfit
 from ccstae.methods.ccstae.encoder import Encoded
-from ccstae.methods.ccstae.refine import State, covariance_of_M
+from ccstae.methods.ccstae.photon_transfer import PhotonTransfer, photon_transfer
+from ccstae.methods.ccstae.refine import Evaluation, State, covariance_of_M
 from ccstae.methods.ccstae.solve import FREE_SPREAD, solve
 from ccstae.methods.ccstae.transformer import Patterns
-from ccstae.methods.shared import beams, sites
+from ccstae.methods.shared import sites
 
 _SHAPE_ROUNDS = 2
 _SETTLING_STEPS = 4  # of a climb that begins at the maximum of nearly the same likelihood
+# Fewer would have their own noise taken for the places of the disks.
+MIN_PATTERNS_TO_PLACE = 10
+_PLACE_ROUNDS = 2  # of moving disks to where the scan has them
 _PROBE_COUNTS = 1e5  # what the shape of the vacuum probe is worth
 MIN_RELATIVE_INTENSITY = 1e-3  # of a disk, against the mean one
 # A disk counts when its centre lies on the detector in this share of the patterns. A beam that
@@ -49,17 +54,6 @@ def beam_px(nominal: tuple[float, float], found: Tensor, radius_px: float) -> tu
     if math.dist(nominal, median) > radius_px:
         return median[0], median[1]
     return nominal
-
-
-def probe_px(probe: Tensor, nominal: tuple[float, float], radius_px: float) -> tuple[float, float]:
-    """Where the vacuum probe (Qy, Qx) lies on its picture, (x, y): its centre of mass, or the
-    nominal place where the border cuts the probe there.
-    """
-    sums = beams.box_sums(probe[None], radius_px)
-    x, y = beams.direct_beam(probe[None], sums, radius_px)[0].tolist()
-    height, width = probe.shape
-    cut = min(x, y, width - 1 - x, height - 1 - y) < 2 * radius_px
-    return nominal if cut and math.dist(nominal, (x, y)) < radius_px else (x, y)
 
 
 def start(
@@ -99,22 +93,32 @@ def start(
     g, position = g[often], position[:, often]
     spacing_px = float(g[1:].norm(dim=1).min())
     pixels = patch_pixels(radius_px, spacing_px)
-    profile = from_probe(probe, probe_px(probe, centre, radius_px), pixels)
+    probe_at = probe_profile.probe_px(probe, centre, radius_px)
+    direct = probe_profile.from_probe(probe, probe_at, pixels)
     electrons = float(teachers.sum((1, 2)).mean())
     dose = teachers.sum((1, 2)) / electrons
     clear_px = diffuse_background.clear(radius_px, spacing_px)
-    background = diffuse_background.estimate(teachers, position, clear_px, profile, dose, good)
+    background = diffuse_background.estimate(teachers, position, clear_px, direct, dose, good)
     diffuse = diffuse_background.render(background, position[:, 0], shape)
     window = transformer.square(pixels, teachers.device)
     patch = transformer.patches(position, window, shape, good)
-    in_patch = (patch.cut(teachers) - dose[:, None, None] * patch.cut(diffuse)).sum(-1)
+    in_patch = patch.cut(teachers) - dose[:, None, None] * patch.cut(diffuse)
+    electrons_of_probe = probe_profile.electrons_of(probe, probe_at, radius_px)
+    if electrons_of_probe < min(_PROBE_COUNTS, float(in_patch[:, 0].sum())):
+        # The direct beams of the scan show the probe better.
+        whole = patch.inside[:, 0].amin(1) > 0
+        if whole.any():
+            pictures = in_patch[whole, 0].clamp_min(0).unflatten(1, (pixels, pixels))
+            shift = patch.shift(position)[whole, 0]
+            direct = probe_profile.deconvolved(pictures, pictures.isfinite(), shift)
+    in_patch = in_patch.sum(-1)
     seen = dose[:, None] * patch.inside.mean(-1)
     intensity = in_patch.sum(0) / seen.sum(0).clamp_min(0.2 * MIN_SHARE_ON_DETECTOR * len(seen))
     intensity = intensity.clamp_min(MIN_RELATIVE_INTENSITY * float(intensity[1:].mean()))
     return Dictionary(
         g=g,
-        direct=profile,
-        disk=profile,
+        direct=direct,
+        disk=direct,
         intensity=intensity[None],
         background=background,
         centre_px=centre,
@@ -143,7 +147,7 @@ def teach(
     batch: int,
     good: Tensor | None,
     without: tuple[str, ...] = (),
-) -> Dictionary:
+) -> tuple[Dictionary, PhotonTransfer]:
     """The dictionary after the teachers are refined with it and brought back to the reference.
 
     Args:
@@ -157,7 +161,8 @@ def teach(
             the direct beam, the "shape" of the disks.
 
     Returns:
-        The dictionary with its entries, background, shape of the disks and model error.
+        The dictionary with its entries, background, shape of the disks and model error, and how the
+        readings vary.
     """
     solutions = [
         solve(dictionary, data[part], first[part], rounds=1, good=good)
@@ -188,14 +193,23 @@ def teach(
     )
     if "shape" not in without:
         dictionary = learn_shape(dictionary, patterns, state, _SHAPE_ROUNDS)
+    readings = photon_transfer(dictionary, patterns, state)
     dictionary = replace(dictionary, error=model_error(dictionary, patterns, state))
-    if dictionary.affine:
-        return dictionary
-    return replace(dictionary, stray_px=stray_px(dictionary, patterns, state, batch))
+    if not dictionary.affine:
+        dictionary = learn_strays(dictionary, patterns, state, batch)
+    return dictionary, readings
 
 
-def stray_px(dictionary: Dictionary, patterns: Patterns, state: State, batch: int) -> float:
-    """How far disks stray from the lattice, root mean square along one axis in pixels.
+def learn_strays(
+    dictionary: Dictionary, patterns: Patterns, state: State, batch: int
+) -> Dictionary:
+    """The dictionary with each disk where the scan has it, and how far disks stray from there.
+
+    Structure inside a disk that is the same at every position, or a distorted camera, puts the disk
+    off the lattice by the same step everywhere. Such a step is no error of the strain, which is
+    relative; taken for a chance stray it would weigh the disk down. The step of a disk is the mean
+    over the patterns, by their information (`dispersion.common_steps`). It leaves the mean lattice
+    as it is, since the scores of all disks add to zero. No disk moves where the model holds.
 
     Args:
         dictionary: all else that was learned.
@@ -203,7 +217,29 @@ def stray_px(dictionary: Dictionary, patterns: Patterns, state: State, batch: in
         state: their refined parameters.
         batch: teachers to refine at a time.
     """
-    misfits = []
+    state, at, misfit = settled(dictionary, patterns, state, batch)
+    if not dispersion.is_beyond_counts(misfit):
+        return dictionary
+    if len(patterns) < MIN_PATTERNS_TO_PLACE:
+        return replace(dictionary, stray_px=dispersion.causes(misfit)[0])
+    for _ in range(_PLACE_ROUNDS):
+        step = dispersion.common_steps(at)
+        dictionary = replace(dictionary, g=dictionary.g + step.to(dictionary.g))
+        state, at, _ = settled(dictionary, patterns, state, batch)
+    # Structure that is the same everywhere is now in the places of the disks.
+    error = model_error(dictionary, patterns, state, beyond_common=True)
+    dictionary = replace(dictionary, error=min(error, dictionary.error))
+    _, _, misfit = settled(dictionary, patterns, state, batch)
+    return replace(dictionary, stray_px=dispersion.causes(misfit)[0])
+
+
+def settled(
+    dictionary: Dictionary, patterns: Patterns, state: State, batch: int
+) -> tuple[State, Evaluation, Misfit]:
+    """The n teachers at the maximum of their likelihood, from states near it, and what their disks
+    say there.
+    """
+    states, evaluations, misfits = [], [], []
     for part in torch.arange(len(patterns)).split(batch):
         those = dictionary.patterns(
             patterns.counts[part],
@@ -212,9 +248,11 @@ def stray_px(dictionary: Dictionary, patterns: Patterns, state: State, batch: in
             state.intensity[part],
             patterns.good,
         )
-        _, at = refine.refine(those, dictionary, state[part], _SETTLING_STEPS)
+        there, at = refine.refine(those, dictionary, state[part], _SETTLING_STEPS)
+        states.append(there)
+        evaluations.append(at)
         misfits.append(dispersion.misfit(dictionary, at))
-    return dispersion.causes(Misfit.join(misfits))[0]
+    return State.join(states), Evaluation.join(evaluations), Misfit.join(misfits)
 
 
 def disk_places(dictionary: Dictionary, state: State) -> Tensor:
@@ -258,7 +296,9 @@ def learn_shape(
     return dictionary
 
 
-def model_error(dictionary: Dictionary, patterns: Patterns, state: State) -> float:
+def model_error(
+    dictionary: Dictionary, patterns: Patterns, state: State, beyond_common: bool = False
+) -> float:
     """What aligned patterns leave beyond Poisson's variance: root mean square over the brightest
     pixel of the disk.
 
@@ -271,6 +311,8 @@ def model_error(dictionary: Dictionary, patterns: Patterns, state: State) -> flo
         dictionary: what the patterns are made of.
         patterns: the n patterns.
         state: their refined parameters.
+        beyond_common: whether what all patterns leave alike in a disk is no error. It moves the
+            disk by the same step everywhere, which its place in the dictionary allows for.
     """
     position = disk_places(dictionary, state)[:, 1:]
     patch = patterns.windows(position, dictionary.offsets)
@@ -280,7 +322,12 @@ def model_error(dictionary: Dictionary, patterns: Patterns, state: State) -> flo
     diffuse = state.background_scale[:, None, None] * patch.cut(patterns.background)
     model = disk + diffuse + dictionary.floor
     used = patch.inside * (model > 1)
-    squares = (patch.cut(patterns.counts) - model) ** 2
+    residual = patch.cut(patterns.counts) - model
+    if beyond_common and len(patterns) > 1:
+        share = (residual * used).sum(0) / (state.intensity[:, 1:, None] * used).sum(0).clamp_min(1)
+        residual = residual - state.intensity[:, 1:, None] * share
+        residual = residual * (len(patterns) / (len(patterns) - 1)) ** 0.5
+    squares = residual**2
     beyond = float(((squares - model) * used).sum(dtype=torch.float64))
     # (d - m)^2 of Poisson counts has the variance m + 2 m^2.
     error = float(((model + 2 * model**2) * used).sum(dtype=torch.float64)) ** 0.5

@@ -33,6 +33,7 @@ from ccstae.methods.ccstae import learn as learning
 from ccstae.methods.ccstae.dictionary import Dictionary
 from ccstae.methods.ccstae.dispersion import Dispersion, Misfit
 from ccstae.methods.ccstae.encoder import Encoded
+from ccstae.methods.ccstae.photon_transfer import PhotonTransfer
 from ccstae.methods.ccstae.refine import STEPS, State, covariance_of_M
 from ccstae.methods.ccstae.settings import CcstaeSettings
 from ccstae.methods.ccstae.solve import solve
@@ -102,8 +103,15 @@ def learn(counts: Counts, settings: CcstaeSettings, device: str) -> Trained | No
 
 
 def _learn_with(
-    finder: SiteFinder, counts: Counts, settings: CcstaeSettings, device: str
+    finder: SiteFinder,
+    counts: Counts,
+    settings: CcstaeSettings,
+    device: str,
+    readings: PhotonTransfer | None = None,
 ) -> Trained | None:
+    """What `learn` returns. Where the readings turn out not to be electrons, all is learned anew
+    from the electrons that they stand for, and `readings` says so.
+    """
     scan = ScanPatterns(counts, device)
     candidates = np.arange(scan.patterns)[:: ceil_div(scan.patterns, MAX_CANDIDATES)]
     rough, has_lattice = scan.locate(finder, candidates)
@@ -121,15 +129,19 @@ def _learn_with(
     if "encoder" not in settings.without:
         encoder = encoders.train(dictionary, rough.M, rough.centre, scan.shape, settings.seed)
     first = encoded(encoder, dictionary, data, rough)
-    dictionary = learning.teach(
+    dictionary, found = learning.teach(
         dictionary, data, first, radius, scan.batch, scan.good, settings.without
     )
+    if readings is None and not found.counts_electrons:
+        counts = found.electrons(counts)
+        return _learn_with(SiteFinder.learn(counts, device), counts, settings, device, found)
     return Trained(
         finder=finder,
         dictionary=dictionary,
         encoder=encoder,
         instrument=trained.instrument(counts),
         settings=settings,
+        readings=readings or PhotonTransfer(),
     )
 
 
@@ -220,6 +232,7 @@ class Solved:
     odds: Float[Tensor, "n E"]  # log odds of the entries from the intensities
     centre: Float[Tensor, "patterns 2"]  # direct beams of all Ry Rx patterns of the scan
     finder: SiteFinder
+    readings: PhotonTransfer
 
 
 def solve_scan(model: Trained, counts: Counts, device: str) -> Solved | None:
@@ -237,6 +250,7 @@ def solve_scan(model: Trained, counts: Counts, device: str) -> Solved | None:
         InputError: where the instrument or the nominal lattice is another one.
     """
     trained.require_same_instrument(model.instrument, counts)
+    counts = model.readings.electrons(counts)
     scan = ScanPatterns(counts, device)
     dictionary = model.at_dose_of(counts)
     without = model.settings.without
@@ -273,7 +287,17 @@ def solve_scan(model: Trained, counts: Counts, device: str) -> Solved | None:
     odds = torch.cat([odds for _, _, _, odds in batches])
     centre = rough.centre.clone()
     centre[rows] = state.centre
-    return Solved(dictionary, rows, state, covariance, scan_dispersion, odds, centre, finder)
+    return Solved(
+        dictionary,
+        rows,
+        state,
+        covariance,
+        scan_dispersion,
+        odds,
+        centre,
+        finder,
+        model.readings,
+    )
 
 
 def encoded(
@@ -329,7 +353,8 @@ def answer_of(counts: Counts, solved: Solved, M: Tensor, covariance: Tensor) -> 
             "stray_px": solved.dispersion.stray_px,
             "dispersion_of_counts": solved.dispersion.counts,
             "deviations_widened": solved.dispersion.widening,
-            "model": solved.dispersion.words(),
+            "gain": solved.readings.gain,
+            "model": "; ".join(filter(None, [solved.readings.words(), solved.dispersion.words()])),
         },
     )
 

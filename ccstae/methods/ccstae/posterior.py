@@ -194,8 +194,9 @@ def place_posterior(
     if dictionary.sparse:
         # The number of pixels is rounded up, so that it seldom depends on which patterns come
         # together.
-        with_counts = int((d > 0).sum(-1).max())
-        d, index = d.topk(min(ceil_div(with_counts, 16) * 16, len(window)))
+        with_counts = int((d != 0).sum(-1).max())
+        _, index = d.abs().topk(min(ceil_div(with_counts, 16) * 16, len(window)))
+        d = d.gather(2, index)
         background = background.gather(2, index)
         index = index.flatten(0, 1)
     # From here on a row is one disk of one pattern.

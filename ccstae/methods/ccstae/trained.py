@@ -4,7 +4,8 @@ same specimen in the same instrument.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import math
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from ccstae.io.stored import slabs
 from ccstae.methods.ccstae import entries, spline
 from ccstae.methods.ccstae.dictionary import Dictionary, patch_pixels
 from ccstae.methods.ccstae.encoder import Encoder
+from ccstae.methods.ccstae.photon_transfer import PhotonTransfer
 from ccstae.methods.ccstae.settings import CcstaeSettings
 from ccstae.methods.shared.sites import SiteFinder
 
@@ -48,6 +50,7 @@ class Trained:
     encoder: Encoder | None
     instrument: dict[str, Any]  # of that scan
     settings: CcstaeSettings
+    readings: PhotonTransfer = field(default_factory=PhotonTransfer)  # of its camera
 
     def at_dose_of(self, counts: Counts) -> Dictionary:
         """The dictionary, scaled to a mean pattern of this scan."""
@@ -116,6 +119,8 @@ def save(path: Path | str, trained: Trained) -> None:
         "error": d.error,
         "stray_px": d.stray_px,
         "electrons": d.electrons,
+        "gain": trained.readings.gain,
+        "readout_variance": trained.readings.constant,
         "instrument": trained.instrument,
         "settings": learning_settings(trained.settings),
     }
@@ -163,6 +168,10 @@ def load(path: Path | str, counts: Counts, settings: CcstaeSettings, device: str
         encoder=encoder,
         instrument=about["instrument"],
         settings=settings,
+        readings=PhotonTransfer(
+            weights.number(path, about, "gain", low=1e-9),
+            weights.number(path, about, "readout_variance", low=-math.inf),
+        ),
     )
 
 
