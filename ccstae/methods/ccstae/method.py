@@ -311,7 +311,8 @@ def answer_of(counts: Counts, solved: Solved, M: Tensor, covariance: Tensor) -> 
     F[solved.rows], components[solved.rows] = deformation_and_covariance(M, covariance)
     entry = entries.likeliest(solved.odds, solved.dictionary.area, entries.log_area(M, covariance))
     beside = coverage(solved.dictionary, solved.state, entry) < MIN_COVERAGE
-    label[solved.rows] = np.where(beside.cpu().numpy(), 0, entry.cpu().numpy() + 1)
+    crystal = entries.crystals(solved.dictionary, counts.calibration.rotational_symmetry)[entry]
+    label[solved.rows] = np.where(beside.cpu().numpy(), 0, crystal.cpu().numpy() + 1)
     deviation = np.sqrt(np.diagonal(components, axis1=1, axis2=2)[:, :3]).max(1, initial=0.0)
     lost = ~(deviation < MAX_STRAIN_DEVIATION)  # NaN as well
     F[lost] = components[lost] = np.nan
