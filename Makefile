@@ -105,7 +105,7 @@ paper: setup ## config/paper.yaml: the published simulation, its table beside ou
 	@ccstae config check config/paper.yaml
 	@snakemake --cores "$(CORES)" --configfile config/paper.yaml --no-hooks $(if $(SIZE),--config \
 		name=paper-$(SIZE) "scan={shape: [$(SIZE), $(SIZE)], step_A: $$((2560 / $(SIZE)))}")
-	@awk -F'|' '/^\| [0-9]/ {gsub(/  +/, ""); print $$2 ":" $$8 "." $$9}' \
+	@awk -F'|' '/^\| [0-9]/ {gsub(/  +/, ""); print $$2 ":" $$3 "." $$9}' \
 		results/paper$(if $(SIZE),-$(SIZE))/tables/claims.md
 
 ablation: setup ## config/ablation.yaml: ccstae with each of its parts left out in turn

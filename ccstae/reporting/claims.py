@@ -43,7 +43,8 @@ MIN_FOUND = 0.9
 MIN_TOLD_APART = 0.95
 """Share of positions rightly told for sample or background."""
 STRUCTURES_LEVEL = 0.25  # background of the level at which structures are judged, or the nearest
-HEAD = ("claim", "measured", "published", "ccstae-2023", "ccstae", "strongest rival", "verdict")
+CARRIERS = ("published", "ccstae-2023", "ccstae", "strongest rival")
+HEAD = ("claim", "verdict", *CARRIERS, "measured", "in one sentence")
 
 
 @dataclass(frozen=True)
@@ -95,9 +96,9 @@ def table(
         return None
     rows, numbers = [], []
     for place, claim in enumerate(every(config, measured, structures), 1):
-        cells = [claim.cells.get(name, "-") for name in HEAD[2:6]]
+        cells = [claim.cells.get(name, "-") for name in CARRIERS]
         rows.append(
-            [f"{place}. {claim.claim}", claim.measured, *cells, claim.verdict, claim.sentence]
+            [f"{place}. {claim.claim}", claim.verdict, *cells, claim.measured, claim.sentence]
         )
         numbers += [(place, name, value) for name, value in claim.numbers.items()]
         numbers += [(place, f"test: {name}", float(met)) for name, met in claim.tests.items()]
@@ -111,9 +112,9 @@ def table(
         "none is. Without a number of a run it cannot be told. The strongest rival is the best "
         "method of the run beside these and the controls. `ccstae-2023` is the published model at "
         "the size that the config gives it.",
-        head=[*HEAD, "in one sentence"],
+        head=list(HEAD),
         rows=rows,
-        keys=len(HEAD) + 1,
+        keys=len(HEAD),
         best=frozenset(),
         numbers=pd.DataFrame(numbers, columns=["claim", "number", "value"]),
     )

@@ -140,7 +140,7 @@ def test_verdicts_turn_with_the_numbers() -> None:
 def test_what_has_no_numbers_cannot_be_told() -> None:
     made = claims.table(config(), measured())
     assert made is not None
-    assert [row[6] for row in made.rows][2::2] == ["cannot be told here"] * 2
+    assert [row[1] for row in made.rows][2::2] == ["cannot be told here"] * 2
     assert "make CONFIG=config/structures.yaml" in made.rows[2][7]
     noisy = measured()
     noisy = noisy[np.isfinite(noisy["electrons"])]
