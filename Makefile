@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 unexport PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := run
-.PHONY: run setup test tune lint format unit dry ci regress resolution robustness robustness-gate baseline robustness-baseline mutate faults peers peers-test ablation audit lock clean help
+.PHONY: run setup test tune lint format unit dry ci regress resolution robustness robustness-gate baseline robustness-baseline mutate faults peers peers-test ablation paper audit lock clean help
 
 # Where jobs run: on this machine, or as a profile says.
 JOBS = $(if $(filter local,$(EXECUTOR)),--cores "$(CORES)",--profile "workflow/profiles/$(EXECUTOR)")
@@ -111,6 +111,13 @@ peers: setup ## config/peers.yaml: other packages' methods beside ours; makes th
 
 peers-test: setup ## the tests that need the peers' environments
 	OMP_NUM_THREADS=1 pytest -rs tests/peers
+
+paper: setup ## config/paper.yaml: the published simulation, its table beside ours, its five claims; SIZE=16 is a first look
+	@ccstae config check config/paper.yaml
+	@snakemake --cores "$(CORES)" --configfile config/paper.yaml --no-hooks $(if $(SIZE),--config \
+		name=paper-$(SIZE) "scan={shape: [$(SIZE), $(SIZE)], step_A: $$((2560 / $(SIZE)))}")
+	@awk -F'|' '/^\| [0-9]/ {gsub(/  +/, ""); print $$2 ":" $$3 "." $$9}' \
+		results/paper$(if $(SIZE),-$(SIZE))/tables/claims.md
 
 ablation: setup ## config/ablation.yaml: ccstae with each of its parts left out in turn
 	$(MAKE) run CONFIG=config/ablation.yaml

@@ -212,6 +212,15 @@ def throughput(
 
 
 @app.command()
+def published(config: ConfigPath, run_dir: RunDir, out: Out) -> None:
+    """Measure the maps of a run as the published work counts errors, where others published of its
+    truth."""
+    from ccstae.evaluation import published
+
+    published.write(read(config), run_dir, out)
+
+
+@app.command()
 def tables(
     config: ConfigPath, metrics: Annotated[Path, typer.Option(help="The scores.")], out: Out
 ) -> None:

@@ -23,6 +23,7 @@ STAGES = (
     "evaluation.score",
     "evaluation.tuning",
     "evaluation.throughput",
+    "evaluation.published",
     "reporting.tables",
     "reporting.figures.catalogue",
     "reporting.report",

@@ -21,7 +21,7 @@ from ccstae.config.methods import AnyMethod
 from ccstae.config.microscope import Microscope, Simulation
 from ccstae.config.plain_yaml import read_file, read_yaml
 from ccstae.config.problem import first_problem
-from ccstae.config.scenes import AnyScene
+from ccstae.config.scenes import AnyScene, Scan
 from ccstae.errors import InputError, unknown
 from ccstae.machine.device import Device
 
@@ -56,6 +56,8 @@ class Config(Settings):
     """Added to those of the package, or in place of the one with the same id. After reading: those
     that the scenes use.
     """
+    scan: Scan | None = Field(None, exclude=True)
+    """Of the scenes that give none of their own: one size for all of them."""
     scenes: dict[Id, AnyScene] = Field(min_length=1)
     noise: dict[Id, Noise] = Field(min_length=1)
     seeds: Seeds = Seeds()
@@ -68,6 +70,21 @@ class Config(Settings):
     """A noise level, by its name, at which every method is timed anew on the first scene: on one
     core and on all, taking turns.
     """
+
+    @model_validator(mode="before")
+    @classmethod
+    def _scan_of_scenes(cls, data: Any) -> Any:
+        """Scenes without a scan get that of the run."""
+        if not isinstance(data, dict) or data.get("scan") is None:
+            return data
+        scenes = data.get("scenes")
+        if not isinstance(scenes, dict):
+            return data
+        filled = {
+            name: {"scan": data["scan"], **scene} if isinstance(scene, dict) else scene
+            for name, scene in scenes.items()
+        }
+        return {**data, "scenes": filled}
 
     @model_validator(mode="after")
     def _levels_differ_by_name(self) -> Self:

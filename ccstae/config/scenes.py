@@ -245,13 +245,16 @@ class UniformSettings(SceneSettings):
 
 
 class ArrayFile(Settings):
-    """An array of the scan's shape in an npy or HDF5 file, here or on the web, checked by
-    its sum."""
+    """An array in an npy or HDF5 file, here or on the web, checked by its sum. It has the shape of
+    the scan, or a whole multiple of it, of which every n-th row and column is taken.
+    """
 
     path: Path | None = None
     """Relative to the folder of the run (the project's root)."""
     url: str | None = Field(None, pattern=r"^https://")
-    """Downloaded once and kept under results/.cache."""
+    """Downloaded once and kept under results/.cache. Not where a file of this name, or of its
+    sha256, lies in the folder that the environment variable CCSTAE_CACHE names.
+    """
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     dataset: str | None = None
     """Name of the dataset, in an HDF5 file."""
@@ -264,8 +267,8 @@ class ArrayFile(Settings):
 
 
 class LabelledSettings(SceneSettings):
-    """Truth given as arrays on the scan, rows along y; one uniform lattice a position. NaN in any
-    of them is vacuum.
+    """Truth given as arrays on the scan or on a finer one, rows along y; one uniform lattice a
+    position. NaN in any of them is vacuum.
     """
 
     kind: Literal["labelled"]
@@ -279,6 +282,10 @@ class LabelledSettings(SceneSettings):
     reference_A: Rectangle | None = None
     """Reference region of the scan: x0, y0, x1, y1; none: the positions that share the commonest
     strain-free lattice.
+    """
+    published_errors: Path | None = Field(None, exclude_if=lambda given: given is None)
+    """Errors that others published of this truth, to be shown beside the run's: a CSV file as
+    config/published/cc-st-ae.csv, relative to the folder of the run.
     """
 
 

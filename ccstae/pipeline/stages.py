@@ -27,6 +27,7 @@ _STARTS_IN = {
     "tune": "ccstae.evaluation.tuning",
     "score": "ccstae.evaluation.score",
     "throughput": "ccstae.evaluation.throughput",
+    "published": "ccstae.evaluation.published",
     "tables": "ccstae.reporting.tables",
     "figures": "ccstae.reporting.figures.catalogue",
     "report": "ccstae.reporting.report",
@@ -71,10 +72,14 @@ def narrow(
     """
     entries: dict[str, object] = {"keep_counts": False, "chunk_positions": 16384}
     if scene is not None or stage == "tune":
-        # Whether a scene is for tuning is nothing to the jobs that make it.
+        # Whether a scene is for tuning, and what others published of it, is nothing to the jobs
+        # that make it.
         scenes = config.tuning
         if scene is not None:
-            scenes = {scene: config.scenes[scene].model_copy(update={"tune": False})}
+            apart = {"tune": False}
+            if config.scenes[scene].kind == "labelled":
+                apart["published_errors"] = None
+            scenes = {scene: config.scenes[scene].model_copy(update=apart)}
         # Where a material's numbers come from is for people.
         used = {name for settings in scenes.values() for name in settings.materials}
         materials = {

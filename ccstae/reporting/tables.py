@@ -14,11 +14,12 @@ import numpy as np
 import pandas as pd
 
 from ccstae.config.run import Config
-from ccstae.evaluation import throughput
+from ccstae.evaluation import published, throughput
 from ccstae.geometry import COMPONENTS
 from ccstae.io import atomic, layout
 from ccstae.io.scores import read_not_run, read_scores
-from ccstae.reporting import display, resolution, robustness, side_by_side
+from ccstae.reporting import claims, display, resolution, robustness, side_by_side
+from ccstae.reporting import published as published_tables
 from ccstae.reporting.table import (
     BOUND,
     LEVEL,
@@ -59,7 +60,9 @@ def load(config: Config, metrics_path: Path) -> list[Table]:
     Args:
         config: The run.
         metrics_path: The scores, `metrics.csv`. The maps that did not run (`not_run.csv`) and, if
-            the run measures them, the speeds (`throughput.csv`) are read from the same folder.
+            the run measures them, the speeds (`throughput.csv`) and what stands beside published
+            errors (`published.csv`) are read from the same folder. Where `config/structures.yaml`
+            has run, its scores are read from the folder of that run, beside this one's.
 
     Returns:
         The tables that are not empty, the headline first.
@@ -67,10 +70,18 @@ def load(config: Config, metrics_path: Path) -> list[Table]:
     Raises:
         InputError: A file is missing or unreadable.
     """
-    speeds = None
+    metrics_path, speeds = Path(metrics_path), None
     if config.throughput:
-        speeds = throughput.read(Path(metrics_path).with_name(layout.THROUGHPUT))
-    return make(config, read_scores(metrics_path), read_not_run(metrics_path), speeds)
+        speeds = throughput.read(metrics_path.with_name(layout.THROUGHPUT))
+    tables = make(config, read_scores(metrics_path), read_not_run(metrics_path), speeds)
+    if not published.scenes(config):
+        return tables
+    measured = published.read(metrics_path.with_name(layout.PUBLISHED))
+    structures_path = metrics_path.parent.with_name("structures") / layout.METRICS
+    structures = read_scores(structures_path) if structures_path.is_file() else None
+    of_claims = claims.table(config, measured, structures)
+    first = [] if of_claims is None else [of_claims]
+    return [*first, *published_tables.tables(config, measured), *tables]
 
 
 def make(

@@ -158,17 +158,31 @@ class Labelled(LocalScene):
             # says now what is wrong; a file that has to be downloaded waits until it is needed
             self.reference_positions()
 
-    def local_deformation(self) -> Array:
+    @cached_property
+    def _whole(self) -> Array:
+        """F of every entry of the arrays, (n Ry, n Rx, 2, 2); NaN for vacuum."""
         s = self.settings
-        exx, eyy, exy, theta = (
-            arrays.load(name, getattr(s, name), s.scan.shape) for name in _PARTS
-        )
+        parts = [arrays.load(name, getattr(s, name), s.scan.shape) for name in _PARTS]
+        if len({part.shape for part in parts}) > 1:
+            raise InputError(
+                f"{', '.join(_PARTS)}: have the shapes {[part.shape for part in parts]}; expected "
+                f"one shape"
+            )
+        exx, eyy, exy, theta = parts
         if np.nanmax(np.abs([exx, eyy, exy])) > _MAX_STRAIN:
             raise InputError(
                 f"exx, eyy, exy: a strain is larger than {_MAX_STRAIN:g}; expected numbers, not "
                 f"per cent"
             )
         return geometry.deformation(exx, eyy, exy, theta)
+
+    @property
+    def _every(self) -> int:
+        """Entries of the arrays from one position to the next."""
+        return len(self._whole) // self.settings.scan.shape[0]
+
+    def local_deformation(self) -> Array:
+        return self._whole[:: self._every, :: self._every]
 
     def reference_positions(self) -> NDArray[np.bool_]:
         if self.settings.reference_A is not None:
@@ -186,15 +200,18 @@ class Labelled(LocalScene):
         return np.asarray(least & (parts == lattices[counts.argmax()]).all(-1))
 
     def gradient_per_A(self, x: Array) -> Array:
-        """The largest step of F to a neighbouring position over the distance, rotations modulo the
-        lattice's symmetry.
+        """The largest step of F to a neighbouring entry of the arrays over the distance, rotations
+        modulo the lattice's symmetry. It does not depend on how many of the entries are scanned.
         """
-        out = np.zeros(self.label.shape)
+        vacuum = np.isnan(self._whole).any((-1, -2), keepdims=True)
+        whole = np.where(vacuum, np.eye(2), self.tilt.deform(self._whole))
+        out = np.zeros(whole.shape[:2])
         for axis in (0, 1):
-            F = np.moveaxis(self.F, axis, 0)
+            F = np.moveaxis(whole, axis, 0)
             one, other = F[:-1], F[1:]
             step = np.abs(geometry.to_branch(other, one, self.symmetry) - one).max((-1, -2))
             along = np.moveaxis(out, axis, 0)
             along[:-1] = np.maximum(along[:-1], step)
             along[1:] = np.maximum(along[1:], step)
-        return (out / self.scan.step_A)[self.nearest(x)]
+        every = self._every
+        return (out[::every, ::every] * every / self.scan.step_A)[self.nearest(x)]

@@ -155,6 +155,34 @@ def test_a_bad_parent_is_refused_in_one_line(case: str, folder: Path) -> None:
     assert [part for part in expected if part not in str(refused.value)] == [], str(refused.value)
 
 
+def test_one_scan_serves_every_scene_that_has_none(folder: Path) -> None:
+    scenes = {
+        "with": {"kind": "uniform", "materials": ["WS2"], "scan": {"shape": [3, 4], "step_A": 5}},
+        "without": {"kind": "uniform", "materials": ["WS2"]},
+    }
+    scan = {"shape": [8, 8], "step_A": 7}
+    found = child(folder, scan=scan, scenes=scenes)
+    assert found.scenes["with"].scan.shape == (3, 4)
+    assert (found.scenes["without"].scan.shape, found.scenes["without"].scan.step_A) == ((8, 8), 7)
+    # Filled in, it is said once a scene: a resolved config means the same without it.
+    assert "scan" not in yaml.safe_load(dump(found))
+    assert parse(yaml.safe_load(dump(found))).scenes == found.scenes
+    # It is a block like others: a child gives a size of its own to its parent's scenes.
+    parent = {**GOOD, "scan": scan, "scenes": scenes}
+    written(folder, "sized.yaml", parent)
+    small = load(
+        written(
+            folder,
+            "small.yaml",
+            {"extends": "sized.yaml", "name": "small", "scan": {"shape": [2, 2], "step_A": 28}},
+        )
+    )
+    assert small.scenes["without"].scan.shape == (2, 2)
+    assert small.scenes["with"].scan.shape == (3, 4)
+    with pytest.raises(InputError, match=r"scan\.shape"):
+        child(folder, scan={"shape": [1, 1]}, scenes=scenes)
+
+
 def test_a_child_takes_no_name(folder: Path) -> None:
     path = written(folder, "child.yaml", {"extends": "good.yaml"})
     with pytest.raises(InputError, match=r"child\.yaml: name: field required"):

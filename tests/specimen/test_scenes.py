@@ -421,6 +421,54 @@ def test_labels_are_downloaded_once_and_checked(
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_labels_may_lie_in_a_folder_that_is_only_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ccstae.config.scenes import ArrayFile
+    from ccstae.specimen import arrays
+
+    label = EVERY.scenes["labelled"].exx  # type: ignore[union-attr]
+
+    def unreachable(*_: Any, **__: Any) -> Any:
+        raise OSError("no network")
+
+    folder = tmp_path / "lent"
+    folder.mkdir()
+    monkeypatch.setattr(arrays, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(arrays.urllib.request, "urlopen", unreachable)
+    source = ArrayFile(url="https://example.org/a/Label_exx.npy?raw=1", sha256=label.sha256)
+    monkeypatch.setenv("CCSTAE_CACHE", str(folder))
+    assert not arrays.at_hand(source)
+    with pytest.raises(InputError, match=r"no network.*CCSTAE_CACHE"):
+        arrays.load("exx", source, (16, 16))
+    for name in ("label_exx.npy", f"{label.sha256}.npy"):
+        (folder / name).write_bytes(Path(label.path).read_bytes())
+        assert arrays.at_hand(source)
+        assert arrays.load("exx", source, (16, 16)).shape == (16, 16)
+        (folder / name).unlink()
+    (folder / "label_exx.npy").write_bytes(b"another")
+    with pytest.raises(InputError, match=r"sha256.*label_exx"):
+        arrays.load("exx", source, (16, 16))
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_scan_may_take_every_so_many_entries_of_its_labels() -> None:
+    """Truth, reference and what counts as interior are those of the entries that are taken."""
+    data = EVERY.scenes["labelled"].model_dump(mode="json")
+    whole, thinned = build(**data), build(**(data | {"scan": {"shape": [8, 8], "step_A": 80}}))
+    assert whole.scan.step_A == 40
+    np.testing.assert_array_equal(thinned.F, whole.F[::2, ::2])
+    np.testing.assert_allclose(
+        thinned.gradient_per_A(thinned.positions),
+        whole.gradient_per_A(whole.positions)[::2, ::2],
+        rtol=1e-12,
+    )
+    with pytest.raises(InputError, match="whole multiple"):
+        build(**(data | {"scan": {"shape": [5, 5], "step_A": 40}}))
+    with pytest.raises(InputError, match="whole multiple"):
+        build(**(data | {"scan": {"shape": [8, 16], "step_A": 40}}))
+
+
 def test_a_scene_that_leaves_its_reference_is_refused() -> None:
     with pytest.raises(InputError, match="reference_A"):
         build(**{**RIGHT, "reference_A": [5000, 5000, 6000, 6000]})

@@ -1,11 +1,10 @@
 """Time and memory of `ccstae simulate` against the number of positions, one process a size.
 
     python tools/benchmarks/scale.py [--sizes 16 32 64] [--threads 2]
-        [--config config/paper.yaml] [--scene polycrystal] [--to DIR]
+        [--config config/paper.yaml] [--scene polycrystal] [--step-A 10] [--to DIR]
 
-Sizes are of square scans with the scene's own step: 256 is the 65,536 positions of the published
-geometry. A position takes 12 detector_px^2 bytes on disk (65,536 positions at 200 px: 31 GB). The
-files are removed.
+Sizes are of square scans: 256 is the 65,536 positions of the published geometry. A position takes
+12 detector_px^2 bytes on disk (65,536 positions at 200 px: 31 GB). The files are removed.
 """
 
 from __future__ import annotations
@@ -30,6 +29,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--config", type=Path, default=ROOT / "config" / "paper.yaml")
     parser.add_argument("--scene", default="polycrystal")
+    parser.add_argument("--step-A", type=float, default=10, help="from a position to the next")
     parser.add_argument("--pixels", type=int, help="detector_px in place of the config's")
     parser.add_argument("--to", type=Path, help="where the files lie meanwhile")
     options = parser.parse_args()
@@ -39,7 +39,7 @@ def main() -> None:
         data["microscope"]["detector_px"] = options.pixels
     print("positions   seconds   processor seconds   processor ms/position   peak memory GiB")
     for size in options.sizes:
-        data["scenes"][options.scene]["scan"]["shape"] = [size, size]
+        data["scenes"][options.scene]["scan"] = {"shape": [size, size], "step_A": options.step_A}
         with tempfile.TemporaryDirectory(dir=options.to) as folder:
             config = Path(folder, "config.yaml")
             config.write_text(yaml.safe_dump(data))

@@ -130,6 +130,19 @@ def throughput():
     return [f"<results>/{layout.THROUGHPUT}"] if RUN.throughput else []
 
 
+def published():
+    """Errors as the published work counts them, where a scene has published errors."""
+    if not any(getattr(scene, "published_errors", None) for scene in SCORED.values()):
+        return []
+    return [f"<results>/{layout.PUBLISHED}"]
+
+
+def structures():
+    """Scores of the structures that two claims are about, where config/structures.yaml has run."""
+    path = RUN_DIR.with_name("structures") / layout.METRICS
+    return [str(path)] if published() and path.is_file() else []
+
+
 def scenes():
     return expand(f"<results>/{layout.SCENE}", scene=SCORED)
 

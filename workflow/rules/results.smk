@@ -52,12 +52,41 @@ rule score:
         " --out {output.metrics:q} --not-run {output.not_run:q} <<< {params.config:q}"
 
 
+# Errors of every map as the published work counts them. Part of a run that has published errors.
+rule published:
+    input:
+        truths=truths(),
+        maps=maps(),
+        sources=stages.sources(RUN, "published"),
+    output:
+        published=f"<results>/{layout.PUBLISHED}",
+    log:
+        "<logs>/published.log",
+    benchmark:
+        "<benchmarks>/published.tsv"
+    conda:
+        "../../envs/ccstae.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+    params:
+        run=folder,
+        config=settings("published"),
+    message:
+        "measure the maps as the published work does"
+    shell:
+        "ccstae --threads {threads} --log {log:q} published - --run {params.run:q}"
+        " --out {output.published:q} <<< {params.config:q}"
+
+
 # Tables for people and for papers.
 rule tables:
     input:
         metrics=f"<results>/{layout.METRICS}",
         not_run=f"<results>/{layout.NOT_RUN}",
         throughput=throughput(),
+        published=published(),
+        structures=structures(),
         sources=stages.sources(RUN, "tables"),
     output:
         tables=directory(f"<results>/{layout.TABLES}"),
@@ -85,6 +114,7 @@ rule figures:
     input:
         metrics=f"<results>/{layout.METRICS}",
         throughput=throughput(),
+        published=published(),
         scenes=scenes(),
         truths=truths(),
         maps=maps(),
@@ -117,6 +147,8 @@ rule report:
         metrics=f"<results>/{layout.METRICS}",
         not_run=f"<results>/{layout.NOT_RUN}",
         throughput=throughput(),
+        published=published(),
+        structures=structures(),
         tables=f"<results>/{layout.TABLES}",
         figures=f"<results>/{layout.FIGURES}",
         tuned=expand(

@@ -335,7 +335,8 @@ def answer_of(counts: Counts, solved: Solved, M: Tensor, covariance: Tensor) -> 
     F[solved.rows], components[solved.rows] = deformation_and_covariance(M, covariance)
     entry = entries.likeliest(solved.odds, solved.dictionary.area, entries.log_area(M, covariance))
     beside = coverage(solved.dictionary, solved.state, entry) < MIN_COVERAGE
-    label[solved.rows] = np.where(beside.cpu().numpy(), 0, entry.cpu().numpy() + 1)
+    crystal = entries.crystals(solved.dictionary, counts.calibration.rotational_symmetry)[entry]
+    label[solved.rows] = np.where(beside.cpu().numpy(), 0, crystal.cpu().numpy() + 1)
     lost = ~determined(components)
     F[lost] = components[lost] = np.nan
     return Answer(

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ccstae.config.levels import Level
 from ccstae.config.run import Config
+from ccstae.evaluation import published as published_errors
 from ccstae.evaluation import throughput
 from ccstae.evaluation.dislocations import circuits, find
 from ccstae.evaluation.metrics import compare, per_pattern, regions
@@ -25,6 +26,7 @@ from ccstae.io.scene import read_patterns
 from ccstae.io.scores import read_not_run, read_scores
 from ccstae.io.truth import read_truth
 from ccstae.reporting import display, side_by_side
+from ccstae.reporting import published as published_tables
 from ccstae.reporting import resolution as resolutions
 from ccstae.reporting import robustness as robustness_matrix
 from ccstae.reporting.figures import (
@@ -32,6 +34,7 @@ from ccstae.reporting.figures import (
     error,
     maps,
     patterns,
+    published,
     resolution,
     robustness,
     scatter,
@@ -83,6 +86,8 @@ def catalogue(config: Config) -> list[FigureEntry]:
                 and getattr(config.scenes[scene], "dislocations", None) is None
             ):
                 continue
+            if kind == "published" and scene not in published_errors.scenes(config):
+                continue
             if kind == "dictionary":
                 entries += [
                     FigureEntry(
@@ -108,6 +113,15 @@ def _captions(config: Config) -> dict[str, tuple[str, str]]:
         "Positions without an answer count with the error of the no-strain answer."
     )
     return {
+        "published": (
+            "Beside the published errors",
+            "Mean absolute error over all positions, grain boundaries included, at 1e5 electrons a "
+            "pattern. Grey: what others published of this truth, of one seed; their w = 0 has no "
+            "Poisson noise. Black: the mean absolute error at the Cramér-Rao bound, which holds "
+            "for unbiased methods that take each pattern alone. Rotations are compared as "
+            "published: the difference is not wrapped by the symmetry of the lattice. Lines are "
+            "medians over the seeds.",
+        ),
         "error_background": (
             "Error against background",
             "Root mean square error in the interior against the share w of the electrons that the "
@@ -210,10 +224,21 @@ def write(config: Config, run_dir: Path, figures_dir: Path) -> None:
             style.save(drawn, figures_dir / "robustness")
         for scene in config.scored:
             of_scene = metrics[metrics["scene"] == scene]
+            if scene in published_errors.scenes(config):
+                drawn = _beside_published(config, run_dir, scene)
+                style.save(drawn, figures_dir / f"{scene}_published")
             for kind, drawn in _of_scores(config, run_dir, scene, of_scene):
                 style.save(drawn, figures_dir / f"{scene}_{kind}")
             for kind, drawn in _of_maps(config, run_dir, scene, of_scene):
                 style.save(drawn, figures_dir / f"{scene}_{kind}")
+
+
+def _beside_published(config: Config, run_dir: Path, scene: str) -> Figure:
+    """The errors of a scene beside those that others published of it."""
+    measured = published_errors.read(run_dir / layout.PUBLISHED)
+    frame = published_tables.beside(config, measured)
+    frame = frame[(frame["scene"] == scene) & (frame["electrons"] == 1e5)]
+    return published.draw(frame, style.lines(config.methods))
 
 
 def _of_scores(

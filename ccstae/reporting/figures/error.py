@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import NullFormatter
 
 from ccstae.geometry import COMPONENTS
 from ccstae.reporting import display
@@ -74,7 +74,7 @@ def draw(metrics: pd.DataFrame, lines: dict[str, style.Line], axis: str) -> Figu
         low, _ = panel.get_ylim()
         _biases(panel, rows, lines, axis)
         panel.set_ylim(bottom=low / _BIAS_ROOM)
-        _decades(panel)
+        style.decades(panel)
     for panel in panels[-1]:
         _level_axis(panel, axis, sorted(set(inside[axis])))
     handles, labels = panels[0, 0].get_legend_handles_labels()
@@ -108,17 +108,3 @@ def _level_axis(panel: Axes, axis: str, values: list[float]) -> None:
             xticklabels=[f"${display.power_math(v)}$" for v in values],
         )
         panel.xaxis.set_minor_formatter(NullFormatter())
-
-
-def _decades(panel: Axes) -> None:
-    """Plain numbers on a logarithmic axis, at 1, 2 and 5 of each decade where few decades are
-    shown.
-    """
-    low, high = panel.get_ylim()
-    panel.yaxis.set_major_locator(
-        LogLocator(subs=(1, 2, 5) if high / low < 300 else (1, 3), numticks=20)
-    )
-    panel.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-    panel.yaxis.set_minor_formatter(NullFormatter())
-    panel.grid(True, which="major", color="#e6e6e6", lw=0.6)
-    panel.set_axisbelow(True)

@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 from ccstae.io import atomic
@@ -188,3 +189,17 @@ def scale_bar(axes: Axes, width_nm: float) -> None:
     axes.text(
         fraction + 0.03, -0.045, f"{length:g} nm", transform=axes.transAxes, va="center", fontsize=8
     )
+
+
+def decades(panel: Axes) -> None:
+    """Plain numbers on a logarithmic axis, at 1, 2 and 5 of each decade where few decades are
+    shown.
+    """
+    low, high = panel.get_ylim()
+    panel.yaxis.set_major_locator(
+        LogLocator(subs=(1, 2, 5) if high / low < 300 else (1, 3), numticks=20)
+    )
+    panel.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+    panel.yaxis.set_minor_formatter(NullFormatter())
+    panel.grid(True, which="major", color="#e6e6e6", lw=0.6)
+    panel.set_axisbelow(True)
