@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 unexport PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := run
-.PHONY: run setup test tune lint format unit dry ci regress robustness robustness-gate baseline robustness-baseline mutate faults peers peers-test ablation audit lock clean help
+.PHONY: run setup test tune lint format unit dry ci regress robustness robustness-gate baseline robustness-baseline mutate faults peers peers-test neighbours ablation audit lock clean help
 
 run: setup ## run $(CONFIG), then say where the report is and what it found
 	@ccstae config check "$(CONFIG)"
@@ -100,6 +100,9 @@ peers: setup ## config/peers.yaml: other packages' methods beside ours; makes th
 
 peers-test: setup ## the tests that need the peers' environments
 	OMP_NUM_THREADS=1 pytest -rs tests/peers
+
+neighbours: setup ## config/neighbours.yaml: blurs and other rivals that see neighbours, beside ccstae-pooled
+	$(MAKE) run CONFIG=config/neighbours.yaml
 
 ablation: setup ## config/ablation.yaml: ccstae with each of its parts left out in turn
 	$(MAKE) run CONFIG=config/ablation.yaml

@@ -146,6 +146,10 @@ def map_strain(
     save_weights: Annotated[
         Path | None, typer.Option(help="Where to keep what the method learns, for other scans.")
     ] = None,
+    unsmoothed: Annotated[
+        Path | None,
+        typer.Option(help="The map before the method's stage `smooth`: nothing is mapped anew."),
+    ] = None,
 ) -> None:
     """Map strain with a method."""
     run = read(config)
@@ -156,7 +160,7 @@ def map_strain(
         from ccstae.io.tuned import apply_tuned
 
         run = apply_tuned(run, method, tuned)
-    methods.write(run, method, counts, out, weights, save_weights)
+    methods.write(run, method, counts, out, weights, save_weights, unsmoothed)
 
 
 @app.command()

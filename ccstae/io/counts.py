@@ -91,6 +91,12 @@ def scan_shape(path: Path | str) -> tuple[int, int]:
         return int(rows), int(columns)
 
 
+def calibration_of(path: Path | str) -> Calibration:
+    """The calibration of a counts file; InputError where it is missing or unfit."""
+    with hdf5.opened(path) as file:
+        return read_calibration(file)
+
+
 def write_counts(
     path: Path | str,
     rows: Iterable[NDArray[Any]],

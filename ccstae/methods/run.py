@@ -6,17 +6,20 @@ import json
 import platform
 import resource
 import sys
+import tempfile
 import time
 from collections.abc import Callable
-from importlib import metadata
+from dataclasses import replace
+from functools import partial
+from importlib import import_module, metadata
 from pathlib import Path
 from types import ModuleType
 
-from ccstae.config.methods import MethodSettings
+from ccstae.config.methods import Method, MethodSettings
 from ccstae.config.run import Config
 from ccstae.errors import InputError, unknown
-from ccstae.io.counts import Counts, read_counts
-from ccstae.io.maps import Map, write_map
+from ccstae.io.counts import Counts, calibration_of, read_counts, scan_shape
+from ccstae.io.maps import Map, read_map, write_map
 from ccstae.machine.device import resolve, within_memory
 from ccstae.methods import base, external
 from ccstae.methods.mirrored import refuse_mirrored
@@ -30,8 +33,10 @@ def write(
     map_path: Path | str,
     weights: Path | str | None = None,
     save_weights: Path | str | None = None,
+    unsmoothed: Path | str | None = None,
 ) -> None:
-    """Map strain by one method of a config and write the map file.
+    """Map strain by one method of a config, with the stages before and after it, and write the map
+    file.
 
     The map's attributes say method, settings (defaults filled in), what the method found by itself
     and which pixels are bad, seconds of the mapping alone, device, threads, peak memory in bytes
@@ -44,22 +49,49 @@ def write(
         map_path: the map file to write, whole or not at all.
         weights: what a method that learns has learned before; nothing is trained.
         save_weights: where such a method leaves what it has learned.
+        unsmoothed: the map of these counts before the stage `smooth`, where there is one already.
 
     Raises:
         InputError: for an unknown method, unreadable counts, a missing device, weights for a method
-            that has none, an answer that `base.check_answer` refuses, or a program from outside
-            that fails (`external.run`).
+            that has none, an answer that `base.check_answer` refuses, a map to smooth where nothing
+            smooths it, or a program from outside that fails (`external.run`).
     """
     if method_id not in config.methods:
         raise InputError(unknown("method", method_id, config.methods))
+    stage = config.methods[method_id].smooth
+    if stage is None:
+        if unsmoothed is not None:
+            raise InputError(f"methods.{method_id}.smooth: missing; expected how to smooth the map")
+        _write(config, method_id, counts_path, map_path, weights, save_weights)
+        return
+    smooth = import_module("ccstae.methods.neighbours.smooth")
+    with tempfile.TemporaryDirectory(prefix="ccstae-") as folder:
+        if unsmoothed is None:
+            unsmoothed = Path(folder) / "map.h5"
+            _write(config, method_id, counts_path, unsmoothed, weights, save_weights)
+        answer = read_map(unsmoothed, scan_shape(counts_path))
+    smoothed = smooth.smoothed(answer, stage, calibration_of(counts_path).rotational_symmetry)
+    write_map(map_path, replace(smoothed, attributes=smoothed.attributes | {"method": method_id}))
+
+
+def _write(
+    config: Config,
+    method_id: str,
+    counts_path: Path | str,
+    map_path: Path | str,
+    weights: Path | str | None,
+    save_weights: Path | str | None,
+) -> None:
+    """`write` without the stage after the method."""
     entry = config.methods[method_id]
     name = entry.method or method_id
+    denoise = _denoise(entry, method_id)
     if entry.command is not None:
         if weights or save_weights:
             raise InputError(
                 f"method {method_id} is a program from outside; its weights are its own affair"
             )
-        external.run(method_id, entry, counts_path, map_path)
+        external.run(method_id, entry, counts_path, map_path, denoise)
         return
     method = base.load(name)
     map_strain = method.map_strain
@@ -71,6 +103,8 @@ def write(
     counts = read_counts(counts_path)
     found = {"bad_pixels": counts.bad_pixels} if counts.bad_pixels else {}
     begun = time.perf_counter()
+    if denoise is not None:
+        counts = denoise(counts)
     answer, used = within_memory(
         f"method {name}", lambda on: map_strain(counts, settings, on), device
     )
@@ -90,6 +124,8 @@ def write(
     }
     if weights:
         attributes["weights"] = str(weights)
+    if entry.denoise is not None:
+        attributes["denoise"] = json.dumps(entry.denoise.model_dump(mode="json"))
     write_map(
         map_path,
         Map(
@@ -102,6 +138,14 @@ def write(
         ),
     )
     base.tell(counts_path, found)
+
+
+def _denoise(entry: Method, method_id: str) -> Callable[[Counts], Counts] | None:
+    """The stage before a method, where it has one."""
+    if entry.denoise is None:
+        return None
+    module = import_module("ccstae.methods.neighbours.denoise")
+    return partial(module.denoised, stage=entry.denoise, method_id=method_id)
 
 
 def _with_weights(

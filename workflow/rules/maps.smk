@@ -33,6 +33,7 @@ rule tune:
             allow_missing=True,
         ),
         truths=expand(f"<results>/{layout.TRUTH}", scene=RUN.tuning),
+        unsmoothed=unsmoothed_tuning,
         environment=environment,
         sources=lambda wildcards: stages.sources(RUN, "tune", wildcards.method),
     output:
@@ -63,6 +64,7 @@ rule map:
     input:
         counts=f"<results>/{layout.COUNTS}",
         tuned=tuned,
+        unsmoothed=unsmoothed,
         environment=environment,
         sources=lambda wildcards: stages.sources(RUN, "map", wildcards.method),
     output:
@@ -78,13 +80,18 @@ rule map:
         mem_mb=6000,
         gpu=device.slots(RUN.device),
     params:
-        tuned=lambda wildcards, input: ["--tuned", str(input.tuned)] if input.tuned else [],
+        given=lambda wildcards, input: [
+            word
+            for name in ("tuned", "unsmoothed")
+            if getattr(input, name)
+            for word in (f"--{name}", str(getattr(input, name)))
+        ],
         config=settings("map", "scene", "level", "seed", "method"),
     message:
         "map {wildcards.scene} at {wildcards.level}, seed {wildcards.seed}, with {wildcards.method}"
     shell:
         "ccstae --threads {threads} --log {log:q} map - {wildcards.method:q}"
-        " --counts {input.counts:q} {params.tuned:q} --out {output.strain:q} <<< {params.config:q}"
+        " --counts {input.counts:q} {params.given:q} --out {output.strain:q} <<< {params.config:q}"
 
 
 # Speed of every method on the counts of one level, with the machine to itself. Part of a run whose
