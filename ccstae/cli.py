@@ -176,6 +176,26 @@ def tune(config: ConfigPath, method: str, level: str, run_dir: RunDir, out: Out)
 
 
 @app.command()
+def control(
+    config: ConfigPath,
+    row: Annotated[str, typer.Argument(metavar="CONTROL")],
+    scene: str,
+    level: str,
+    out: Out,
+    counts: Annotated[Path, typer.Option(help="The noisy counts.")],
+    clean: Annotated[Path, typer.Option("--scene", help="The clean patterns.")],
+    truth: Annotated[Path, typer.Option(help="The truth.")],
+) -> None:
+    """Make the map of a positive control, with truth in hand."""
+    run = read(config)
+    known("method", row, run.methods)
+    known("scene", scene, run.scenes)
+    from ccstae.evaluation import controls
+
+    controls.write(run, row, scene, level, counts, clean, truth, out)
+
+
+@app.command()
 def score(
     config: ConfigPath,
     run_dir: RunDir,

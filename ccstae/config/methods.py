@@ -23,6 +23,10 @@ from ccstae.config.problem import first_problem
 from ccstae.errors import InputError, unknown
 
 _FOLDER = Path(__file__).parents[1] / "methods"
+CONTROLS = ("oracle", "oracle-shape")
+"""Positive controls by the name that a row gives as its `method`: their maps are made with what no
+method may see (`ccstae.evaluation.controls`).
+"""
 _MAP_STRAIN = re.compile(r"^def map_strain\(", re.MULTILINE)
 
 

@@ -119,13 +119,19 @@ class Config(Settings):
         raise InputError(unknown("noise level", name, [level.name for level in self.levels]))
 
     def method_settings(self, row_id: str) -> BaseModel | None:
-        """The validated settings of a row of `methods`; None for an outside command. InputError on
-        bad ones.
+        """The validated settings of a row of `methods`; None for an outside command or a positive
+        control. InputError on bad ones.
         """
         row = self.methods[row_id]
-        if row.command is not None:
+        if row.command is not None or self.control(row_id):
             return None
         return checked_settings(row.method or row_id, row.settings, f"methods.{row_id}.settings")
+
+    def control(self, row_id: str) -> str | None:
+        """Which positive control a row of `methods` is, of `methods.CONTROLS`; None for others."""
+        row = self.methods[row_id]
+        name = row.method or row_id
+        return name if row.command is None and name in methods.CONTROLS else None
 
     def with_settings(self, row_id: str, settings: dict[str, Any]) -> Config:
         """This config with other settings of one row of `methods`, and of its stages where they are
@@ -140,7 +146,8 @@ class Config(Settings):
         """
         row = self.methods[row_id]
         if row.tune is True:
-            of_method = methods.tried(row.method or row_id) if row.command is None else {}
+            own = row.command is None and not self.control(row_id)
+            of_method = methods.tried(row.method or row_id) if own else {}
             return of_method | row.tried_of_stages()
         return row.tune or {}
 
@@ -288,11 +295,18 @@ def _check_references(config: Config, where: str) -> None:
             f"{where}: throughput: {unknown('noise level', config.throughput, levels)}"
         )
     for row_id, row in config.methods.items():
-        if row.command is None:
-            name = row.method or row_id
-            if name not in methods.modules():
+        if config.control(row_id):
+            if row.settings or row.tune or row.denoise or row.smooth:
                 raise InputError(
-                    f"{where}: methods.{row_id}: {unknown('method', name, methods.modules())}, "
+                    f"{where}: methods.{row_id}: is a positive control, with truth in hand; "
+                    f"expected no settings, search or stages"
+                )
+        elif row.command is None:
+            name = row.method or row_id
+            known = [*methods.modules(), *methods.CONTROLS]
+            if name not in known:
+                raise InputError(
+                    f"{where}: methods.{row_id}: {unknown('method', name, known)}, "
                     "or give a command"
                 )
             checked_settings(name, row.settings, f"{where}: methods.{row_id}.settings")

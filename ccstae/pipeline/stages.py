@@ -26,6 +26,7 @@ _STARTS_IN = {
     "noise": "ccstae.simulation.noise",
     "map": "ccstae.methods.run",
     "tune": "ccstae.evaluation.tuning",
+    "control": "ccstae.evaluation.controls",
     "score": "ccstae.evaluation.score",
     "throughput": "ccstae.evaluation.throughput",
     "tables": "ccstae.reporting.tables",
@@ -57,8 +58,8 @@ def narrow(
     """The config of one job, with only the settings that the job uses.
 
     `simulate` and `truth` are for one scene (the truth for every level), `noise` for one scene,
-    level and seed, `map` for one method as well; `tune` is for one level and method on the tuning
-    scenes. The stages after them see the whole config.
+    level and seed, `map` and `control` for one method as well; `tune` is for one level and method
+    on the tuning scenes. The stages after them see the whole config.
 
     Args:
         config: of the run.

@@ -97,6 +97,14 @@ def tuned(wildcards):
     return f"<results>/{layout.TUNED}" if RUN.methods[wildcards.method].tune else []
 
 
+CONTROLS = [row for row in RUN.methods if RUN.control(row)]
+
+
+def either(rows):
+    """A pattern of wildcards for some rows of the config alone; for none where there are none."""
+    return "|".join(rows) or "(?!)"
+
+
 def environment(wildcards):
     """Which Python the programs of a method from outside run in, where they have one of their
     own."""

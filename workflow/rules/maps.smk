@@ -73,6 +73,8 @@ rule map:
         "<logs>/map/{scene}/{level}.{seed}/{method}.log",
     benchmark:
         "<benchmarks>/map/{scene}/{level}.{seed}/{method}.tsv"
+    wildcard_constraints:
+        method=either(row for row in RUN.methods if row not in CONTROLS),
     conda:
         "../../envs/ccstae.yaml"
     threads: 1
@@ -92,6 +94,39 @@ rule map:
     shell:
         "ccstae --threads {threads} --log {log:q} map - {wildcards.method:q}"
         " --counts {input.counts:q} {params.given:q} --out {output.strain:q} <<< {params.config:q}"
+
+
+# The map of a positive control, made with what no method may see.
+rule control:
+    input:
+        counts=f"<results>/{layout.COUNTS}",
+        scene=f"<results>/{layout.SCENE}",
+        truth=f"<results>/{layout.TRUTH}",
+        sources=stages.sources(RUN, "control"),
+    output:
+        strain=f"<results>/{layout.MAP}",
+    log:
+        "<logs>/control/{scene}/{level}.{seed}/{method}.log",
+    benchmark:
+        "<benchmarks>/control/{scene}/{level}.{seed}/{method}.tsv"
+    wildcard_constraints:
+        method=either(CONTROLS),
+    conda:
+        "../../envs/ccstae.yaml"
+    threads: 1
+    resources:
+        mem_mb=6000,
+        gpu=device.slots(RUN.device),
+    params:
+        config=settings("control", "scene", "level", "seed", "method"),
+    message:
+        "control {wildcards.method} of {wildcards.scene} at {wildcards.level}, seed"
+        " {wildcards.seed}"
+    shell:
+        "ccstae --threads {threads} --log {log:q} control - {wildcards.method:q}"
+        " {wildcards.scene:q} {wildcards.level:q} --counts {input.counts:q}"
+        " --scene {input.scene:q} --truth {input.truth:q} --out {output.strain:q}"
+        " <<< {params.config:q}"
 
 
 # Speed of every method on the counts of one level, with the machine to itself. Part of a run whose
