@@ -106,6 +106,20 @@ def test_no_answer_stays_none_and_its_neighbours_do_without_it(stage: Smooth) ->
     assert np.isnan(nothing.F).all()
 
 
+def test_what_the_map_takes_for_vacuum_is_left_out() -> None:
+    """The rim of a probe beside the specimen shows some lattice, which is none of it."""
+    field = np.zeros((*SHAPE, 4))
+    field[:, 15:] = 0.05
+    label = np.ones(SHAPE, np.int8)
+    label[:, 15:] = 0
+    covariance = np.broadcast_to(np.eye(4), (*SHAPE, 4, 4)).copy()
+    made = smoothed(mapped(field, label=label, covariance=covariance), GAUSS, 6)
+    assert np.abs(off(made, field)).max() < 1e-12
+    assert made.covariance is not None
+    np.testing.assert_array_equal(made.covariance[:, 15:], covariance[:, 15:])
+    assert made.covariance[:, :15, 0, 0].max() < 0.5
+
+
 def test_total_variation_flattens_noise_and_keeps_a_step() -> None:
     draw = np.random.default_rng(5)
     field = 1e-4 * draw.normal(size=(24, 24, 4))

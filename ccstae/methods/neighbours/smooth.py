@@ -2,9 +2,11 @@
 
 Averaged are exx, eyy and exy, which do not depend on the branch of its symmetry on which a lattice
 was read, and theta, unwrapped modulo that symmetry first (M. A. Herraez et al., Appl. Opt. 41, 7437
-(2002)). A position without an answer stays without one, and its neighbours do without it. After a
-Gaussian, which is linear, the covariance tells the noise that is left, and not what the blur takes
-off the strain. After the others nothing is known of it, and there is none.
+(2002)). A position without an answer stays without one, and its neighbours do without it. The same
+holds of an answer that the map itself labels as vacuum, where the rim of the probe alone met the
+specimen: it stays as it is. After a Gaussian, which is linear, the covariance tells the noise that
+is left, and not what the blur takes off the strain. After the others nothing is known of it, and
+there is none.
 """
 
 from __future__ import annotations
@@ -45,30 +47,34 @@ def smoothed(answer: Map, stage: Smooth, symmetry: int) -> Map:
         the method's own formula.
     """
     begun = time.perf_counter()
-    answered: Mask = np.asarray(np.isfinite(answer.F).all((-1, -2)))
+    counted: Mask = np.asarray(np.isfinite(answer.F).all((-1, -2)))
+    if answer.label is not None:
+        counted &= answer.label != 0
     F, covariance = answer.F, None
-    if answered.any():
-        field = _field(answer.F, answered, symmetry)
+    if counted.any():
+        field = _field(answer.F, counted, symmetry)
         if isinstance(stage, Gauss):
-            field = blurred(field, answered, stage.width_steps)
+            field = blurred(field, counted, stage.width_steps)
         elif isinstance(stage, Median):
-            field = medians(field, answered, stage.window_steps)
+            field = medians(field, counted, stage.window_steps)
         else:
-            field = least_variation(field, answered, stage.weight)
-        F = np.where(answered[..., None, None], deformation(*np.moveaxis(field, -1, 0)), np.nan)
+            field = least_variation(field, counted, stage.weight)
+        averaged = deformation(*np.moveaxis(field, -1, 0))
+        F = np.where(counted[..., None, None], averaged, answer.F)
     if isinstance(stage, Gauss) and answer.covariance is not None:
-        covariance = blurred_covariance(answer.covariance, answered, stage.width_steps)
+        after = blurred_covariance(answer.covariance, counted, stage.width_steps)
+        covariance = np.where(counted[..., None, None], after, answer.covariance)
     attributes = dict(answer.attributes)
     attributes["seconds"] = float(attributes["seconds"]) + time.perf_counter() - begun
     attributes["smooth"] = json.dumps(stage.model_dump(mode="json"))
     return replace(answer, F=F, covariance=covariance, own_strain=None, attributes=attributes)
 
 
-def _field(F: Array, answered: Mask, symmetry: int) -> Array:
+def _field(F: Array, counted: Mask, symmetry: int) -> Array:
     """exx, eyy, exy and theta (Ry, Rx, 4), theta without jumps from branch to branch; positions
     without an answer hold the nearest one.
     """
-    nearest = distance_transform_edt(~answered, return_distances=False, return_indices=True)
+    nearest = distance_transform_edt(~counted, return_distances=False, return_indices=True)
     field = components(F[tuple(nearest)])
     theta, period = field[..., 3], 2 * np.pi / symmetry
     if min(theta.shape) > 1:
@@ -79,60 +85,60 @@ def _field(F: Array, answered: Mask, symmetry: int) -> Array:
     return field
 
 
-def blurred(field: Array, answered: Mask, width_steps: float) -> Array:
-    """Means with Gaussian weights over the positions with an answer.
+def blurred(field: Array, counted: Mask, width_steps: float) -> Array:
+    """Means with Gaussian weights over the positions that count.
 
     Args:
-        field: (Ry, Rx, n); what it holds where there is no answer is not used.
-        answered: (Ry, Rx).
+        field: (Ry, Rx, n); what it holds elsewhere is not used.
+        counted: (Ry, Rx), the positions that count.
         width_steps: standard deviation of the Gaussian in steps of the scan.
 
     Returns:
-        The same shape, unchanged where there is no answer.
+        The same shape, unchanged elsewhere.
     """
     weights = blur.kernel(width_steps)
-    there = answered[..., None]
+    there = counted[..., None]
     total = blur.averaged(there.astype(np.float64), weights)
     sums = blur.averaged(np.where(there, field, 0.0), weights)
     return np.where(there, sums / np.where(there, total, 1.0), field)
 
 
-def blurred_covariance(covariance: Array, answered: Mask, width_steps: float) -> Array:
+def blurred_covariance(covariance: Array, counted: Mask, width_steps: float) -> Array:
     """Covariance (Ry, Rx, 4, 4) of `blurred` components whose positions err independently:
     sum w_i^2 C_i / (sum w_i)^2.
     """
     weights = blur.kernel(width_steps)
-    there = (answered & np.isfinite(covariance).all((-1, -2)))[..., None, None]
+    there = (counted & np.isfinite(covariance).all((-1, -2)))[..., None, None]
     total = blur.averaged(there.astype(np.float64), weights)
     sums = blur.averaged(np.where(there, covariance, 0.0), weights**2)
     return np.where(there, sums / np.where(there, total, 1.0) ** 2, np.nan)
 
 
-def medians(field: Array, answered: Mask, window_steps: int) -> Array:
+def medians(field: Array, counted: Mask, window_steps: int) -> Array:
     """Medians of each component (Ry, Rx, 4) over the answers in a square window."""
     beyond = window_steps // 2
     padded = np.pad(
-        np.where(answered[..., None], field, np.nan),
+        np.where(counted[..., None], field, np.nan),
         ((beyond, beyond), (beyond, beyond), (0, 0)),
         constant_values=np.nan,
     )
     windows = np.lib.stride_tricks.sliding_window_view(padded, (window_steps,) * 2, (0, 1))
     out = field.copy()
-    out[answered] = np.nanmedian(windows[answered].reshape(answered.sum(), 4, -1), -1)
+    out[counted] = np.nanmedian(windows[counted].reshape(counted.sum(), 4, -1), -1)
     return out
 
 
-def least_variation(field: Array, answered: Mask, weight: float) -> Array:
+def least_variation(field: Array, counted: Mask, weight: float) -> Array:
     """Least total variation of each component (A. Chambolle, J. Math. Imaging Vis. 20, 89 (2004)).
 
     Args:
         field: (Ry, Rx, 4); positions without an answer hold the nearest one.
-        answered: (Ry, Rx).
+        counted: (Ry, Rx), the positions that count.
         weight: what variation costs against departure, in units of the component's noise.
     """
     if weight == 0:
         return field
-    unit = _noise(np.where(answered[..., None], field, np.nan))
+    unit = _noise(np.where(counted[..., None], field, np.nan))
     flat = denoise_tv_chambolle(
         field / unit, weight=weight, eps=_TV_TOLERANCE, max_num_iter=_TV_STEPS, channel_axis=-1
     )
