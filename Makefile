@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 unexport PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := run
-.PHONY: run setup test tune lint format unit dry ci regress resolution robustness robustness-gate baseline robustness-baseline mutate faults peers peers-test ablation paper audit lock clean help
+.PHONY: run setup test tune lint format unit dry ci regress resolution robustness robustness-gate baseline robustness-baseline mutate faults peers peers-test neighbours ablation paper audit lock clean help
 
 # Where jobs run: on this machine, or as a profile says.
 JOBS = $(if $(filter local,$(EXECUTOR)),--cores "$(CORES)",--profile "workflow/profiles/$(EXECUTOR)")
@@ -118,6 +118,9 @@ paper: setup ## config/paper.yaml: the published simulation, its table beside ou
 		name=paper-$(SIZE) "scan={shape: [$(SIZE), $(SIZE)], step_A: $$((2560 / $(SIZE)))}")
 	@awk -F'|' '/^\| [0-9]/ {gsub(/  +/, ""); print $$2 ":" $$3 "." $$9}' \
 		results/paper$(if $(SIZE),-$(SIZE))/tables/claims.md
+
+neighbours: setup ## config/neighbours.yaml: blurs and other rivals that see neighbours, beside ccstae-pooled
+	$(MAKE) run CONFIG=config/neighbours.yaml
 
 ablation: setup ## config/ablation.yaml: ccstae with each of its parts left out in turn
 	$(MAKE) run CONFIG=config/ablation.yaml

@@ -153,6 +153,10 @@ def map_strain(
             help="Do the I-th of N blocks of the scan alone; the whole map finds it there.",
         ),
     ] = None,
+    unsmoothed: Annotated[
+        Path | None,
+        typer.Option(help="The map before the method's stage `smooth`: nothing is mapped anew."),
+    ] = None,
 ) -> None:
     """Map strain with a method."""
     run = read(config)
@@ -165,7 +169,7 @@ def map_strain(
         from ccstae.io.tuned import apply_tuned
 
         run = apply_tuned(run, method, tuned)
-    methods.write(run, method, counts, out, weights, save_weights, block)
+    methods.write(run, method, counts, out, weights, save_weights, block, unsmoothed)
 
 
 @app.command()
@@ -178,6 +182,26 @@ def tune(config: ConfigPath, method: str, level: str, run_dir: RunDir, out: Out)
     from ccstae.evaluation import tuning
 
     tuning.write(run, method, level, run_dir, out)
+
+
+@app.command()
+def control(
+    config: ConfigPath,
+    row: Annotated[str, typer.Argument(metavar="CONTROL")],
+    scene: str,
+    level: str,
+    out: Out,
+    counts: Annotated[Path, typer.Option(help="The noisy counts.")],
+    clean: Annotated[Path, typer.Option("--scene", help="The clean patterns.")],
+    truth: Annotated[Path, typer.Option(help="The truth.")],
+) -> None:
+    """Make the map of a positive control, with truth in hand."""
+    run = read(config)
+    known("method", row, run.methods)
+    known("scene", scene, run.scenes)
+    from ccstae.evaluation import controls
+
+    controls.write(run, row, scene, level, counts, clean, truth, out)
 
 
 @app.command()

@@ -11,7 +11,8 @@ at once, and takes the hashes from the index.
 - `cuda.lock` holds those alone. `install.py` installs them where the torch that it got asks for
   them.
 - `slurm.lock` holds what the extra `slurm` needs beside them.
-- `py4dstem.lock`, `blobfinder.lock` and `quantem.lock` are those of config/peers.yaml's methods.
+- `py4dstem.lock`, `blobfinder.lock` and `quantem.lock` are those of config/peers.yaml's methods,
+  `nlpar.lock` that of a program of config/neighbours.yaml.
 
 torch is pinned without the name of a build, so the machine's own pip configuration decides between
 its CPU and its CUDA build. The index has the hashes of one; that of the wheel that pip takes on
@@ -47,9 +48,10 @@ PEERS = {
     "py4dstem": "py4DSTEM==0.14.18",
     "blobfinder": "libertem-blobfinder[udf]==0.6.1",
     "quantem": "quantem==0.1.10",
+    "nlpar": "pyebsdindex==0.3.10.1",
 }
 PEER_HEADER = """\
-# The environment of config/peers.yaml's method {name}, pinned, with the hashes of its files. Made
+# The environment {name} of methods from outside, pinned, with the hashes of its files. Made
 # by `make lock`.
 """
 CUDA_HEADER = """\

@@ -2,8 +2,12 @@
 its own.
 
 Settings: `kernel` (mode), `radii` (of the sigmoid, over the disk radius), `sigma` (of the
-gaussian), `max_peak_spacing` (over the disk radius), and every argument of `find_Bragg_disks` under
-its own name.
+gaussian), `max_peak_spacing` (over the disk radius), `weights_power`, `average`, and every argument
+of `find_Bragg_disks` under its own name.
+
+Its lattice fit multiplies each row by the intensity of the peak, which its users change by writing
+other intensities: here those to the `weights_power`. With `average` every pattern is what its
+`get_local_ave_dp` makes of the pattern and its neighbours, 3 x 3 with weights 1, 2, 4 over 16.
 """
 
 from __future__ import annotations
@@ -22,6 +26,10 @@ from py4DSTEM.process.strain import latticevectors
 def detect(scan: Scan, settings: dict[str, Any]) -> py4DSTEM.BraggVectors:
     """Disk positions of every pattern."""
     cube = py4DSTEM.DataCube(data=scan.counts)
+    if settings.get("average", False):
+        positions = np.ndindex(scan.counts.shape[:2])
+        averaged = np.array([cube.get_local_ave_dp(*position) for position in positions])
+        cube = py4DSTEM.DataCube(data=averaged.reshape(scan.counts.shape).astype(np.float32))
     probe = py4DSTEM.Probe(scan.probe)
     radius, *origin = cube.get_probe_size(scan.probe, plot=False)
     options: dict[str, Any] = {
@@ -37,7 +45,7 @@ def detect(scan: Scan, settings: dict[str, Any]) -> py4DSTEM.BraggVectors:
     own = {
         name: value
         for name, value in settings.items()
-        if name not in ("kernel", "radii", "sigma", "max_peak_spacing")
+        if name not in ("kernel", "radii", "sigma", "max_peak_spacing", "weights_power", "average")
     }
     # Its defaults for spacing, edge and least intensity leave one peak of a pattern of 128 px.
     chosen = {
@@ -52,6 +60,9 @@ def detect(scan: Scan, settings: dict[str, Any]) -> py4DSTEM.BraggVectors:
 
 def map_strain(scan: Scan, settings: dict[str, Any]) -> Found:
     vectors = detect(scan, settings)
+    for position in np.ndindex(scan.counts.shape[:2]):
+        peaks = vectors.raw[position].data
+        peaks["intensity"] = np.maximum(peaks["intensity"], 0) ** settings.get("weights_power", 1.0)
     x0, y0 = scan.centre_px[::-1]  # py4DSTEM calls x what runs along the first axis of a pattern
     vectors.calibration.set_origin((x0, y0))
     vectors.setcal(center=True)

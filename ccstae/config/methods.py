@@ -15,11 +15,18 @@ from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from ccstae.config.base import Id, Settings
+from ccstae.config.neighbours import STAGES, TRIED, Denoise, Smooth
+from ccstae.config.problem import first_problem
+from ccstae.errors import InputError, unknown
 
 _FOLDER = Path(__file__).parents[1] / "methods"
+CONTROLS = ("oracle", "oracle-shape")
+"""Positive controls by the name that a row gives as its `method`: their maps are made with what no
+method may see (`ccstae.evaluation.controls`).
+"""
 _MAP_STRAIN = re.compile(r"^def map_strain\(", re.MULTILINE)
 
 
@@ -45,9 +52,14 @@ class Method(Settings):
     environment cannot be made; its map then holds no answer, and says why.
     """
     settings: dict[str, Any] = Field({})
+    denoise: Denoise | None = None
+    """A stage before the method: patterns averaged over neighbouring positions."""
+    smooth: Smooth | None = None
+    """A stage after the method: its map averaged over neighbouring positions."""
     tune: bool | dict[str, Annotated[list[Any], Field(min_length=1)]] = False
     """Search the best settings for each noise level: the values to try of each setting, or true for
-    those the method lists itself.
+    those the method lists itself. A setting of a stage is called `STAGE.SETTING`, such as
+    `smooth.width_steps`.
     """
     time_limit_s: float = Field(3600.0, gt=0)
 
@@ -63,11 +75,66 @@ class Method(Settings):
             )
         return self
 
+    @property
+    def by_blocks(self) -> bool:
+        """Whether parts of a scan can be mapped apart: by programs from outside and by stages that
+        see neighbours they cannot.
+        """
+        return self.command is None and self.denoise is None and self.smooth is None
+
+    def named(self, row_id: str) -> Method:
+        """The same row under any other id: with its method, where it has no command."""
+        return self if self.command else self.model_copy(update={"method": self.method or row_id})
+
+    def of_stage(self, name: str) -> Any:
+        """The value of a setting `STAGE.SETTING`."""
+        value: Any = self
+        for part in name.split("."):
+            value = value[part] if isinstance(value, dict) else getattr(value, part)
+        return value
+
+    def tried_of_stages(self) -> dict[str, list[Any]]:
+        """The values that `tune: true` tries of the stages' settings."""
+        stages = ((name, getattr(self, name)) for name in STAGES)
+        return {
+            f"{name}.{setting}": values
+            for name, stage in stages
+            if stage is not None
+            for setting, values in TRIED[stage.kind].items()
+        }
+
+    def with_settings(self, settings: dict[str, Any], where: str) -> Method:
+        """This row with other settings, and those called `STAGE.SETTING` in its stages.
+
+        Raises:
+            InputError: with `where` in front, for a stage that is not there or does not take them.
+        """
+        given = self.model_dump()
+        given["settings"] = {k: v for k, v in settings.items() if not is_of_stage(k)}
+        for name in filter(is_of_stage, settings):
+            *path, last = name.split(".")
+            inside: Any = given
+            for part in path:
+                inside = inside.get(part) if isinstance(inside, dict) else None
+            known = [] if inside is None else [key for key in inside if key != "kind"]
+            if not isinstance(inside, dict) or (last not in known and path[-1] != "settings"):
+                raise InputError(f"{where}: {unknown('setting', name, known)}")
+            inside[last] = settings[name]
+        try:
+            return type(self).model_validate(given)
+        except ValidationError as error:
+            raise InputError(f"{where}.{first_problem(error, type(self))}") from None
+
 
 # `zero:` with nothing behind it is an entry with every default.
 AnyMethod = Annotated[
     Method, BeforeValidator(lambda v: {} if v is None else v, json_schema_input_type=Method | None)
 ]
+
+
+def is_of_stage(name: str) -> bool:
+    """Whether a setting that is searched is one of a stage, `STAGE.SETTING`."""
+    return name.split(".")[0] in STAGES and "." in name
 
 
 @cache

@@ -10,14 +10,21 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from ccstae.config.base import models
+from ccstae.config.neighbours import STAGES
 from ccstae.config.scenes import AnyScene
 from ccstae.errors import unknown
 
-KINDS: dict[Any, type[BaseModel]] = {
-    get_args(model.model_fields["kind"].annotation)[0]: model
-    for model in models(AnyScene)
-    if "kind" in model.model_fields
-}
+
+def _kinds(of: list[type[BaseModel]]) -> dict[Any, type[BaseModel]]:
+    """Those settings models that are of a kind, by its name."""
+    return {
+        get_args(model.model_fields["kind"].annotation)[0]: model
+        for model in of
+        if "kind" in model.model_fields
+    }
+
+
+KINDS = _kinds(models(AnyScene))
 """The settings model of every kind of scene."""
 
 MAX_VALUE_CHARACTERS = 60
@@ -35,11 +42,14 @@ def first_problem(error: ValidationError, model: type[BaseModel]) -> str:
     loc, kind = problem["loc"], problem["type"]
     place = _place(loc)
     if kind == "union_tag_invalid":
-        return f"{place}.kind: {unknown('kind', problem['ctx']['tag'], KINDS)}"
+        known = _kinds(_models_at(model, loc))
+        return f"{place}.kind: {unknown('kind', problem['ctx']['tag'], known)}"
     if kind == "union_tag_not_found":
-        return f"{place}.kind: missing; expected one of {', '.join(KINDS)}"
+        known = _kinds(_models_at(model, loc))
+        return f"{place}.kind: missing; expected one of {', '.join(known)}"
     if kind == "extra_forbidden":
-        return f"{place}: {unknown('key', str(loc[-1]), _keys_at(model, loc[:-1]))}"
+        keys = {name for inner in _models_at(model, loc[:-1]) for name in inner.model_fields}
+        return f"{place}: {unknown('key', str(loc[-1]), keys)}"
     message = problem["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     if kind != "missing":
@@ -58,14 +68,16 @@ def _says_little(problem: Mapping[str, Any]) -> bool:
 def _place(loc: tuple[int | str, ...]) -> str:
     """Where in the file a problem lies.
 
-    The kind of a scene, by which pydantic chooses its model, and which of its two types a search
-    has, are parts of `loc` that the file does not have.
+    The kind of a scene or stage, by which pydantic chooses its model, and which of its two types a
+    search has, are parts of `loc` that the file does not have.
     """
     parts = list(loc)
     if len(parts) > 2 and parts[0] == "scenes" and parts[2] in KINDS:
         del parts[2]
-    elif len(parts) > 3 and parts[0] == "methods" and parts[2] == "tune":
+    elif len(parts) > 3 and parts[0] == "methods" and parts[2] in ("tune", *STAGES):
         del parts[3]
+    elif len(parts) > 1 and parts[0] in STAGES:  # of a row by itself
+        del parts[1]
     return ".".join(map(str, parts))
 
 
@@ -75,15 +87,16 @@ def _shortened(value: str) -> str:
     return value[: MAX_VALUE_CHARACTERS - 3] + "..."
 
 
-def _keys_at(model: Any, loc: tuple[Any, ...]) -> list[str]:
-    """Field names of the settings model that lies at `loc` inside `model`."""
+def _models_at(model: Any, loc: tuple[Any, ...]) -> list[type[BaseModel]]:
+    """The settings models that may lie at `loc` inside `model`."""
     here = models(model)
     for part in loc:
         below: list[type[BaseModel]] = []
-        if part in KINDS and KINDS[part] in here:
-            below.append(KINDS[part])
+        kinds = _kinds(here)
+        if part in kinds:
+            below.append(kinds[part])
         for outer in here:
             if part in outer.model_fields:
                 below += models(outer.model_fields[part].annotation)
         here = below or here  # an id or an index leads to no other model
-    return sorted({name for inner in here for name in inner.model_fields})
+    return here

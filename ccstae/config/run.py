@@ -17,7 +17,7 @@ from ccstae.config.base import Id, Settings
 from ccstae.config.extends import with_blocks, with_parent
 from ccstae.config.levels import Level, Noise
 from ccstae.config.materials import Material
-from ccstae.config.methods import AnyMethod
+from ccstae.config.methods import AnyMethod, is_of_stage
 from ccstae.config.microscope import Microscope, Simulation
 from ccstae.config.plain_yaml import read_file, read_yaml
 from ccstae.config.problem import first_problem
@@ -138,17 +138,25 @@ class Config(Settings):
         raise InputError(unknown("noise level", name, [level.name for level in self.levels]))
 
     def method_settings(self, row_id: str) -> BaseModel | None:
-        """The validated settings of a row of `methods`; None for an outside command. InputError on
-        bad ones.
+        """The validated settings of a row of `methods`; None for an outside command or a positive
+        control. InputError on bad ones.
         """
         row = self.methods[row_id]
-        if row.command is not None:
+        if row.command is not None or self.control(row_id):
             return None
         return checked_settings(row.method or row_id, row.settings, f"methods.{row_id}.settings")
 
+    def control(self, row_id: str) -> str | None:
+        """Which positive control a row of `methods` is, of `methods.CONTROLS`; None for others."""
+        row = self.methods[row_id]
+        name = row.method or row_id
+        return name if row.command is None and name in methods.CONTROLS else None
+
     def with_settings(self, row_id: str, settings: dict[str, Any]) -> Config:
-        """This config with other settings of one row of `methods`."""
-        row = self.methods[row_id].model_copy(update={"settings": settings})
+        """This config with other settings of one row of `methods`, and of its stages where they are
+        called `STAGE.SETTING`; InputError where a stage does not take them.
+        """
+        row = self.methods[row_id].with_settings(settings, f"methods.{row_id}")
         return self.model_copy(update={"methods": {**self.methods, row_id: row}})
 
     def tried(self, row_id: str) -> dict[str, list[Any]]:
@@ -157,8 +165,29 @@ class Config(Settings):
         """
         row = self.methods[row_id]
         if row.tune is True:
-            return methods.tried(row.method or row_id) if row.command is None else {}
+            own = row.command is None and not self.control(row_id)
+            of_method = methods.tried(row.method or row_id) if own else {}
+            return of_method | row.tried_of_stages()
         return row.tune or {}
+
+    def begin(self, row_id: str) -> dict[str, Any]:
+        """The settings that a search of a row of `methods` begins with: those of the method, every
+        default filled in, and those of its stages that are searched.
+        """
+        row, settings = self.methods[row_id], self.method_settings(row_id)
+        own = row.settings if settings is None else settings.model_dump(mode="json")
+        return own | {name: row.of_stage(name) for name in self.tried(row_id) if is_of_stage(name)}
+
+    def unsmoothed(self, row_id: str) -> str | None:
+        """The row of `methods` whose map a row smooths, where the two differ in `smooth` alone;
+        None where its patterns are to be mapped for it.
+        """
+        row = self.methods[row_id]
+        if row.smooth is None or not all(name.startswith("smooth.") for name in self.tried(row_id)):
+            return None
+        wanted = row.named(row_id).model_copy(update={"smooth": None, "tune": False})
+        alike = (name for name, other in self.methods.items() if other.named(name) == wanted)
+        return next(alike, None)
 
 
 def load(path: Path | str) -> Config:
@@ -285,11 +314,18 @@ def _check_references(config: Config, where: str) -> None:
             f"{where}: throughput: {unknown('noise level', config.throughput, levels)}"
         )
     for row_id, row in config.methods.items():
-        if row.command is None:
-            name = row.method or row_id
-            if name not in methods.modules():
+        if config.control(row_id):
+            if row.settings or row.tune or row.denoise or row.smooth:
                 raise InputError(
-                    f"{where}: methods.{row_id}: {unknown('method', name, methods.modules())}, "
+                    f"{where}: methods.{row_id}: is a positive control, with truth in hand; "
+                    f"expected no settings, search or stages"
+                )
+        elif row.command is None:
+            name = row.method or row_id
+            known = [*methods.modules(), *methods.CONTROLS]
+            if name not in known:
+                raise InputError(
+                    f"{where}: methods.{row_id}: {unknown('method', name, known)}, "
                     "or give a command"
                 )
             checked_settings(name, row.settings, f"{where}: methods.{row_id}.settings")
@@ -312,13 +348,12 @@ def _check_tuning(config: Config, row_id: str, where: str) -> None:
             f"{where}: methods.{row_id}.tune: expected a scene with tune: true and a seed in "
             f"seeds.tune to choose settings on"
         )
-    row = config.methods[row_id]
-    if row.command is not None:
-        return
+    row, place = config.methods[row_id], f"{where}: methods.{row_id}.tune"
     for setting, values in tried.items():
         for value in values:
-            settings = {**row.settings, setting: value}
-            checked_settings(row.method or row_id, settings, f"{where}: methods.{row_id}.tune")
+            given = row.with_settings({**row.settings, setting: value}, place)
+            if row.command is None:
+                checked_settings(row.method or row_id, given.settings, place)
 
 
 def checked_settings(method: str, settings: dict[str, Any], where: str) -> BaseModel:

@@ -36,7 +36,9 @@ def _add_method_settings(
     """The settings of a row are those of its `method`; without one, and without a command, those of
     the method that its id names.
     """
-    row["properties"]["method"] |= {"anyOf": [{"enum": list(settings_of)}, {"type": "null"}]}
+    row["properties"]["method"] |= {
+        "anyOf": [{"enum": [*settings_of, *methods.CONTROLS]}, {"type": "null"}]
+    }
     row["allOf"] = [
         {
             "if": {"required": ["method"], "properties": {"method": {"const": method}}},

@@ -33,7 +33,8 @@ NONE = pd.DataFrame(columns=list(COLUMNS))
 
 
 def write(config: Config, run_dir: Path, cores: int, out: Path) -> None:
-    """Time every method of the config on the first scene at the noise level `throughput`.
+    """Time every method of the config on the first scene at the noise level `throughput`, controls
+    with truth in hand apart.
 
     Seconds are those of the mapping alone, as in map files. A method that fails by its own
     environment has no rows.
@@ -54,7 +55,7 @@ def write(config: Config, run_dir: Path, cores: int, out: Path) -> None:
     counts = layout.counts_path(run_dir, scene, level.name, seed)
     rows: list[tuple[Any, ...]] = []
     for repeat in range(REPEATS):
-        for method in config.methods:
+        for method in (row for row in config.methods if not config.control(row)):
             chosen = (
                 layout.tuned_path(run_dir, method, level.name)
                 if config.methods[method].tune

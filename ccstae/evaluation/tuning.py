@@ -67,10 +67,8 @@ def write(config: Config, method: str, level_name: str, run_dir: Path, out: Path
             f"methods.{method}.tune: expected settings to try, a scene with tune: true and a seed "
             f"in seeds.tune"
         )
-    begin = config.methods[method].settings
-    settings = config.method_settings(method)
-    if settings is not None:  # every default filled in
-        begin = settings.model_dump(mode="json")
+    begin = config.begin(method)
+    mapped = config.unsmoothed(method)  # whose maps are there already
     costs: dict[str, Array | None] = {}  # of the settings run so far, as JSON
     max_silent = 1.0
 
@@ -80,7 +78,7 @@ def write(config: Config, method: str, level_name: str, run_dir: Path, out: Path
         if key not in costs:
             try:
                 candidate = config.with_settings(method, settings)
-                errors, silent = squares(candidate, method, level, run_dir, least)
+                errors, silent = squares(candidate, method, level, run_dir, least, mapped)
             except InputError as problem:
                 if not costs:  # the settings to begin with
                     raise
@@ -148,13 +146,19 @@ def better(one: Array, other: Array) -> bool:
 
 
 def squares(
-    config: Config, method: str, level: Level, run_dir: Path, least: Array | None = None
+    config: Config,
+    method: str,
+    level: Level,
+    run_dir: Path,
+    least: Array | None = None,
+    mapped: str | None = None,
 ) -> tuple[Array, float]:
     """Mean square of error / bound (error where noise-free) over the components, at the interior
     positions (n,) of tuning seeds and scenes.
 
     With it the share of positions without an answer. Once those looked at are worse than the first
-    of `least`, the rest is left out.
+    of `least`, the rest is left out. Where a stage `smooth` is all that sets the method apart from
+    the row `mapped`, it gets that row's maps.
     """
     errors, silent = np.empty(0), []
     noise_free = math.isinf(level.electrons)
@@ -169,7 +173,11 @@ def squares(
         )
         with tempfile.TemporaryDirectory(prefix="ccstae-") as folder:
             answer = Path(folder) / "map.h5"
-            run.write(config, method, layout.counts_path(run_dir, scene, level.name, seed), answer)
+            given = {}
+            if mapped is not None:
+                given["unsmoothed"] = layout.map_path(run_dir, scene, level.name, seed, mapped)
+            counts = layout.counts_path(run_dir, scene, level.name, seed)
+            run.write(config, method, counts, answer, **given)
             compared = compare(truth, read_map(answer).F)
         errors = np.append(errors, (compared.error[interior] ** 2 / bound**2).mean(1))
         silent.append(compared.failed[interior].mean())

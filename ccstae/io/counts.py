@@ -71,6 +71,10 @@ class Counts:
         """(Qy, Qx)."""
         return self.counts.shape[2], self.counts.shape[3]
 
+    def held(self) -> NDArray[Any]:
+        """All patterns in memory, (Ry, Rx, Qy, Qx)."""
+        return self.counts.patterns.held() if isinstance(self.counts, StoredCounts) else self.counts
+
     def scan_rows(self) -> Iterator[NDArray[Any]]:
         """The rows (Rx, Qy, Qx) of the scan in order."""
         rows, columns = self.scan
@@ -144,6 +148,12 @@ def scan_shape(path: Path | str) -> tuple[int, int]:
     with hdf5.opened(path) as file:
         rows, columns = hdf5.dataset(file, "counts", 4, "uf").shape[:2]
         return int(rows), int(columns)
+
+
+def calibration_of(path: Path | str) -> Calibration:
+    """The calibration of a counts file; InputError where it is missing or unfit."""
+    with hdf5.opened(path) as file:
+        return read_calibration(file)
 
 
 def write_counts(

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -38,11 +38,17 @@ from ccstae.methods import base
 LAST_LINES = 5
 
 
-def run(method_id: str, entry: Method, counts_path: Path | str, map_path: Path | str) -> None:
+def run(
+    method_id: str,
+    entry: Method,
+    counts_path: Path | str,
+    map_path: Path | str,
+    denoise: Callable[[Counts], Counts] | None = None,
+) -> None:
     """Run a program on a counts file and write the map file, with what the run adds to it.
 
     Where pixels are bad, the program gets a copy of the file instead: `/mask` marks them, and in
-    `/counts` they hold what their good neighbours do.
+    `/counts` they hold what their good neighbours do. So it does of denoised patterns, in float32.
 
     The map's attributes say method, settings, command, threads, host, processor, seconds and peak
     memory in bytes, and the program's own `device` and `versions`. `seconds` is what the program
@@ -54,16 +60,23 @@ def run(method_id: str, entry: Method, counts_path: Path | str, map_path: Path |
         entry: with `command`, and with settings, environment and time limit.
         counts_path: the counts file that the program gets.
         map_path: the map file to write, whole or not at all.
+        denoise: a stage before the program, whose time counts too.
 
     Raises:
-        InputError: where `answer` raises it. With an `environment`, the map holds no answer
-            instead, and its attribute `error` says why.
+        InputError: where `answer` or `denoise` raises it. With an `environment`, the map holds no
+            answer instead, and its attribute `error` says why.
     """
     counts = read_counts(counts_path)
     scan = counts.scan
+    denoising = 0.0
     try:
-        with _without_bad_pixels(counts) as path:
+        if denoise is not None:
+            begun = time.perf_counter()
+            counts = denoise(counts)
+            denoising = time.perf_counter() - begun
+        with as_file(counts, changed=denoise is not None) as path:
             written = answer(method_id, entry, path, scan)
+        written.attributes["seconds"] += denoising
     except InputError as error:
         if entry.environment is None:
             raise
@@ -84,6 +97,8 @@ def run(method_id: str, entry: Method, counts_path: Path | str, map_path: Path |
         "host": host.NAME,
         "processor": host.cpu_model(),
     }
+    if entry.denoise is not None:
+        attributes["denoise"] = json.dumps(entry.denoise.model_dump(mode="json"))
     measured = {
         name: written.attributes[name]
         for name in ("seconds", "peak_memory_bytes", "error")
@@ -97,9 +112,11 @@ def run(method_id: str, entry: Method, counts_path: Path | str, map_path: Path |
 
 
 @contextmanager
-def _without_bad_pixels(counts: Counts) -> Iterator[Path]:
-    """The counts file of a scan, or a copy whose bad pixels are filled, where there are any."""
-    if not counts.bad_pixels:
+def as_file(counts: Counts, changed: bool = False) -> Iterator[Path]:
+    """The counts file of a scan for a program: a copy whose bad pixels are filled where there are
+    any, or whose patterns are `changed`.
+    """
+    if not counts.bad_pixels and not changed:
         yield counts.path
         return
     with tempfile.TemporaryDirectory(prefix="ccstae-") as folder:
@@ -144,7 +161,7 @@ def answer(method_id: str, entry: Method, counts_path: Path | str, scan: tuple[i
             json.dumps(entry.settings),
         ]
         begun = time.perf_counter()
-        printed = _execute(method_id, words + arguments, folder, entry.time_limit_s)
+        printed = execute(method_id, words + arguments, folder, entry.time_limit_s)
         seconds = time.perf_counter() - begun
         if not path.exists():
             raise InputError(
@@ -234,9 +251,14 @@ def command_words(method_id: str, command: str, environment: str | None = None) 
     return [str(Path(word).absolute()) if Path(word).is_file() else word for word in words]
 
 
-def _execute(method_id: str, command: list[str], folder: str, time_limit_s: float) -> str:
-    """Run to the end; returns the last lines printed, for a message. A program out of time is
-    killed with all its children.
+def execute(method_id: str, command: list[str], folder: str, time_limit_s: float) -> str:
+    """Run a command in a folder to its end; a program out of time is killed with all its children.
+
+    Returns:
+        The last lines that it printed, for a message.
+
+    Raises:
+        InputError: with these lines, where it cannot start, fails or takes too long.
     """
     with tempfile.TemporaryFile() as output:
         try:

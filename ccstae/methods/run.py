@@ -7,17 +7,20 @@ import json
 import platform
 import resource
 import sys
+import tempfile
 import time
 from collections.abc import Callable
-from importlib import metadata
+from dataclasses import replace
+from functools import partial
+from importlib import import_module, metadata
 from pathlib import Path
 from types import ModuleType
 
-from ccstae.config.methods import MethodSettings, modules
+from ccstae.config.methods import Method, MethodSettings, modules
 from ccstae.config.run import Config
 from ccstae.errors import InputError, unknown
-from ccstae.io.counts import Counts, read_counts
-from ccstae.io.maps import Map, write_map
+from ccstae.io.counts import Counts, calibration_of, read_counts, scan_shape
+from ccstae.io.maps import Map, read_map, write_map
 from ccstae.machine import host
 from ccstae.machine.device import resolve, within_memory
 from ccstae.machine.finished import BlockDone, keeping
@@ -35,8 +38,10 @@ def write(
     weights: Path | str | None = None,
     save_weights: Path | str | None = None,
     block: tuple[int, int] | None = None,
+    unsmoothed: Path | str | None = None,
 ) -> None:
-    """Map strain by one method of a config and write the map file.
+    """Map strain by one method of a config, with the stages before and after it, and write the map
+    file.
 
     The map's attributes say method, settings (defaults filled in), what the method found by itself
     and which pixels are bad, seconds of the mapping alone, device, threads, host, processor, peak
@@ -55,26 +60,53 @@ def write(
         block: (i, n), to do the i-th of n blocks of the scan alone and leave its results beside the
             map, which is not written. A map of the whole finds them there; its bytes are those of
             a map that did all of it.
+        unsmoothed: the map of these counts before the stage `smooth`, where there is one already.
 
     Raises:
         InputError: for an unknown method, unreadable counts, a missing device, weights for a method
-            that has none, an answer that `base.check_answer` refuses, or a program from outside
-            that fails (`external.run`).
+            that has none, an answer that `base.check_answer` refuses, a map to smooth where nothing
+            smooths it, or a program from outside that fails (`external.run`).
     """
     if method_id not in config.methods:
         raise InputError(unknown("method", method_id, config.methods))
     entry = config.methods[method_id]
+    if block and not entry.by_blocks:
+        raise InputError(f"method {method_id} maps whole scans; expected no block")
+    stage = entry.smooth
+    if stage is None:
+        if unsmoothed is not None:
+            raise InputError(f"methods.{method_id}.smooth: missing; expected how to smooth the map")
+        _write(config, method_id, counts_path, map_path, weights, save_weights, block)
+        return
+    smooth = import_module("ccstae.methods.neighbours.smooth")
+    with tempfile.TemporaryDirectory(prefix="ccstae-") as folder:
+        if unsmoothed is None:
+            unsmoothed = Path(folder) / "map.h5"
+            _write(config, method_id, counts_path, unsmoothed, weights, save_weights)
+        answer = read_map(unsmoothed, scan_shape(counts_path))
+    smoothed = smooth.smoothed(answer, stage, calibration_of(counts_path).rotational_symmetry)
+    write_map(map_path, replace(smoothed, attributes=smoothed.attributes | {"method": method_id}))
+
+
+def _write(
+    config: Config,
+    method_id: str,
+    counts_path: Path | str,
+    map_path: Path | str,
+    weights: Path | str | None,
+    save_weights: Path | str | None,
+    block: tuple[int, int] | None = None,
+) -> None:
+    """`write` without the stage after the method."""
+    entry = config.methods[method_id]
     name = entry.method or method_id
+    denoise = _denoise(entry, method_id)
     if entry.command is not None:
         if weights or save_weights:
             raise InputError(
                 f"method {method_id} is a program from outside; its weights are its own affair"
             )
-        if block:
-            raise InputError(
-                f"method {method_id} is a program from outside, which maps whole scans"
-            )
-        external.run(method_id, entry, counts_path, map_path)
+        external.run(method_id, entry, counts_path, map_path, denoise)
         return
     method = base.load(name)
     map_strain = method.map_strain
@@ -89,10 +121,12 @@ def write(
     try:
         with keeping(
             map_path.with_name(f".{map_path.name}.finished"),
-            lambda: _identity(name, settings, counts_path, weights, device),
+            lambda: _identity(name, entry, settings, counts_path, weights, device),
             block,
         ) as kept:
             begun = time.perf_counter()
+            if denoise is not None:
+                counts = denoise(counts)
             answer, used = within_memory(
                 f"method {name}", lambda on: map_strain(counts, settings, on), device
             )
@@ -119,6 +153,8 @@ def write(
     }
     if weights:
         attributes["weights"] = str(weights)
+    if entry.denoise is not None:
+        attributes["denoise"] = json.dumps(entry.denoise.model_dump(mode="json"))
     write_map(
         map_path,
         Map(
@@ -137,6 +173,7 @@ def write(
 
 def _identity(
     method: str,
+    entry: Method,
     settings: MethodSettings,
     counts_path: Path | str,
     weights: Path | str | None,
@@ -149,6 +186,7 @@ def _identity(
         {
             "method": method,
             "settings": settings.model_dump(mode="json"),
+            "denoise": entry.denoise and entry.denoise.model_dump(mode="json"),
             "files": [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files],
             "sources": hashlib.sha256("\0".join(sources).encode()).hexdigest(),
             "device": device,
@@ -157,6 +195,14 @@ def _identity(
             "versions": versions(),
         }
     )
+
+
+def _denoise(entry: Method, method_id: str) -> Callable[[Counts], Counts] | None:
+    """The stage before a method, where it has one."""
+    if entry.denoise is None:
+        return None
+    module = import_module("ccstae.methods.neighbours.denoise")
+    return partial(module.denoised, stage=entry.denoise, method_id=method_id)
 
 
 def _with_weights(

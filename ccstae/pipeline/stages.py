@@ -14,6 +14,7 @@ import yaml
 
 from ccstae.config.levels import Noise
 from ccstae.config.methods import Method, modules
+from ccstae.config.neighbours import STAGES
 from ccstae.config.run import Config, Seeds, dump
 from ccstae.machine.sources import made_from, module_names
 
@@ -25,6 +26,7 @@ _STARTS_IN = {
     "noise": "ccstae.simulation.noise",
     "map": "ccstae.methods.run",
     "tune": "ccstae.evaluation.tuning",
+    "control": "ccstae.evaluation.controls",
     "score": "ccstae.evaluation.score",
     "throughput": "ccstae.evaluation.throughput",
     "published": "ccstae.evaluation.published",
@@ -34,6 +36,8 @@ _STARTS_IN = {
     "provenance": "ccstae.pipeline.provenance",
     "regress": "ccstae.gate.compare",
 }
+# The modules of the stages round a method.
+_STAGES_IN = {name: f"ccstae.methods.neighbours.{name}" for name in STAGES}
 # What a narrowed config says where the job has no use for the setting.
 _UNUSED = {
     "noise": {"clean": Noise(electrons=(math.inf,))},
@@ -55,8 +59,8 @@ def narrow(
     """The config of one job, with only the settings that the job uses.
 
     `simulate` and `truth` are for one scene (the truth for every level), `noise` for one scene,
-    level and seed, `map` for one method as well; `tune` is for one level and method on the tuning
-    scenes. The stages after them see the whole config.
+    level and seed, `map` and `control` for one method as well; `tune` is for one level and method
+    on the tuning scenes. The stages after them see the whole config.
 
     Args:
         config: of the run.
@@ -103,7 +107,11 @@ def narrow(
             entries["seeds"] = Seeds(test=(max(tune, default=0) + 1,), tune=tune)
         else:  # what was chosen comes as a file
             entry = entry.model_copy(update={"tune": False})
-        entries |= {"methods": {method: entry}, "device": config.device}
+        rows = {method: entry}
+        mapped = config.unsmoothed(method)
+        if stage == "tune" and mapped is not None:  # whose maps the search smooths
+            rows[mapped] = config.methods[mapped]
+        entries |= {"methods": rows, "device": config.device}
     return config.model_copy(update=entries)
 
 
@@ -118,8 +126,8 @@ def sources(config: Config, stage: str, method: str | None = None) -> list[str]:
     """The source files behind a stage: its module, what that imports from this package, and so on.
 
     For `simulate` the structure files of the materials too; for `map` and `tune` the files behind
-    `method`; for a method from outside, the files that its command names and the modules beside
-    them that they import.
+    `method` and its stages; for a program from outside, the files that its command names and the
+    modules beside them that they import.
 
     Args:
         config: of the job.
@@ -139,10 +147,17 @@ def sources(config: Config, stage: str, method: str | None = None) -> list[str]:
             files += sorted({str(m.structure) for m in materials if m.structure is not None})
         return files
     entry = config.methods[method]
-    starts_in = _STARTS_IN[stage]
+    starts_in = [_STARTS_IN[stage]]
+    starts_in += [_STAGES_IN[name] for name in STAGES if getattr(entry, name) is not None]
+    commands = [entry.command, getattr(entry.denoise, "command", None)]
     if entry.command is None:
-        return made_from(starts_in, modules()[entry.method or method])
-    named = [Path(word) for word in entry.command.split() if Path(word).is_file()]
+        starts_in.append(modules()[entry.method or method])
+    named = [
+        Path(word)
+        for command in commands
+        for word in (command or "").split()
+        if Path(word).is_file()
+    ]
     beside = {
         path.with_name(f"{name}.py")
         for path in named
@@ -150,4 +165,4 @@ def sources(config: Config, stage: str, method: str | None = None) -> list[str]:
         for name in module_names(path)
     }
     outside = named + sorted(path for path in beside if path.is_file())
-    return made_from(starts_in) + [str(path) for path in outside]
+    return made_from(*starts_in) + [str(path) for path in outside]

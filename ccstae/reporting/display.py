@@ -25,14 +25,28 @@ MAP_UNITS = {"exx": (1e2, "%"), "eyy": (1e2, "%"), "exy": (1e2, "%"), "theta": (
 
 
 def controls(config: Config) -> frozenset[str]:
-    """The entries of a run that answer no strain everywhere (method `zero`): shown beside the
-    others, never best.
+    """The entries of a run that are no rivals, those that answer no strain everywhere (method
+    `zero`) and those `with_truth`: shown beside the others, never best.
     """
-    return frozenset(
+    return with_truth(config) | frozenset(
         name
         for name, entry in config.methods.items()
         if entry.command is None and (entry.method or name) == "zero"
     )
+
+
+def with_truth(config: Config) -> frozenset[str]:
+    """The entries of a run whose maps are made with what no method may see."""
+    return frozenset(name for name in config.methods if config.control(name))
+
+
+def control_note(config: Config) -> str:
+    """A sentence that names the entries `with_truth`; nothing where there are none."""
+    names = [f"`{name}`" for name in config.methods if name in with_truth(config)]
+    if not names:
+        return ""
+    were = "is a control that was" if len(names) == 1 else "are controls that were"
+    return f" {' and '.join(names)} {were} given what no method sees."
 
 
 def power(value: float) -> str:

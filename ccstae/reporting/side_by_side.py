@@ -33,7 +33,8 @@ def make(
             "Interior. Error and bias over the bound: root mean square over the components of rmse "
             "/ bound and of bias / bound (none at the noise-free level). Failures: positions "
             "without an answer. Patterns per second and peak memory are those of the maps, each "
-            f"made on one core with others beside it. Values are {seeds}.",
+            f"made on one core with others beside it. Values are {seeds}."
+            f"{display.control_note(config)}",
             method_summary(metrics),
             ["scene", "level", "method"],
             [_ERROR, _BIAS, _FAILURES, _SPEED, _MEMORY],

@@ -45,7 +45,7 @@ _CORES = {
 }
 HEADLINE_REGION = "interior"
 _SPEED = "patterns/s"
-_BOLD_ERROR = "Bold: the smallest error of the row, bound and controls (`zero`) apart."
+_BOLD_ERROR = "Bold: the smallest error of the row, bound and controls apart."
 _SUMMARY_HEAD = "exx rmse, 1e-4"
 _COST = {
     "seconds": "seconds",
@@ -112,6 +112,7 @@ def make(
     unit = display.STRAIN_UNIT
     unanswered = "Positions without an answer enter with the error of the no-strain answer."
     values = f"Values are {display.average(len(config.seeds.test), 'seed')}."
+    values += display.control_note(config)
     maps = display.average(len(config.levels) * len(config.seeds.test), "map")
     by_level = ["scene", "quantity", "level"]
     tables = [

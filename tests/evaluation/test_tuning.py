@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 import yaml
 from synthetic import Model, random_deformations
 
-from ccstae import cli
+from ccstae import cli, geometry
 from ccstae.config.levels import Level
 from ccstae.config.run import Config, dump, parse
 from ccstae.errors import InputError
@@ -18,7 +20,7 @@ from ccstae.evaluation import tuning
 from ccstae.evaluation.metrics import compare
 from ccstae.io import layout, tuned
 from ccstae.io.counts import write_counts
-from ccstae.io.maps import read_map
+from ccstae.io.maps import Map, read_map, write_map
 from ccstae.io.truth import Truth, read_truth, write_truth
 from ccstae.methods import run
 from ccstae.pipeline import stages
@@ -289,3 +291,38 @@ def test_the_jobs_of_a_tuned_method_see_what_they_use() -> None:
     assert list(made.scored) == ["shown"]
     files = stages.sources(made, "tune", "mine")
     assert {"tuning.py", "method.py", "metrics.py"} <= {Path(file).name for file in files}
+
+
+def test_a_width_is_searched_on_maps_that_are_there(run_dir: Path, tmp_path: Path) -> None:
+    """Of a field without structure, drawn from position to position, no blur is the best; of the
+    same strain everywhere, the widest. No pattern is mapped anew.
+    """
+    truth = read_truth(layout.truth_path(run_dir, "other"))
+    flat = np.broadcast_to(np.eye(2), truth.F.shape)
+    for name, F, best in (("drawn", truth.F, 0.0), ("flat", flat, 2.0)):
+        folder = tmp_path / name
+        write_truth(layout.truth_path(folder, "other"), replace(truth, F=F, F_probe=F))
+        for seed in (101, 102):
+            draw = np.random.default_rng(seed)
+            noise = geometry.deformation(*(1e-4 * draw.normal(size=(4, 6, 6))))
+            path = layout.map_path(folder, "other", LEVEL.name, seed, "template")
+            given = {"method": "template", "settings": "{}", "seconds": 1.0, "device": "cpu"}
+            write_map(path, Map(F @ noise, given))
+            counts = layout.counts_path(folder, "other", LEVEL.name, seed)
+            counts.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(layout.counts_path(run_dir, "other", LEVEL.name, seed), counts)
+        made = configured(
+            template={},
+            blurred={
+                "method": "template",
+                "smooth": {"kind": "gauss", "width_steps": 1.0},
+                "tune": {"smooth.width_steps": [0.0, 0.5, 2.0]},
+            },
+        )
+        narrowed = stages.narrow(made, "tune", level=LEVEL.name, method="blurred")
+        tuning.write(narrowed, "blurred", LEVEL.name, folder, tmp_path / "chosen.yaml")
+        assert tuned.read_tuned(tmp_path / "chosen.yaml").settings["smooth.width_steps"] == best
+        chosen = tuned.apply_tuned(made, "blurred", tmp_path / "chosen.yaml")
+        smooth = chosen.methods["blurred"].smooth
+        assert smooth is not None
+        assert smooth.model_dump()["width_steps"] == best

@@ -19,7 +19,8 @@ from synthetic import Model, errors, random_deformations  # noqa: E402
 MODEL = Model()
 PEERS = {
     name: entry
-    for name, entry in load(ROOT / "config" / "peers.yaml").methods.items()
+    for config in ("peers.yaml", "slow-peers.yaml")
+    for name, entry in load(ROOT / "config" / config).methods.items()
     if entry.environment
 }
 

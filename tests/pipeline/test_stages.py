@@ -139,3 +139,29 @@ def test_a_program_from_outside_is_a_source_where_it_is_a_file(
     sources = stages.sources(config.model_copy(update={"methods": {"mine": entry}}), "map", "mine")
     assert str(program) in sources
     assert "python" not in sources
+
+
+def test_a_row_depends_on_its_stages_and_on_no_others() -> None:
+    made = parse(
+        {
+            "name": "made",
+            "scenes": {"made": {"kind": "uniform", "materials": ["WS2"]}},
+            "noise": {"dose": {"electrons": 1e5}},
+            "methods": {
+                "com": {},
+                "before": {"method": "com", "denoise": {"kind": "gauss"}},
+                "after": {"method": "com", "smooth": {"kind": "gauss"}},
+                "program": {
+                    "method": "com",
+                    "denoise": {"kind": "program", "command": "python peers/run_quantem.py"},
+                },
+            },
+        }
+    )
+    files = {row: set(stages.sources(made, "map", row)) for row in made.methods}
+    blur = "ccstae/methods/neighbours/blur.py"
+    assert not any("neighbours" in name for name in files["com"])
+    assert {blur, blur.replace("blur", "denoise")} <= files["before"]
+    assert blur.replace("blur", "smooth") not in files["before"]
+    assert {blur, blur.replace("blur", "smooth")} <= files["after"]
+    assert {"peers/run_quantem.py", "peers/adapter.py"} <= files["program"]

@@ -105,17 +105,47 @@ def tuned(wildcards):
     return f"<results>/{layout.TUNED}" if RUN.methods[wildcards.method].tune else []
 
 
+CONTROLS = [row for row in RUN.methods if RUN.control(row)]
+
+
+def either(rows):
+    """A pattern of wildcards for some rows of the config alone; for none where there are none."""
+    return "|".join(rows) or "(?!)"
+
+
 def environment(wildcards):
-    """Which Python a method from outside runs in, where it has one of its own."""
-    name = RUN.methods[wildcards.method].environment
-    return [str(external.interpreter(name))] if name else []
+    """Which Python the programs of a method from outside run in, where they have one of their
+    own."""
+    entry = RUN.methods[wildcards.method]
+    names = (entry.environment, getattr(entry.denoise, "environment", None))
+    return [str(external.interpreter(name)) for name in names if name]
+
+
+def unsmoothed(wildcards):
+    """The map that a method smooths, where another row of the config makes it."""
+    row = RUN.unsmoothed(wildcards.method)
+    return f"<results>/{layout.MAP}".replace("{method}", row) if row else []
+
+
+def unsmoothed_tuning(wildcards):
+    """The same for every map that a search looks at."""
+    row = RUN.unsmoothed(wildcards.method)
+    if not row:
+        return []
+    return expand(
+        f"<results>/{layout.MAP}",
+        scene=RUN.tuning,
+        level=wildcards.level,
+        seed=RUN.seeds.tune,
+        method=row,
+    )
 
 
 def blocks(wildcards):
     """What the jobs leave that map a large scan block by block, before its map is put together."""
     positions = math.prod(RUN.scenes[wildcards.scene].scan.shape)
     number = math.ceil(positions / RUN.chunk_positions)
-    if number == 1 or RUN.methods[wildcards.method].command is not None:
+    if number == 1 or not RUN.methods[wildcards.method].by_blocks:
         return []
     return expand(
         f"<results>/{layout.BLOCK}",

@@ -34,6 +34,7 @@ rule tune:
             allow_missing=True,
         ),
         truths=expand(f"<results>/{layout.TRUTH}", scene=RUN.tuning),
+        unsmoothed=unsmoothed_tuning,
         environment=environment,
         sources=lambda wildcards: stages.sources(RUN, "tune", wildcards.method),
     output:
@@ -99,6 +100,7 @@ rule map:
         counts=f"<results>/{layout.COUNTS}",
         blocks=blocks,
         tuned=tuned,
+        unsmoothed=unsmoothed,
         environment=environment,
         sources=lambda wildcards: stages.sources(RUN, "map", wildcards.method),
     output:
@@ -107,6 +109,8 @@ rule map:
         "<logs>/map/{scene}/{level}.{seed}/{method}.log",
     benchmark:
         "<benchmarks>/map/{scene}/{level}.{seed}/{method}.tsv"
+    wildcard_constraints:
+        method=either(row for row in RUN.methods if row not in CONTROLS),
     conda:
         "../../envs/ccstae.yaml"
     threads: 1
@@ -115,13 +119,51 @@ rule map:
         runtime=1440,
         gpu=GPU,
     params:
-        tuned=lambda wildcards, input: ["--tuned", str(input.tuned)] if input.tuned else [],
+        given=lambda wildcards, input: [
+            word
+            for name in ("tuned", "unsmoothed")
+            if getattr(input, name)
+            for word in (f"--{name}", str(getattr(input, name)))
+        ],
         config=settings("map", "scene", "level", "seed", "method"),
     message:
         "map {wildcards.scene} at {wildcards.level}, seed {wildcards.seed}, with {wildcards.method}"
     shell:
         "ccstae --threads {threads} --log {log:q} map - {wildcards.method:q}"
-        " --counts {input.counts:q} {params.tuned:q} --out {output.strain:q} <<< {params.config:q}"
+        " --counts {input.counts:q} {params.given:q} --out {output.strain:q} <<< {params.config:q}"
+
+
+# The map of a positive control, made with what no method may see.
+rule control:
+    input:
+        counts=f"<results>/{layout.COUNTS}",
+        scene=f"<results>/{layout.SCENE}",
+        truth=f"<results>/{layout.TRUTH}",
+        sources=stages.sources(RUN, "control"),
+    output:
+        strain=f"<results>/{layout.MAP}",
+    log:
+        "<logs>/control/{scene}/{level}.{seed}/{method}.log",
+    benchmark:
+        "<benchmarks>/control/{scene}/{level}.{seed}/{method}.tsv"
+    wildcard_constraints:
+        method=either(CONTROLS),
+    conda:
+        "../../envs/ccstae.yaml"
+    threads: 1
+    resources:
+        mem_mb=6000,
+        gpu=device.slots(RUN.device),
+    params:
+        config=settings("control", "scene", "level", "seed", "method"),
+    message:
+        "control {wildcards.method} of {wildcards.scene} at {wildcards.level}, seed"
+        " {wildcards.seed}"
+    shell:
+        "ccstae --threads {threads} --log {log:q} control - {wildcards.method:q}"
+        " {wildcards.scene:q} {wildcards.level:q} --counts {input.counts:q}"
+        " --scene {input.scene:q} --truth {input.truth:q} --out {output.strain:q}"
+        " <<< {params.config:q}"
 
 
 # Speed of every method on the counts of one level, with the machine to itself. Part of a run whose

@@ -246,12 +246,16 @@ def _of_scores(
 ) -> Iterator[tuple[str, Figure]]:
     """Each figure that shows scores of a scene, under its kind."""
     lines = style.lines(config.methods)
-    controls = [method for method in config.methods if method in display.controls(config)]
-    one_control = {method: line for method, line in lines.items() if method not in controls[1:]}
+    with_truth = display.with_truth(config)
+    silent = [
+        method for method in config.methods if method in display.controls(config) - with_truth
+    ]
+    left_out = {*with_truth, *silent[1:]}  # no rivals; and controls without an answer err alike
+    one_control = {method: line for method, line in lines.items() if method not in left_out}
     for axis, kind in (("background", "error_background"), ("electrons", "error_dose")):
         along = error.series(metrics, axis)
         if along[axis].nunique() > 1:
-            yield kind, error.draw(along, one_control, axis)  # all controls err alike
+            yield kind, error.draw(along, one_control, axis)
 
     drawn_methods = {method: lines[method] for method in _without_controls(config)}
     not_run = read_not_run(run_dir / layout.METRICS)

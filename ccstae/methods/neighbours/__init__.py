@@ -1,0 +1,1 @@
+"""Stages that average neighbouring positions, before a method or after it."""
