@@ -43,10 +43,12 @@ ROOMS = (
     "pipeline",
     "specimen",
     "simulation",
+    "acquisition",
     "methods",
     "evaluation",
     "reporting",
     "gate",
+    "cli_scan",
     "cli",
 )
 
