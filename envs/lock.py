@@ -34,8 +34,9 @@ CUDA = ("nvidia-", "cuda-", "triton")
 
 HEADER = """\
 # Every package of the environment, pinned, with the hashes of its files. Made from pyproject.toml
-# (with its extra `dev`) by `make lock`. torch is pinned without the name of a build, with hashes of
-# its CPU and its CUDA builds: the machine's own pip configuration decides.
+# (with its extras `dev` and `files`) by `make lock`. torch is pinned without the
+# name of a build, with hashes of its CPU and its CUDA builds: the machine's own pip configuration
+# decides.
 """
 PEERS = {
     "py4dstem": "py4DSTEM==0.14.18",
@@ -122,7 +123,7 @@ def text(packages: dict[str, tuple[str, set[str]]]) -> str:
 
 
 def main() -> None:
-    packages = resolved("pyproject.toml", "--extra", "dev")
+    packages = resolved("pyproject.toml", "--extra", "dev", "--extra", "files")
     pin, hashes = packages["torch"]
     before, kept = entries(LOCK.read_text())["torch"]
     packages["torch"] = pin, hashes | {wheel()} | (kept if before == pin else set())
