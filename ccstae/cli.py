@@ -17,6 +17,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from ccstae import cli_scan
 from ccstae.config.run import dump, read
 from ccstae.errors import InputError, unknown
 from ccstae.io import layout
@@ -35,6 +36,7 @@ app = typer.Typer(
 )
 config_app = typer.Typer(help="Check, complete and describe configs.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
+cli_scan.register(app)
 
 INTERRUPTED = 130
 

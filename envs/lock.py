@@ -37,8 +37,9 @@ CUDA = ("nvidia-", "cuda-", "triton")
 
 HEADER = """\
 # Every package of the environment, pinned, with the hashes of its files. Made from pyproject.toml
-# (with its extra `dev`) by `make lock`. torch is pinned without the name of a build, with hashes of
-# its CPU and its CUDA builds: the machine's own pip configuration decides.
+# (with its extras `dev` and `files`) by `make lock`. torch is pinned without the
+# name of a build, with hashes of its CPU and its CUDA builds: the machine's own pip configuration
+# decides.
 """
 SLURM_HEADER = """\
 # What runs the workflow on a Slurm cluster, pinned, with the hashes of its files; beside
@@ -130,8 +131,9 @@ def text(packages: dict[str, tuple[str, set[str]]]) -> str:
 
 
 def main() -> None:
-    alone = resolved("pyproject.toml", "--extra", "dev")
-    together = resolved("pyproject.toml", "--extra", "dev", "--extra", "slurm")
+    of_tests = ("--extra", "dev", "--extra", "files")
+    alone = resolved("pyproject.toml", *of_tests)
+    together = resolved("pyproject.toml", *of_tests, "--extra", "slurm")
     packages = {name: entry for name, entry in together.items() if name in alone}
     slurm = {name: entry for name, entry in together.items() if name not in alone}
     pin, hashes = packages["torch"]

@@ -44,10 +44,12 @@ ROOMS = (
     "pipeline",
     "specimen",
     "simulation",
+    "acquisition",
     "methods",
     "evaluation",
     "reporting",
     "gate",
+    "cli_scan",
     "cli",
 )
 

@@ -7,7 +7,7 @@ named. Files that are written are whole or not there.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -172,11 +172,15 @@ def _check_filters(stored: h5py.Dataset, where: str) -> None:
     for index in range(properties.get_nfilters()):
         code, _, _, given_name = properties.get_filter(index)
         if not h5py.h5z.filter_avail(code):
+            with suppress(ImportError):
+                import hdf5plugin  # noqa: F401  (its import makes the filters known)
+        if not h5py.h5z.filter_avail(code):
             name = FILTERS.get(code) or given_name.decode(errors="replace") or "unknown"
             raise InputError(
                 f"{where} is compressed by the HDF5 filter {code} ({short(name)}), which is "
-                f"missing here; expected one of HDF5's own, such as gzip: install the filter's "
-                f"plugin where HDF5_PLUGIN_PATH points, or write the file anew"
+                f"missing here; expected one of HDF5's own, such as gzip: "
+                f'pip install "ccstae[files]" brings those of detectors, or install the '
+                f"filter's plugin where HDF5_PLUGIN_PATH points, or write the file anew"
             )
 
 

@@ -21,8 +21,9 @@ from ccstae.config.schema import schema
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
 REQUIREMENTS = [
-    Requirement(line) for line in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]
+    Requirement(line) for line in PROJECT["dependencies"] + EXTRAS["dev"] + EXTRAS["files"]
 ]
 LOCK, CUDA_LOCK = ((ROOT / "envs" / name).read_text() for name in ("ccstae.lock", "cuda.lock"))
 # A package: its pin, a marker where it is not for every Python and system, and the hashes of its

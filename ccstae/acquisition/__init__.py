@@ -1,0 +1,1 @@
+"""From a detector's file to calibrated counts: import and calibration of scans of one's own."""

@@ -1,0 +1,223 @@
+"""The direct beam of every pattern, and its descan over the scan.
+
+Nothing is known beforehand. The size of the disks is that of the rim, bright inside and dark
+outside, that stands out most from the noise at a few places of a pattern. A halo has no rim. The
+direct beam is the brightest box of that size in most patterns, near a plane over the scan that has
+the least absolute distances.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage, signal
+
+Array = NDArray[np.float64]
+
+MIN_RADIUS_PX = 1.0
+# A disk is at most this share of the detector's side, or there is no room for others.
+MAX_RADIUS_SHARE = 1 / 6
+_SCALES_PER_OCTAVE = 6
+_LOOKED_AT = 8  # patterns that tell the size of the disks
+# Disks of a pattern that tell it: a halo is one, however bright.
+_DISKS = 7
+_RIM_PX = 2.0  # width of the rings on either side of a rim
+_ROUNDS = 30  # of the reweighted fit of a surface
+# A curved surface is taken for a plane where it leaves this share of the residuals or more.
+MIN_GAIN_OF_CURVATURE = 0.8
+MIN_POSITIONS_OF_CURVATURE = 64
+
+
+def disk_radius(patterns: Array) -> tuple[float, Array]:
+    """Radius of the disks of patterns (n, Qy, Qx), in pixels, and where the strongest one of each
+    of their brightest is, (x, y): the median.
+    """
+    order = np.argsort(-patterns.sum((1, 2)))
+    chosen = patterns[order[:_LOOKED_AT]]
+    largest = min(patterns.shape[1:]) * MAX_RADIUS_SHARE
+    octaves = math.log2(max(largest, 2 * MIN_RADIUS_PX) / MIN_RADIUS_PX)
+    radii = MIN_RADIUS_PX * 2 ** np.arange(0, octaves, 1 / _SCALES_PER_OCTAVE)
+    best = [(-math.inf, MIN_RADIUS_PX, (0.0, 0.0))] * len(chosen)
+    for radius in radii:
+        template = _template(float(radius))
+        for index, pattern in enumerate(chosen):
+            response = signal.fftconvolve(pattern, template, mode="same")
+            at = np.unravel_index(response.argmax(), response.shape)
+            strength = float(np.sqrt(_highest(response, float(radius))).sum())
+            best[index] = max(best[index], (strength, float(radius), (float(at[1]), float(at[0]))))
+    return float(np.median([radius for _, radius, _ in best])), np.median(
+        [place for _, _, place in best], 0
+    )
+
+
+def _highest(response: Array, radius: float) -> Array:
+    """The highest maxima of a response (Qy, Qx), none within two radii of another."""
+    side = 2 * math.ceil(2 * radius) + 1
+    peaks = response[(ndimage.maximum_filter(response, side) == response) & (response > 0)]
+    return np.sort(peaks)[-_DISKS:]
+
+
+def _template(radius: float) -> Array:
+    """A rim: the ring inside a radius less the ring outside it, whose response to white noise is
+    the same for every radius.
+    """
+    half = math.ceil(radius + _RIM_PX + 1)
+    y, x = np.indices((2 * half + 1, 2 * half + 1)) - half
+    away = np.hypot(x, y)
+    inside = np.clip(radius + 0.5 - away, 0, 1) * np.clip(away - radius + _RIM_PX + 0.5, 0, 1)
+    outside = np.clip(away - radius, 0, 1) * np.clip(radius + _RIM_PX + 1 - away, 0, 1)
+    template = inside / inside.sum() - outside / outside.sum()
+    return np.asarray(template / np.sqrt((template**2).sum()))
+
+
+def box_sums(images: Array, radius: float) -> Array:
+    """Means (..., Qy, Qx) over the square nearest in area to a disk."""
+    side = 2 * round((radius * math.sqrt(math.pi) - 1) / 2) + 1
+    size = (1,) * (images.ndim - 2) + (side, side)
+    return np.asarray(ndimage.uniform_filter(images, size, mode="constant"))
+
+
+def brightest(pattern: Array, radius: float, near: Array | None, reach: float) -> Array:
+    """The brightest box of a pattern (Qy, Qx), within `reach` of a place where one is given: its
+    pixel (x, y).
+    """
+    top = left = 0
+    if near is not None:
+        half = math.ceil(reach + 2 * radius)
+        x, y = np.rint(near).astype(int)
+        top, left = max(y - half, 0), max(x - half, 0)
+        pattern = pattern[top : y + half + 1, left : x + half + 1]
+        if not pattern.size:
+            return near
+    sums = box_sums(pattern, radius)
+    if near is not None:
+        rows, columns = np.ogrid[: sums.shape[0], : sums.shape[1]]
+        far = np.hypot(columns + left - near[0], rows + top - near[1]) > reach
+        sums = np.where(far, -np.inf, sums)
+    row, column = np.unravel_index(sums.argmax(), sums.shape)
+    return np.array([column + left, row + top], float)
+
+
+def centroid(pattern: Array, at: Array, radius: float, rounds: int = 4) -> Array:
+    """Centre of mass (x, y) in a round window of 1.5 radii that follows it."""
+    half = math.ceil(1.5 * radius) + 1
+    height, width = pattern.shape
+    for _ in range(rounds):
+        x, y = (round(float(value)) for value in at)
+        top, left = max(y - half, 0), max(x - half, 0)
+        part = pattern[top : min(y + half + 1, height), left : min(x + half + 1, width)]
+        if not part.size:
+            return at
+        rows = np.arange(top, top + part.shape[0])[:, None] - at[1]
+        columns = np.arange(left, left + part.shape[1]) - at[0]
+        weight = part * np.clip(1.5 * radius + 0.5 - np.hypot(rows, columns), 0, 1)
+        weight = np.clip(weight, 0, None)
+        mass = weight.sum()
+        if mass <= 0:
+            return at
+        step = np.array([(weight * columns).sum(), (weight * rows).sum()]) / mass
+        at = at + step
+    return at
+
+
+def disk_sum(pattern: Array, at: Array, radius: float) -> float:
+    """Sum of a pattern (Qy, Qx) within a radius of a place (x, y)."""
+    x, y = np.rint(at).astype(int)
+    half = math.ceil(radius) + 1
+    top, left = max(y - half, 0), max(x - half, 0)
+    part = pattern[top : y + half + 1, left : x + half + 1]
+    rows, columns = np.ogrid[top : top + part.shape[0], left : left + part.shape[1]]
+    return float(part[np.hypot(rows - at[1], columns - at[0]) <= radius].sum())
+
+
+def surface(places: Array, beams: Array, scan: tuple[int, int]) -> tuple[Array, bool]:
+    """The plane, or the surface of second order, over a scan that has the least absolute distances
+    from beams.
+
+    Args:
+        places: (row, column) of n patterns.
+        beams: theirs, (n, 2).
+        scan: (Ry, Rx).
+
+    Returns:
+        Beams (Ry, Rx, 2) on it, and whether it is curved.
+    """
+    grid = np.stack(np.indices(scan), -1).reshape(-1, 2)
+    orders = 1 if len(places) >= 12 else 0
+    fitted, distance = _fitted(places, beams, grid, scan, orders)
+    if orders == 0 or len(places) < MIN_POSITIONS_OF_CURVATURE:
+        return fitted, False
+    curved, less = _fitted(places, beams, grid, scan, 2)
+    if less < MIN_GAIN_OF_CURVATURE * distance:
+        return curved, True
+    return fitted, False
+
+
+def _fitted(
+    places: Array, beams: Array, grid: Array, scan: tuple[int, int], order: int
+) -> tuple[Array, float]:
+    design, everywhere = _terms(places, scan, order), _terms(grid, scan, order)
+    fitted = np.broadcast_to(np.median(beams, 0), beams.shape)
+    coefficients = np.zeros((design.shape[1], 2))
+    coefficients[0] = fitted[0]
+    for _ in range(_ROUNDS if order else 0):
+        distance = np.linalg.norm(beams - fitted, axis=1)
+        weight = np.sqrt(1 / np.maximum(distance, 0.05))[:, None]
+        coefficients = np.linalg.lstsq(design * weight, beams * weight, rcond=None)[0]
+        fitted = design @ coefficients
+    left = float(np.median(np.linalg.norm(beams - fitted, axis=1)))
+    return (everywhere @ coefficients).reshape(*scan, 2), left
+
+
+def _terms(places: Array, scan: tuple[int, int], order: int) -> Array:
+    y, x = (places / np.array(scan) - 0.5).T
+    terms = [np.ones_like(x)]
+    if order >= 1:
+        terms += [x, y]
+    if order >= 2:
+        terms += [x * x, x * y, y * y]
+    return np.stack(terms, 1)
+
+
+def aligned_mean(patterns: Array, beams: Array, middle: tuple[int, int]) -> Array:
+    """Mean of patterns (n, Qy, Qx), each moved by whole pixels so that its beam lies at `middle`
+    (x, y); pixels that none reach are 0.
+    """
+    height, width = patterns.shape[1:]
+    total, number = np.zeros((2, height, width))
+    for pattern, beam in zip(patterns, beams, strict=True):
+        dx, dy = np.rint(np.array(middle) - beam).astype(int)
+        if abs(dx) >= width or abs(dy) >= height:
+            continue
+        to = slice(max(dy, 0), height + min(dy, 0)), slice(max(dx, 0), width + min(dx, 0))
+        of = slice(max(-dy, 0), height + min(-dy, 0)), slice(max(-dx, 0), width + min(-dx, 0))
+        total[to] += pattern[of]
+        number[to] += 1
+    return total / np.maximum(number, 1)
+
+
+def edge_radius(image: Array, at: Array, radius: float) -> float:
+    """Where the disk at a place of an image falls to half of what it holds inside, in pixels; the
+    guess where it never does.
+    """
+    y, x = np.indices(image.shape)
+    away = np.hypot(x - at[0], y - at[1])
+    beside = image[(away > radius + 2.5) & (away < radius + 5.5)]
+    floor = float(np.median(beside)) if beside.size else 0.0
+    # Brightness integrated over the angle and a pixel's width, every tenth of a pixel.
+    centres = np.arange(0.5 * radius, 1.6 * radius + 1.5, 0.1)
+    profile = np.array(
+        [image[np.abs(away - centre) < 0.6].mean() if centre else 0.0 for centre in centres]
+    )
+    # Of the brightest ring: the middles of disks may be dark.
+    top = profile[centres <= radius].argmax()
+    plateau = profile[top] - floor
+    below = np.flatnonzero((profile - floor < plateau / 2) & (np.arange(len(profile)) > top))
+    if plateau <= 0 or not below.size:
+        return radius
+    k = below[0]
+    high, low = profile[k - 1] - floor, profile[k] - floor
+    share = (high - plateau / 2) / max(high - low, 1e-300)
+    return float(centres[k - 1] + 0.1 * np.clip(share, 0, 1))

@@ -1,0 +1,100 @@
+"""The commands for scans of one's own: import and calibration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def import_scan(
+    file: Annotated[Path, typer.Argument(help="What the detector wrote.")],
+    out: Annotated[Path, typer.Option(help="Where the scan goes, an HDF5 file.")],
+    dataset: Annotated[
+        str | None, typer.Option(help="Of several in the file: an HDF5 path, or a title.")
+    ] = None,
+    axes: Annotated[
+        str | None, typer.Option(help='The file\'s axes in its order, such as "Ry Rx Qy Qx".')
+    ] = None,
+    scan: Annotated[
+        str | None,
+        typer.Option(metavar="ROWSxCOLUMNS", help="Recorded positions, such as 256x256."),
+    ] = None,
+    skip: Annotated[
+        int, typer.Option(min=0, help="Columns at the end of each row, where the beam flies back.")
+    ] = 0,
+    crop: Annotated[
+        str | None, typer.Option(help='Parts to keep, such as "Ry=0:100 Qx=10:118".')
+    ] = None,
+    binning: Annotated[int, typer.Option("--bin", min=1, help="Pixels summed, either way.")] = 1,
+    electrons_per_unit: Annotated[
+        float | None, typer.Option(help="Of the file; found from the scan where left out.")
+    ] = None,
+    pedestal: Annotated[
+        float | None,
+        typer.Option(help="What a pixel reads without electrons; found where left out."),
+    ] = None,
+) -> None:
+    """Make a scan file of what a detector wrote."""
+    from ccstae.acquisition import importing
+    from ccstae.io.detector.files import open_file
+    from ccstae.io.detector.scan import arrange
+
+    arranged = arrange(open_file(file, dataset), axes, scan, skip, crop, binning)
+    for line in importing.write(arranged, out, electrons_per_unit, pedestal):
+        print(line)
+
+
+def calibrate(
+    file: Annotated[Path, typer.Argument(help="A scan file, as `import` writes it.")],
+    material: Annotated[
+        str | None, typer.Option(help="The specimen: one of the package's materials.")
+    ] = None,
+    lattice: Annotated[
+        str | None, typer.Option(metavar="A,B,GAMMA", help="The specimen: Angstrom and degrees.")
+    ] = None,
+    rings: Annotated[
+        tuple[Path, str] | None,
+        typer.Option(metavar="FILE a=4.078", help="A powder of a face-centred cubic metal."),
+    ] = None,
+    probe: Annotated[Path | None, typer.Option(help="The probe in vacuum, recorded.")] = None,
+    energy_kev: Annotated[float | None, typer.Option("--energy-keV")] = None,
+    semiangle_mrad: Annotated[float | None, typer.Option(help="Convergence semiangle.")] = None,
+    pixel_size_inv_a: Annotated[float | None, typer.Option("--pixel-size-inv-A")] = None,
+    step_a: Annotated[float | None, typer.Option("--step-A", help="Of the scan.")] = None,
+    scan_rotation_deg: Annotated[
+        float | None,
+        typer.Option(help="From the detector's x axis to the scan's, positive from x towards y."),
+    ] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="What was found, a PNG; beside FILE where left out.")
+    ] = None,
+) -> None:
+    """Find beams, probe, lattice, ellipse and units of a scan, and write them into its file."""
+    from ccstae.acquisition import calibration
+    from ccstae.reporting.figures import calibration as figure
+
+    given = calibration.Given(
+        energy_keV=energy_kev,
+        semiangle_mrad=semiangle_mrad,
+        pixel_size_inv_A=pixel_size_inv_a,
+        step_A=step_a,
+        scan_rotation_deg=scan_rotation_deg,
+        material=material,
+        lattice=lattice,
+        rings=rings,
+        probe=probe,
+    )
+    found = calibration.calibrate(file, given)
+    calibration.write(file, found)
+    drawn = picture or file.with_suffix(".calibration.png")
+    figure.write(found, drawn)
+    for line in [*found.said, f"picture: {drawn}"]:
+        print(line)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    app.command("import")(import_scan)
+    app.command()(calibrate)
