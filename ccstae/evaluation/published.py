@@ -33,7 +33,8 @@ from ccstae.config.levels import Level
 from ccstae.config.run import Config
 from ccstae.config.scenes import LabelledSettings
 from ccstae.errors import InputError
-from ccstae.evaluation.metrics import Compared, compare, gain
+from ccstae.evaluation.metrics import Compared, compare
+from ccstae.evaluation.resolution import gain
 from ccstae.geometry import COMPONENTS, wrap
 from ccstae.io import atomic, layout
 from ccstae.io.maps import read_map
