@@ -224,14 +224,15 @@ def _sample(scan: StoredScan) -> tuple[Array, NDArray[np.int64], Mask]:
     # Rows and columns both change from pattern to pattern.
     index = np.unique(np.linspace(0, ry * rx - 1, number).round().astype(int))
     places = np.stack(np.unravel_index(index, (ry, rx)), -1)
-    patterns = np.stack([scan.counts[row, column] for row, column in places])[None]
+    patterns = np.stack([scan.counts[row, column] for row, column in places])
     if patterns.dtype.kind == "f":
         patterns = patterns.astype(np.float32)
-    patterns, _ = bad_pixels.unwrapped(patterns)
-    good, _ = bad_pixels.take_out(
-        patterns, scan.mask.copy(), bad_pixels.Disks(1.0, 0.0), str(scan.path)
-    )
-    return bad_pixels.filled(patterns[0].astype(np.float64), good), places, good
+    unwrap, _ = bad_pixels.unwrapping(patterns)
+    if unwrap is not None:
+        patterns = unwrap(patterns, index)
+    found = bad_pixels.find(patterns, scan.mask, bad_pixels.Disks(1.0, 0.0), str(scan.path))
+    patterns = found.taken_out(patterns, np.arange(len(patterns)))
+    return bad_pixels.filled(patterns.astype(np.float64), found.good), places, found.good
 
 
 def _slabs(scan: StoredScan) -> Iterator[slice]:

@@ -27,7 +27,7 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from ccstae.errors import InputError
-from ccstae.io.stored import Correction, Patterns, StoredPatterns, slabs
+from ccstae.io.stored import Correction, Patterns, slabs
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -163,8 +163,8 @@ def find(patterns: Patterns, masked: Mask, disks: Disks, where: str) -> BadPixel
     return BadPixels(~bad, numbers, gaps.some, gaps.lost)
 
 
-def unwrapped(patterns: StoredPatterns) -> tuple[StoredPatterns, dict[str, int]]:
-    """Readings below 0 that an unsigned dtype wrapped round, brought back.
+def unwrapping(patterns: Patterns) -> tuple[Correction | None, dict[str, int]]:
+    """What brings back readings below 0 that an unsigned dtype wrapped round.
 
     Noise of readout about 0 wraps pixels in some patterns and leaves them near 0 in others, all
     over the detector. No mask does either.
@@ -173,11 +173,11 @@ def unwrapped(patterns: StoredPatterns) -> tuple[StoredPatterns, dict[str, int]]
         patterns: (P, Qy, Qx).
 
     Returns:
-        The patterns as float32, and how many readings were wrapped; the patterns themselves where
-        no twentieth of the pixels is so.
+        The correction, to float32, and how many readings were wrapped; None where no twentieth of
+        the pixels is so.
     """
     if patterns.dtype.kind != "u":
-        return patterns, {}
+        return None, {}
     tops = _tops(patterns.dtype)
     wrapped, small = np.zeros((2, len(tops), *patterns.shape[1:]), int)
     for rows in slabs(patterns):
@@ -193,10 +193,10 @@ def unwrapped(patterns: StoredPatterns) -> tuple[StoredPatterns, dict[str, int]]
         noisy = now_and_then & (wrapped[index] + small[index] == len(patterns))
         if noisy.mean() > MIN_WRAPPED_PIXELS:
             return (
-                patterns.corrected(_unwrap(top, share < 1), np.dtype(np.float32)),
+                _unwrap(top, share < 1),
                 {"negative readings, wrapped": int(wrapped[index][share < 1].sum())},
             )
-    return patterns, {}
+    return None, {}
 
 
 def _unwrap(top: int, now_and_then: Mask) -> Correction:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from ccstae.io.calibration import (
 )
 from ccstae.io.probe import vacuum_probe
 from ccstae.io.slips import check_detector, nearest_px
-from ccstae.io.stored import Patterns, StoredCounts, StoredPatterns, slabs
+from ccstae.io.stored import Correction, Patterns, StoredCounts, StoredPatterns, slabs
 
 MAX_COUNT = 2**32 - 1
 # A scan of at most so many bytes is held in memory, so that nothing is read twice; a larger one is
@@ -75,6 +75,17 @@ class Counts:
         """All patterns in memory, (Ry, Rx, Qy, Qx)."""
         return self.counts.patterns.held() if isinstance(self.counts, StoredCounts) else self.counts
 
+    def corrected(self, correction: Correction, dtype: np.dtype[Any]) -> Counts:
+        """The same scan with one more correction, which gives patterns of `dtype`; a scan that lies
+        in its file is corrected as it is read.
+        """
+        if isinstance(self.counts, StoredCounts):
+            patterns = self.counts.patterns.corrected(correction, dtype)
+            return replace(self, counts=StoredCounts(patterns))
+        patterns = self.counts.reshape(-1, *self.detector)
+        corrected = correction(patterns, np.arange(len(patterns)))
+        return replace(self, counts=corrected.reshape(self.counts.shape))
+
     def scan_rows(self) -> Iterator[NDArray[Any]]:
         """The rows (Rx, Qy, Qx) of the scan in order."""
         rows, columns = self.scan
@@ -98,7 +109,9 @@ def read_counts(path: Path | str) -> Counts:
     patterns = StoredPatterns(stored, file, stored.dtype)
     if stored.dtype.kind == "f":
         patterns = patterns.corrected(_float32, np.dtype(np.float32))
-    patterns, wrapped = bad_pixels.unwrapped(patterns)
+    unwrap, wrapped = bad_pixels.unwrapping(patterns)
+    if unwrap is not None:
+        patterns = patterns.corrected(unwrap, np.dtype(np.float32))
     found = bad_pixels.find(patterns, masked, _disks(calibration), str(path))
     patterns = patterns.corrected(found.taken_out)
     _check_range(patterns, path)

@@ -80,7 +80,7 @@ def narrow(
         # that make it.
         scenes = config.tuning
         if scene is not None:
-            apart = {"tune": False}
+            apart: dict[str, object] = {"tune": False}
             if config.scenes[scene].kind == "labelled":
                 apart["published_errors"] = None
             scenes = {scene: config.scenes[scene].model_copy(update=apart)}

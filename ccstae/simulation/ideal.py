@@ -202,7 +202,7 @@ def cropped(scan: Counts, rows: slice, columns: slice) -> Counts:
     centre = (x - (columns.start or 0), y - (rows.start or 0))
     return replace(
         scan,
-        counts=np.ascontiguousarray(scan.counts[..., rows, columns]),
+        counts=np.ascontiguousarray(scan.held()[..., rows, columns]),
         probe=np.ascontiguousarray(scan.probe[rows, columns]),
         good=np.ascontiguousarray(scan.good[rows, columns]),
         calibration=replace(scan.calibration, centre_px=centre),

@@ -13,10 +13,12 @@ which knows where the disks have moved.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ccstae.io.counts import Counts
@@ -61,11 +63,15 @@ class PhotonTransfer:
         """The scan in electrons."""
         if self.counts_electrons:
             return counts
-        readings = counts.counts.astype(np.float32)
-        readings /= np.float32(self.gain)
-        readings += np.float32(self.constant / self.gain**2)
-        readings[..., ~counts.good] = 0
-        return replace(counts, counts=readings)
+
+        def convert(patterns: NDArray[Any], places: NDArray[np.int64]) -> NDArray[Any]:
+            readings = patterns.astype(np.float32)
+            readings /= np.float32(self.gain)
+            readings += np.float32(self.constant / self.gain**2)
+            readings[..., ~counts.good] = 0
+            return readings
+
+        return counts.corrected(convert, np.dtype(np.float32))
 
 
 def photon_transfer(dictionary: Dictionary, patterns: Patterns, state: State) -> PhotonTransfer:
