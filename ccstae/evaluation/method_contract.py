@@ -204,7 +204,7 @@ def _clean(map_scan: Mapper, tolerance: Tolerance, wanted: Collection[str]) -> I
     changed = [
         name
         for name, before, after in (
-            ("counts", scan.counts, left.counts),
+            ("counts", scan.patterns[:], left.patterns[:]),
             ("probe", scan.probe, left.probe),
             ("lattice_inv_A", scan.calibration.lattice_inv_A, left.calibration.lattice_inv_A),
         )

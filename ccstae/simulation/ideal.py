@@ -200,9 +200,11 @@ def cropped(scan: Counts, rows: slice, columns: slice) -> Counts:
     """
     x, y = scan.calibration.centre_px
     centre = (x - (columns.start or 0), y - (rows.start or 0))
+    counts = scan.counts
+    assert isinstance(counts, np.ndarray)
     return replace(
         scan,
-        counts=np.ascontiguousarray(scan.counts[..., rows, columns]),
+        counts=np.ascontiguousarray(counts[..., rows, columns]),
         probe=np.ascontiguousarray(scan.probe[rows, columns]),
         good=np.ascontiguousarray(scan.good[rows, columns]),
         calibration=replace(scan.calibration, centre_px=centre),

@@ -56,9 +56,9 @@ class TrainingPatterns:
 
     def images(self, rows: Tensor) -> Tensor:
         """The patterns of these rows, (B, H, W)."""
-        chosen = bad_pixels.filled(self.counts.patterns[rows.cpu().numpy()], self.counts.good)
-        chosen = torch.from_numpy(chosen.astype(np.float32))
-        return chosen.to(self.masks.centre.device) / self.masks.unit
+        patterns = bad_pixels.filled(self.counts.patterns[rows.cpu().numpy()], self.counts.good)
+        images = torch.from_numpy(patterns.astype(np.float32))
+        return images.to(self.masks.centre.device) / self.masks.unit
 
     def inputs(self, images: Tensor) -> Tensor:
         """The encoder's inputs (B, 1, H', H'): images (B, H, W) cropped about the middle of the
