@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import copy
+import errno
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -271,6 +273,17 @@ def test_a_folder_that_is_no_folder_is_told_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "results").write_text("")
     with pytest.raises(InputError, match=r"results/mine: cannot be written: Not a directory"):
         claim.claim(tmp_path / "results" / "mine")
+
+
+def test_a_file_system_without_locks_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(handle: object, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(claim.fcntl, "flock", refused)
+    claim.claim(tmp_path / "mine").close()
+    assert "takes no locks (No locks available)" in capsys.readouterr().err
 
 
 def test_the_claim_goes_with_its_process(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from synthetic import Model, random_deformations
 
 from ccstae.config.run import Config, parse
 from ccstae.io.counts import write_counts
-from ccstae.machine import device, finished
+from ccstae.machine import device, finished, host
 from ccstae.methods import run
 from ccstae.methods.shared import windows
 
@@ -120,6 +120,9 @@ def test_blocks_that_several_processes_map_are_put_together(
     assert done_until(-1, monkeypatch, config, method, counts, map_path) == 0
     assert arrays(map_path) == arrays(tmp_path / "whole.h5")
     assert not (tmp_path / ".map.h5.finished").exists()
+    with h5py.File(map_path) as file:
+        assert file.attrs["host"] == host.NAME
+        assert file.attrs["processor"] == host.cpu_model()
 
 
 @pytest.mark.parametrize("change", ["settings", "counts", "source"])

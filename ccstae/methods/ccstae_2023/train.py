@@ -56,8 +56,8 @@ class TrainingPatterns:
 
     def images(self, rows: Tensor) -> Tensor:
         """The patterns of these rows, (B, H, W)."""
-        chosen = bad_pixels.filled(self.counts.patterns[rows.cpu().numpy()], self.counts.good)
-        images = torch.from_numpy(chosen.astype(np.float32))
+        patterns = bad_pixels.filled(self.counts.patterns[rows.cpu().numpy()], self.counts.good)
+        images = torch.from_numpy(patterns.astype(np.float32))
         return images.to(self.masks.centre.device) / self.masks.unit
 
     def inputs(self, images: Tensor) -> Tensor:
