@@ -69,7 +69,7 @@ def refine(
                 at.to(patterns.dtype),
             )
             clean = patterns - background
-        shift, mass = _centre_of_mass(clean, at.to(patterns.dtype), settings, radius)
+        shift, mass = centre_of_mass(clean, at.to(patterns.dtype), settings, radius)
         mass = torch.where(windows.inside(at, radius + 1, patterns.shape), mass.clamp_min(0), 0)
         weights = mass
         if settings.weights == "information":
@@ -85,10 +85,14 @@ def refine(
     return found.without(lost)
 
 
-def _centre_of_mass(
+def centre_of_mass(
     patterns: Tensor, at: Tensor, settings: ComSettings, radius: float
 ) -> tuple[Tensor, Tensor]:
-    """Centre of mass relative to `at` (B, S, 2), and mass (B, S)."""
+    """Centres of mass of patterns (B, Qy, Qx) in windows of `settings`, for disks of `radius` px.
+
+    Returns:
+        Centre of mass relative to `at` (B, S, 2), and mass (B, S).
+    """
     reach = settings.window_radii * radius
     ring = settings.background in ("ring", "median")
     values, dx, dy = windows.cut(patterns, at, math.ceil(reach + (RING_PX if ring else 0.5)) + 1)
