@@ -7,11 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
-from ccstae import cli
+from ccstae import cli, geometry
 from ccstae.config.run import dump, load
+from ccstae.io.hdf5 import opened
+from ccstae.io.maps import Map, write_map
 
 ROOT = Path(__file__).parents[1]
 DEFAULT = str(ROOT / "config" / "default.yaml")
@@ -51,6 +54,7 @@ BAD = {
         ["tables", DEFAULT, "--metrics", "nowhere.csv", "--out", "tables"],
         ["nowhere.csv"],
     ),
+    "a map that is none": (["strain", "nowhere.h5", "--out", "b.h5"], ["nowhere.h5"]),
     "a method that is none": (["check-method", "templat"], ["'templat' is neither"]),
     "settings of a method that are no JSON": (
         ["check-method", "zero", "--settings", "{a: 1}"],
@@ -303,3 +307,24 @@ def test_check_method_says_one_line_a_check_and_ends_with_1_where_one_fails(
     assert lines[-1] == "zero: 3 of 8 checks passed"
     assert run("check-method", "com", "--tolerance", "1e-5", monkeypatch=monkeypatch) == 0
     assert capsys.readouterr().out.endswith("com: 8 of 8 checks passed\n")
+
+
+def test_strain_writes_displacements_and_a_figure(tmp_path: Path, monkeypatch) -> None:
+    F = np.tile(geometry.deformation(0.01, 0, 0, 0), (5, 6, 1, 1))
+    write_map(tmp_path / "map.h5", Map(F, {"step_A": 20.0}))
+    out = tmp_path / "behind.h5"
+    assert run("strain", str(tmp_path / "map.h5"), "--out", str(out), monkeypatch=monkeypatch) == 0
+    assert out.with_suffix(".png").stat().st_size > 0
+    with opened(out) as file:
+        step = np.diff(file["u_A"][..., 0], axis=1)
+    np.testing.assert_allclose(step, 20 * (1 - 1 / 1.01), atol=1e-6)
+
+
+def test_strain_asks_for_the_step_of_a_map_that_does_not_say_it(
+    tmp_path: Path, monkeypatch, capsys
+) -> None:
+    write_map(tmp_path / "map.h5", Map(np.tile(np.eye(2), (3, 3, 1, 1)), {}))
+    words = ["strain", str(tmp_path / "map.h5"), "--out", str(tmp_path / "b.h5")]
+    assert run(*words, monkeypatch=monkeypatch) == 2
+    assert "--step-A" in capsys.readouterr().err
+    assert run(*words, "--step-A", "20", monkeypatch=monkeypatch) == 0

@@ -100,6 +100,16 @@ MUTATIONS = {
     "encoder untrained": Mutation(
         "ccstae/methods/ccstae/encoder.py", "for step in range(_STEPS):", "for step in range(0):"
     ),
+    "closures of neighbours with the wrong sign": Mutation(
+        "ccstae/methods/ccstae_pooled/operators.py",
+        "-np.kron(A[None, :, 0], eye)",
+        "np.kron(A[None, :, 0], eye)",
+    ),
+    "local scale of the pooling off": Mutation(
+        "ccstae/methods/ccstae_pooled/law.py",
+        "self.local = local / np.exp(np.log(local).mean())",
+        "self.local = np.ones_like(local)",
+    ),
     "gauge region shifted": Mutation(
         "ccstae/specimen/heterostructure.py",
         "return inside(self.settings.reference_A, x)",

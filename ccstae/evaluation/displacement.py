@@ -2,8 +2,8 @@
 
 F^-1 dx is the step between points X of the reference lattice that belongs to a step dx in the
 specimen. The points X are thus potentials of F^-1, up to a constant, and u = x - X. They are
-integrated by least squares over the steps of the scan, each with the mean F^-1 of its ends. Where no
-potential fits, the closure of a cell is not 0; over the cell's area it is the density of Burgers
+integrated by least squares over the steps of the scan, each with the mean F^-1 of its ends. Where
+no potential fits, the closure of a cell is not 0; over the cell's area it is the density of Burgers
 vectors (J. F. Nye, Acta Metall. 1, 153 (1953)).
 """
 
@@ -34,7 +34,7 @@ def displacement(F: Array, step_A: float, scan: Array) -> Displacement:
         scan: its steps along x and y in the detector's axes, as columns (2, 2), in `step_A`.
     """
     rows, columns = F.shape[:2]
-    held = np.isfinite(F).all((-1, -2))
+    held = np.asarray(np.isfinite(F).all((-1, -2)))
     steps_A = step_A * scan
     x_A = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), -1)[held] @ steps_A.T
     inverse = np.linalg.inv(F[held])

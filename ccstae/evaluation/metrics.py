@@ -27,9 +27,9 @@ standard deviation:
 
 `filled_rate` (quantity `all`, region `all`) is the share of positions that a method which pools
 neighbours answers without an answer of their own, `filled_rmse_over_limit` their rmse over the
-bound, mean of the components. `failure_rate` (quantity `all`) is the share of positions without an answer, `confident_wrong` the
-share where a component is off by more than 5 of the standard deviations that the method states; no
-answer is not wrong in this sense. Of the labels (quantity
+bound, mean of the components. `failure_rate` (quantity `all`) is the share of positions without an
+answer, `confident_wrong` the share where a component is off by more than 5 of the standard
+deviations that the method states; no answer is not wrong in this sense. Of the labels (quantity
 `label`), over unmixed positions: `accuracy` is the share that is right, vacuum included, under the
 best one-to-one naming of the method's classes; `sample_accuracy` the share for which vacuum and
 specimen are told apart; `material_accuracy` the accuracy on the specimen alone. Where circuits must

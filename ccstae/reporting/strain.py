@@ -36,7 +36,9 @@ def write(map_path: Path, out: Path, step_A: float | None = None) -> None:
             raise InputError(f"{map_path}: no attribute step_A; expected one, or --step-A")
         step_A = float(answer.attributes["step_A"])
     if not np.isfinite(answer.F).all((-1, -2)).any() or min(answer.F.shape[:2]) < 2:
-        raise InputError(f"{map_path}: expected answers at positions side by side in two directions")
+        raise InputError(
+            f"{map_path}: expected answers at positions side by side in two directions"
+        )
     found = displacement(answer.F, step_A, scan_steps(answer))
     write_displacement(out, found)
     with style.styled():

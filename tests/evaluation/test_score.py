@@ -233,6 +233,23 @@ def test_confident_wrong_answers_by_hand():
     assert ("interior", "all", "confident_wrong") not in silent
 
 
+def test_what_neighbours_alone_answer_is_scored_apart():
+    """One position lacks an answer of its own, and its neighbours' is off by two bounds."""
+    truth = made_truth()
+    sample = truth.label != 0
+    at = tuple(np.argwhere(sample & ~truth.reference)[0])
+    own = truth.F_probe.copy()
+    own[at] = np.nan
+    expected = geometry.components(truth.F_probe[at])
+    pooled = truth.F_probe.copy()
+    pooled[at] = geometry.deformation(*(expected + 2 * truth.bound[NOISY.name][at]))
+    found = scores(truth, replace(made_map("x", pooled), F_per_pattern=own))
+    assert found["all", "all", "filled_rate"] == pytest.approx(1 / sample.sum())
+    assert found["all", "all", "filled_rmse_over_limit"] == pytest.approx(2, rel=1e-3)
+    assert found["all", "all", "failure_rate"] == 0
+    assert ("all", "all", "filled_rate") not in scores(truth, made_map("x", pooled))
+
+
 def test_coverage_of_an_honest_covariance(run_dir: Path):
     table = read_scores(run_dir / "metrics.csv")
     chosen = table[

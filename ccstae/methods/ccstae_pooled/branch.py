@@ -45,7 +45,9 @@ def one_branch(M: Array, held: Mask, symmetry: int) -> Array:
     for first in np.unique(part, return_index=True)[1]:
         order, before = breadth_first_order(tree, first, directed=False)
         for at in order[1:]:
-            joined[at] = joined[before[at]] + geometry.wrap(theta[at] - joined[before[at]], symmetry)
+            joined[at] = joined[before[at]] + geometry.wrap(
+                theta[at] - joined[before[at]], symmetry
+            )
     k = np.rint((theta - joined) / period).astype(int)
     for index in range(parts):
         here = part == index

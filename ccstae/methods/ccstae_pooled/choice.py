@@ -23,7 +23,9 @@ REGION = 3.0  # standard deviation of a region's window, in scan steps
 # Log odds of the first law before the patterns are asked. In a window the sums of two laws that
 # foretell equally well differ by half of this or less by chance.
 _PRIOR_LOG_ODDS = 10.0
-_MAX_OWN = 0.98  # share of its own answer that a pattern may have in it: beyond, samples are too few
+_MAX_OWN = (
+    0.98  # share of its own answer that a pattern may have in it: beyond, samples are too few
+)
 
 
 def better(data: Data, fields: list[Field], place: Array) -> Field:

@@ -39,7 +39,7 @@ class Data:
 
     @property
     def root(self) -> Array:
-        return np.linalg.cholesky(self.information)
+        return np.asarray(np.linalg.cholesky(self.information))
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,9 @@ class _Draws:
         for term in terms:
             root = np.linalg.cholesky(term.stiffness)
             normal = generator.standard_normal((len(term.weight), len(root), n))
-            rows.append(np.sqrt(term.weight)[:, None, None] * np.einsum("ab,rbs->ras", root, normal))
+            rows.append(
+                np.sqrt(term.weight)[:, None, None] * np.einsum("ab,rbs->ras", root, normal)
+            )
         return cls(noise, rows)
 
 

@@ -63,7 +63,7 @@ class Term:
 
     @property
     def stiffness(self) -> Array:
-        return np.linalg.inv(self.scale)
+        return np.asarray(np.linalg.inv(self.scale))
 
     def learn(self, seen: Moments, largest: Array) -> None:
         """One round: scale, Student factors and local scale by what was seen.

@@ -39,7 +39,11 @@ class Operator:
         """Differences (rows, components, ...) of a field (n, 4, ...)."""
         flat = field.reshape(len(field), int(np.prod(field.shape[1:])))
         parts = (
-            np.einsum("ca,ra...->rc...", mapped, (stencil @ flat).reshape(stencil.shape[0], *field.shape[1:]))
+            np.einsum(
+                "ca,ra...->rc...",
+                mapped,
+                (stencil @ flat).reshape(stencil.shape[0], *field.shape[1:]),
+            )
             for stencil, mapped in zip(self.stencils, self.maps, strict=True)
         )
         return np.asarray(sum(parts))
@@ -115,8 +119,8 @@ def closures(held: Mask, A: Array) -> Operator:
     """
     along_x, along_y, place = _cells(held)
     eye = np.eye(2)
-    maps = np.kron(A[None, :, 1], eye), -np.kron(A[None, :, 0], eye)
-    return Operator((along_x, along_y), maps, place)
+    of_x, of_y = np.kron(A[None, :, 1], eye), -np.kron(A[None, :, 0], eye)
+    return Operator((along_x, along_y), (np.asarray(of_x), np.asarray(of_y)), place)
 
 
 def _cells(held: Mask) -> tuple[sparse.csr_array, sparse.csr_array, Array]:

@@ -103,9 +103,7 @@ def _curved(
     return fit.field(), scan
 
 
-def _steps(
-    data: Data, answered: Mask, parts: list[Strip], generator: np.random.Generator
-) -> Field:
+def _steps(data: Data, answered: Mask, parts: list[Strip], generator: np.random.Generator) -> Field:
     """The field that is constant but for jumps."""
     first = Term(operators.first_differences(answered), kronecker_of(data.typical), _STUDENT)
     fit = Fit(data, [first], parts, generator)

@@ -114,7 +114,9 @@ class _Cells:
 
 def _form(gradients: Array) -> Array:
     """c_k = sum_a form_ka A_a with A row by row, from gradients (cells, 8, ...)."""
-    along_x, along_y = gradients.reshape(len(gradients), 2, 2, 2, *gradients.shape[2:]).swapaxes(0, 1)
+    along_x, along_y = gradients.reshape(len(gradients), 2, 2, 2, *gradients.shape[2:]).swapaxes(
+        0, 1
+    )
     return np.stack([-along_y[:, 0], along_x[:, 0], -along_y[:, 1], along_x[:, 1]], 2)
 
 
