@@ -131,6 +131,9 @@ def calibrate(path: Path, given: Given) -> Calibrated:
         beam_px, bright, dark = _every_beam(scan, surface, radius, reach, good)
         descan, curved = _descan(beam_px, bright)
         radius = _radius(mean, seen, radius)
+        again = lattice.of_image(mean, seen.origin, radius, good)
+        if not isinstance(again, str) and again.error_px < seen.error_px:
+            seen = again
         probe, vacuum, said = _probe(scan, given, beam_px, bright, dark, radius, good, seen)
     peak = np.array(np.unravel_index(ndimage.gaussian_filter(probe, 1).argmax(), probe.shape))
     centre = beams.centroid(probe, peak[::-1].astype(float), radius)
