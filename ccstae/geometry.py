@@ -169,6 +169,24 @@ def deformation_from_reciprocal(G: Array, G0: Array) -> Array:
     return inverse_transpose(G @ np.linalg.inv(G0))
 
 
+def undistorted(F: Array, distortion: Array) -> Array:
+    """F of the specimen from that of its image on a detector that shows g as E g.
+
+    On such a detector a lattice N is seen as E N, and under F as E F^-T N. Against E N that is the
+    deformation E^-T F E^T.
+
+    Args:
+        F: measured against the lattice as the detector shows it, shape (..., 2, 2).
+        distortion: E, shape (2, 2).
+
+    >>> E = np.array([[1.02, 0.0], [0.0, 1 / 1.02]])
+    >>> seen = np.linalg.inv(E).T @ rotation_matrix(0.5) @ E.T
+    >>> round(float(components(undistorted(seen, E))[0]), 9) + 0.0
+    0.0
+    """
+    return np.asarray(distortion.T @ F @ np.linalg.inv(distortion).T)
+
+
 def deformation_from_real(A: Array, A0: Array) -> Array:
     """F = A A0^-1 from real lattice vectors.
 

@@ -1,9 +1,8 @@
 """The direct beam of every pattern, and its descan over the scan.
 
 Nothing is known beforehand. The size of the disks is that of the rim, bright inside and dark
-outside, that stands out most from the noise at a few places of a pattern. A halo has no rim. The
-direct beam is the brightest box of that size in most patterns, near a plane over the scan that has
-the least absolute distances.
+outside, that stands out most at a few places of a pattern. The direct beam is the brightest box of
+that size in most patterns, near a plane over the scan that has the least absolute distances.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ Array = NDArray[np.float64]
 MIN_RADIUS_PX = 1.0
 # A disk is at most this share of the detector's side, or there is no room for others.
 MAX_RADIUS_SHARE = 1 / 6
-_SCALES_PER_OCTAVE = 6
-_LOOKED_AT = 8  # patterns that tell the size of the disks
+_SCALES_PER_OCTAVE = 4
+_LOOKED_AT = 4  # patterns that tell the size of the disks
 # Disks of a pattern that tell it: a halo is one, however bright.
 _DISKS = 7
 _RIM_PX = 2.0  # width of the rings on either side of a rim
@@ -30,26 +29,29 @@ MIN_GAIN_OF_CURVATURE = 0.8
 MIN_POSITIONS_OF_CURVATURE = 64
 
 
-def disk_radius(patterns: Array) -> tuple[float, Array]:
-    """Radius of the disks of patterns (n, Qy, Qx), in pixels, and where the strongest one of each
-    of their brightest is, (x, y): the median.
+def disk_radii(patterns: Array) -> list[float]:
+    """Radii that the disks of patterns (n, Qy, Qx) may have, in pixels, of the brightest of them.
+
+    Returns:
+        Where rims stand out most from white noise, and where from what else is in a pattern, such
+        as the gradient of a halo. The first is right for disks that fill the detector, the second
+        for small ones on a halo; a lattice tells which.
     """
     order = np.argsort(-patterns.sum((1, 2)))
-    chosen = patterns[order[:_LOOKED_AT]]
+    # Of Poisson's law the root has even noise: bright disks are no rougher than faint ones.
+    chosen = np.sqrt(patterns[order[:_LOOKED_AT]].clip(0))
     largest = min(patterns.shape[1:]) * MAX_RADIUS_SHARE
     octaves = math.log2(max(largest, 2 * MIN_RADIUS_PX) / MIN_RADIUS_PX)
     radii = MIN_RADIUS_PX * 2 ** np.arange(0, octaves, 1 / _SCALES_PER_OCTAVE)
-    best = [(-math.inf, MIN_RADIUS_PX, (0.0, 0.0))] * len(chosen)
-    for radius in radii:
+    strength = np.zeros((2, len(chosen), len(radii)))
+    for k, radius in enumerate(radii):
         template = _template(float(radius))
         for index, pattern in enumerate(chosen):
             response = signal.fftconvolve(pattern, template, mode="same")
-            at = np.unravel_index(response.argmax(), response.shape)
-            strength = float(np.sqrt(_highest(response, float(radius))).sum())
-            best[index] = max(best[index], (strength, float(radius), (float(at[1]), float(at[0]))))
-    return float(np.median([radius for _, radius, _ in best])), np.median(
-        [place for _, _, place in best], 0
-    )
+            scatter = float(np.median(np.abs(response - np.median(response))))
+            strength[0, index, k] = np.sqrt(_highest(response, float(radius))).sum()
+            strength[1, index, k] = strength[0, index, k] / math.sqrt(max(scatter, 1e-12))
+    return sorted({float(np.median(radii[each.argmax(1)])) for each in strength})
 
 
 def _highest(response: Array, radius: float) -> Array:
@@ -208,13 +210,11 @@ def edge_radius(image: Array, at: Array, radius: float) -> float:
     floor = float(np.median(beside)) if beside.size else 0.0
     # Brightness integrated over the angle and a pixel's width, every tenth of a pixel.
     centres = np.arange(0.5 * radius, 1.6 * radius + 1.5, 0.1)
-    profile = np.array(
-        [image[np.abs(away - centre) < 0.6].mean() if centre else 0.0 for centre in centres]
-    )
-    # Of the brightest ring: the middles of disks may be dark.
-    top = profile[centres <= radius].argmax()
-    plateau = profile[top] - floor
-    below = np.flatnonzero((profile - floor < plateau / 2) & (np.arange(len(profile)) > top))
+    profile = np.array([image[np.abs(away - centre) < 0.6].mean() for centre in centres])
+    # Disks may have bright sides and dark middles.
+    plateau = float(np.median(image[away <= radius])) - floor
+    start = int(np.searchsorted(centres, 0.8 * radius))
+    below = np.flatnonzero((profile - floor < plateau / 2) & (np.arange(len(profile)) > start))
     if plateau <= 0 or not below.size:
         return radius
     k = below[0]

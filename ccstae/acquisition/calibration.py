@@ -26,7 +26,7 @@ from ccstae.io.calibration import Calibration
 from ccstae.io.detector.files import open_file
 from ccstae.io.detector.scan import arrange
 from ccstae.io.scan import StoredScan, opened_scan, write_calibrated
-from ccstae.io.slips import fault, looks_like
+from ccstae.io.slips import MAX_ENERGY_KEV, MIN_ENERGY_KEV, fault, looks_like
 from ccstae.machine.progress import progress
 from ccstae.specimen.crystal import crystal
 
@@ -50,7 +50,7 @@ AGREEMENT = 0.15
 VACUUM_SHARE, MAX_NODES_IN_VACUUM = 0.15, 0.05
 MAX_VACUUM_PATTERNS = 256
 MIN_VACUUM_PATTERNS = 3
-_DISKS = 9  # the brightest that tell the radius of all
+_DISKS = 16  # the brightest that tell the radius of all
 EDGE_PX = 0.35  # softness of the disk that stands for a probe that nobody recorded
 
 
@@ -113,33 +113,27 @@ def calibrate(path: Path, given: Given) -> Calibrated:
     nominal = _nominal(given)
     with opened_scan(path) as scan:
         sample, places, good = _sample(scan)
-        radius, _ = beams.disk_radius(sample)
-        at = np.array(
-            [
-                beams.centroid(p, beams.brightest(p, radius, None, 0), radius)
-                for p in sample
-                if p.any()
-            ]
-        ).reshape(-1, 2)
         lit = sample.any((1, 2))
         if not lit.any():
             raise InputError(
                 f"{path}: no pattern holds an electron; expected a direct beam: looks like dark "
                 f"frames, or a scan that was never recorded"
             )
-        surface, _ = beams.surface(places[lit], at, scan.shape[:2])
-        expected = surface[tuple(places.T)]
-        middle = np.rint(np.median(expected, 0)).astype(int)
-        mean = beams.aligned_mean(sample, expected, (int(middle[0]), int(middle[1])))
-        seen = lattice.of_image(mean, middle.astype(float), radius, good)
-        if isinstance(seen, str):
-            raise InputError(f"{path}: no lattice: {seen}")
+        sample, places = sample[lit], places[lit]
+        tried = [_seen(sample, places, scan.shape, r, good) for r in _radii(sample, places, scan)]
+        found = [each for each in tried if not isinstance(each.lattice, str)]
+        if not found:
+            raise InputError(f"{path}: no lattice: {tried[0].lattice}")
+        best = max(found, key=lambda each: len(each.lattice.nodes))
+        radius, mean, surface, seen = best.radius, best.mean, best.surface, best.lattice
+        assert not isinstance(seen, str)
         reach = max(float(np.linalg.norm(seen.G[:, 0])) / 2, radius)
         beam_px, bright, dark = _every_beam(scan, surface, radius, reach, good)
         descan, curved = _descan(beam_px, bright)
-        # Of the disks of the lattice: the direct beam alone may be saturated.
-        rims = [beams.edge_radius(mean, place, radius) for place in seen.places[:_DISKS]]
-        radius = float(np.median(rims))
+        radius = _radius(mean, seen, radius)
+        again = lattice.of_image(mean, seen.origin, radius, good)
+        if not isinstance(again, str) and again.error_px < seen.error_px:
+            seen = again
         probe, vacuum, said = _probe(scan, given, beam_px, bright, dark, radius, good, seen)
     peak = np.array(np.unravel_index(ndimage.gaussian_filter(probe, 1).argmax(), probe.shape))
     centre = beams.centroid(probe, peak[::-1].astype(float), radius)
@@ -235,6 +229,52 @@ def _sample(scan: StoredScan) -> tuple[Array, NDArray[np.int64], Mask]:
     return bad_pixels.filled(patterns.astype(np.float64), found.good), places, found.good
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """A sample of a scan, looked at with disks of one radius."""
+
+    radius: float
+    mean: Array  # (Qy, Qx), beams brought together
+    surface: Array  # (Ry, Rx, 2), through the beams
+    lattice: lattice.Found | str
+
+
+def _radii(sample: Array, places: NDArray[np.int64], scan: StoredScan) -> list[float]:
+    """Radii that the disks may have: of single patterns first, then of their mean, where faint
+    disks are seen too.
+    """
+    first = beams.disk_radii(sample)
+    mean, _, _ = _mean(sample, places, scan.shape, first[-1])
+    found = sorted({*first, *beams.disk_radii(mean[None])})
+    # On a halo the one is too small and the other too large.
+    between = math.sqrt(found[0] * found[-1])
+    return sorted({*found, between})
+
+
+def _seen(
+    sample: Array, places: NDArray[np.int64], shape: tuple[int, ...], radius: float, good: Mask
+) -> _Seen:
+    mean, middle, surface = _mean(sample, places, shape, radius)
+    return _Seen(radius, mean, surface, lattice.of_image(mean, middle, radius, good))
+
+
+def _mean(
+    sample: Array, places: NDArray[np.int64], shape: tuple[int, ...], radius: float
+) -> tuple[Array, Array, Array]:
+    """Mean of patterns (n, Qy, Qx) whose beams are brought together, where the beam then lies, and
+    the surface (Ry, Rx, 2) through the beams.
+    """
+    at = [
+        beams.centroid(pattern, beams.brightest(pattern, radius, None, 0), radius)
+        for pattern in sample
+    ]
+    surface, _ = beams.surface(places, np.array(at), (shape[0], shape[1]))
+    expected = surface[tuple(places.T)]
+    middle = np.rint(np.median(expected, 0))
+    mean = beams.aligned_mean(sample, expected, (int(middle[0]), int(middle[1])))
+    return mean, middle, surface
+
+
 def _slabs(scan: StoredScan) -> Iterator[slice]:
     """Rows of the scan, a few at a time."""
     ry, rx, qy, qx = scan.shape
@@ -245,8 +285,6 @@ def _slabs(scan: StoredScan) -> Iterator[slice]:
 def _readings(patterns: NDArray[Any], good: Mask) -> Array:
     """Patterns as numbers, no reading and bad pixels filled by 0."""
     values = patterns.astype(np.float64)
-    if patterns.dtype.kind == "u":
-        values[patterns == np.iinfo(patterns.dtype).max] = 0
     values[~np.isfinite(values)] = 0
     values[..., ~good] = 0
     return values
@@ -288,6 +326,22 @@ def _descan_said(beam: Array, descan: Array, curved: bool) -> str:
         f"descan: {span[0]:.2f} px along x and {span[1]:.2f} px along y over the scan, {form}; "
         f"beams scatter by {left:.2f} px about it"
     )
+
+
+def _radius(mean: Array, seen: lattice.Found, radius: float) -> float:
+    """Radius of the disks, of the mean of the brightest: one alone may be saturated, or lit on one
+    side.
+    """
+    half = math.ceil(radius + 7)
+    y, x = np.indices((2 * half + 1, 2 * half + 1), float) - half
+    total = np.zeros(x.shape)
+    for h, k in seen.nodes[:_DISKS]:
+        at = seen.origin + seen.G @ (h, k)
+        disk = ndimage.map_coordinates(mean, [y + at[1], x + at[0]], order=1, mode="nearest")
+        away = np.hypot(x, y)
+        disk = disk - np.median(disk[(away > radius + 2) & (away < radius + 6)])
+        total += disk / max(float(disk[away <= radius].mean()), 1e-300)
+    return beams.edge_radius(total, np.array([half, half], float), radius)
 
 
 def _probe(
@@ -392,6 +446,7 @@ def _put_together(
     """Ellipse, units and lattice of what was found."""
     said = list(found.said)
     energy = _told("energy_keV", given.energy_keV, told, ASSUMED_ENERGY_KEV, "keV", said)
+    _check_energy(path, energy)
     step = _told("step_A", given.step_A, told, ASSUMED_STEP_A, "Angstrom", said)
     distortion, pixel = _ellipse(path, given, nominal, found, said)
     wavelength = geometry.wavelength_A(energy)
@@ -456,6 +511,19 @@ def _same(path: Path, name: str, given: float, seen: float, slips: dict[float, s
     raise InputError(
         f"{path}: {name} is given as {given:g}, and the scan shows {seen:.4g}; expected them to "
         f"agree to {AGREEMENT:.0%}{looks}"
+    )
+
+
+def _check_energy(path: Path, energy_keV: float) -> None:
+    if MIN_ENERGY_KEV <= energy_keV <= MAX_ENERGY_KEV:
+        return
+    looks = ""
+    for unit, factor in (("eV", 1e-3), ("MeV", 1e3)):
+        if MIN_ENERGY_KEV <= energy_keV * factor <= MAX_ENERGY_KEV:
+            looks = f": looks like energy_keV given in {unit}"
+    raise InputError(
+        f"{path}: energy_keV is {energy_keV:g}; expected {MIN_ENERGY_KEV:g} to "
+        f"{MAX_ENERGY_KEV:g} keV{looks}"
     )
 
 

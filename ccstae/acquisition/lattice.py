@@ -26,7 +26,7 @@ MAX_VECTORS = 28  # differences of which pairs are tried
 MIN_DEVIATIONS = 6.0  # of the noise of a pattern, by which a spot exceeds it
 FAINT_DEVIATIONS, MAX_FAINT_SPOTS = 3.0, 300  # once the lattice is known
 # Of the brightest spot. Fainter ones may be tails, streaks and reflections of the optics.
-MIN_SHARE_OF_BRIGHTEST = 2e-3
+MIN_SHARE_OF_BRIGHTEST = 1e-4
 STRAY = 0.1  # e above: share of places that belong to nothing
 TOLERANCE_RADII, MIN_TOLERANCE_PX = 0.3, 0.8
 EMPTY_NODE_COST = 0.7

@@ -4,6 +4,7 @@ instrument. `ccstae calibrate` makes a counts file (`counts.py`) of them.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from ccstae.io.calibration import Calibration, write_calibration
 # A chunk of the counts holds so many bytes at most: what is read for one position.
 CHUNK_BYTES = 4 * 2**20
 CHUNK_COLUMNS = 32
+TOLD = "told"  # the attribute that keeps, as JSON, what the detector's file told
 
 Slab = tuple[slice, slice, NDArray[Any]]
 
@@ -70,7 +72,7 @@ class StoredScan:
     mask: NDArray[np.bool_]
     """(Qy, Qx), bad pixels."""
     told: dict[str, float]
-    """Attributes that are numbers."""
+    """Attributes that are numbers, as they were before any calibration."""
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -90,12 +92,16 @@ def opened_scan(path: Path) -> Iterator[StoredScan]:
         mask = np.zeros(counts.shape[2:], bool)
         if hdf5.holds(file, "mask"):
             mask = hdf5.values(file, "mask", 2, "biuf", counts.shape[2:]) != 0
-        told = {}
-        for name in file.attrs:
-            value = hdf5.attribute(file, name)
-            if isinstance(value, int | float):
-                told[name] = float(value)
-        yield StoredScan(path, counts, mask, told)
+        yield StoredScan(path, counts, mask, _told(file))
+
+
+def _told(file: h5py.File) -> dict[str, float]:
+    """What the detector's file told, whatever a calibration wrote later."""
+    if TOLD in file.attrs:
+        kept = json.loads(hdf5.attribute(file, TOLD))
+    else:
+        kept = {name: hdf5.attribute(file, name) for name in file.attrs}
+    return {name: float(value) for name, value in kept.items() if isinstance(value, int | float)}
 
 
 def write_calibrated(
@@ -120,6 +126,8 @@ def write_calibrated(
         InputError: where the system takes no more of it.
     """
     with hdf5.extended(path) as file:
+        if TOLD not in file.attrs:
+            file.attrs[TOLD] = json.dumps(_told(file))
         # Without its semiangle a file is no counts file; it gets it last.
         file.attrs.pop("semiangle_mrad", None)
         for name in ("lattice_inv_A", "probe", "distortion", "beam_px"):

@@ -30,7 +30,7 @@ def write(found: Calibrated, out: Path) -> None:
         InputError: where the system takes no more of it.
     """
     with style.styled():
-        figure = style.figure(11.0, 7.2)
+        figure = style.figure(11.0, 6.8)
         axes = figure.subplots(2, 3)
         _mean(axes[0, 0], found)
         _probe(axes[0, 1], found)
@@ -41,8 +41,9 @@ def write(found: Calibrated, out: Path) -> None:
             (axes[1, 1], found.bright, "Virtual bright field"),
             (axes[1, 2], found.dark, "Virtual dark field"),
         ):
+            low, high = np.quantile(image, (0.01, 0.99))
             shown = place.imshow(
-                image, cmap="gray", extent=style.extent(image.shape, step_nm), aspect="equal"
+                image, "gray", vmin=low, vmax=high, extent=style.extent(image.shape, step_nm)
             )
             place.set_title(title)
             style.frame(place)
@@ -54,7 +55,7 @@ def write(found: Calibrated, out: Path) -> None:
 
 def _mean(axes: Axes, found: Calibrated) -> None:
     image = found.mean - np.quantile(found.mean, 0.01)
-    top = float(np.quantile(image, 0.9995))
+    top = float(np.quantile(image, 0.985))  # faint disks show, the direct beam is white
     axes.imshow(image.clip(0), cmap=_CMAP, norm=PowerNorm(0.35, 0, max(top, 1e-12)))
     nodes = geometry.lattice_nodes(found.found.G, np.hypot(*image.shape))
     at = found.found.origin + nodes @ found.found.G.T
@@ -95,7 +96,11 @@ def _ellipse(axes: Axes, found: Calibrated) -> None:
     axes.plot(*circle, color="0.6", lw=1, ls="--", label="circle")
     axes.plot(*(drawn @ circle), color=style.lines(["ccstae"])["ccstae"].colour, label="as seen")
     values = np.linalg.eigvalsh(found.distortion)
-    axes.set_title(f"Ellipse of {values[1] / values[0] - 1:.2%}, drawn {_EXAGGERATION} times")
+    axes.set_title(
+        "Ellipse: not told"
+        if (found.distortion == np.eye(2)).all()
+        else f"Ellipse of {values[1] / values[0] - 1:.2%}, drawn {_EXAGGERATION} times"
+    )
     axes.set(aspect="equal", xticks=[], yticks=[], xlim=(-1.6, 1.6), ylim=(1.6, -1.6))
     axes.legend(loc="lower right", frameon=False)
     style.frame(axes)
