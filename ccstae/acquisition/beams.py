@@ -134,7 +134,7 @@ def disk_sum(pattern: Array, at: Array, radius: float) -> float:
     return float(part[np.hypot(rows - at[1], columns - at[0]) <= radius].sum())
 
 
-def surface(places: Array, beams: Array, scan: tuple[int, int]) -> tuple[Array, bool]:
+def surface(places: NDArray[np.int64], beams: Array, scan: tuple[int, int]) -> tuple[Array, bool]:
     """The plane, or the surface of second order, over a scan that has the least absolute distances
     from beams.
 
@@ -146,7 +146,7 @@ def surface(places: Array, beams: Array, scan: tuple[int, int]) -> tuple[Array, 
     Returns:
         Beams (Ry, Rx, 2) on it, and whether it is curved.
     """
-    grid = np.stack(np.indices(scan), -1).reshape(-1, 2)
+    grid = np.argwhere(np.ones(scan, bool))
     orders = 1 if len(places) >= 12 else 0
     fitted, distance = _fitted(places, beams, grid, scan, orders)
     if orders == 0 or len(places) < MIN_POSITIONS_OF_CURVATURE:
@@ -158,7 +158,11 @@ def surface(places: Array, beams: Array, scan: tuple[int, int]) -> tuple[Array, 
 
 
 def _fitted(
-    places: Array, beams: Array, grid: Array, scan: tuple[int, int], order: int
+    places: NDArray[np.int64],
+    beams: Array,
+    grid: NDArray[np.int64],
+    scan: tuple[int, int],
+    order: int,
 ) -> tuple[Array, float]:
     design, everywhere = _terms(places, scan, order), _terms(grid, scan, order)
     fitted = np.broadcast_to(np.median(beams, 0), beams.shape)
@@ -173,7 +177,7 @@ def _fitted(
     return (everywhere @ coefficients).reshape(*scan, 2), left
 
 
-def _terms(places: Array, scan: tuple[int, int], order: int) -> Array:
+def _terms(places: NDArray[np.int64], scan: tuple[int, int], order: int) -> Array:
     y, x = (places / np.array(scan) - 0.5).T
     terms = [np.ones_like(x)]
     if order >= 1:

@@ -121,12 +121,11 @@ def calibrate(path: Path, given: Given) -> Calibrated:
             )
         sample, places = sample[lit], places[lit]
         tried = [_seen(sample, places, scan.shape, r, good) for r in _radii(sample, places, scan)]
-        found = [each for each in tried if not isinstance(each.lattice, str)]
+        found = [(each, each.lattice) for each in tried if not isinstance(each.lattice, str)]
         if not found:
             raise InputError(f"{path}: no lattice: {tried[0].lattice}")
-        best = max(found, key=lambda each: len(each.lattice.nodes))
-        radius, mean, surface, seen = best.radius, best.mean, best.surface, best.lattice
-        assert not isinstance(seen, str)
+        best, seen = max(found, key=lambda pair: len(pair[1].nodes))
+        radius, mean, surface = best.radius, best.mean, best.surface
         reach = max(float(np.linalg.norm(seen.G[:, 0])) / 2, radius)
         beam_px, bright, dark = _every_beam(scan, surface, radius, reach, good)
         descan, curved = _descan(beam_px, bright)

@@ -67,8 +67,8 @@ def _mean(axes: Axes, found: Calibrated) -> None:
     for vector in found.found.G.T:
         axes.annotate(
             "",
-            found.found.origin + vector,
-            found.found.origin,
+            (found.found.origin[0] + vector[0], found.found.origin[1] + vector[1]),
+            (found.found.origin[0], found.found.origin[1]),
             arrowprops={"arrowstyle": "->", "color": "white", "lw": 1.2},
         )
     axes.set_title("Mean pattern; disks seen, nodes")
