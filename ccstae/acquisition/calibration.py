@@ -21,11 +21,12 @@ from ccstae import geometry
 from ccstae.acquisition import beams, lattice, rings
 from ccstae.config.materials import of_the_package
 from ccstae.errors import InputError, unknown
-from ccstae.io import bad_pixels
+from ccstae.io import bad_pixels, beside, missing
 from ccstae.io.calibration import Calibration
 from ccstae.io.detector.files import open_file
 from ccstae.io.detector.scan import arrange
 from ccstae.io.scan import StoredScan, opened_scan, write_calibrated
+from ccstae.io.silent_pixels import Disks
 from ccstae.io.slips import MAX_ENERGY_KEV, MIN_ENERGY_KEV, fault, looks_like
 from ccstae.machine.progress import progress
 from ccstae.specimen.crystal import crystal
@@ -220,12 +221,12 @@ def _sample(scan: StoredScan) -> tuple[Array, NDArray[np.int64], Mask]:
     patterns = np.stack([scan.counts[row, column] for row, column in places])
     if patterns.dtype.kind == "f":
         patterns = patterns.astype(np.float32)
-    unwrap, _ = bad_pixels.unwrapping(patterns)
+    unwrap, _ = missing.unwrapping(patterns)
     if unwrap is not None:
         patterns = unwrap(patterns, index)
-    found = bad_pixels.find(patterns, scan.mask, bad_pixels.Disks(1.0, 0.0), str(scan.path))
+    found = bad_pixels.find(patterns, scan.mask, Disks(1.0, 0.0), str(scan.path))
     patterns = found.taken_out(patterns, np.arange(len(patterns)))
-    return bad_pixels.filled(patterns.astype(np.float64), found.good), places, found.good
+    return beside.filled(patterns.astype(np.float64), found.good), places, found.good
 
 
 @dataclass(frozen=True)
@@ -372,7 +373,7 @@ def _probe(
         away = np.abs((part - np.angle(mode) / (2 * np.pi) + 0.5) % 1 - 0.5).max(1)
         alike = places[away < 0.25] if (away < 0.25).sum() >= 16 else places
         patterns = np.stack([_readings(scan.counts[row, column], good) for row, column in alike])
-        patterns = bad_pixels.filled(patterns, good)
+        patterns = beside.filled(patterns, good)
         mean = beams.aligned_mean(patterns, beam[tuple(alike.T)], (shape[1] // 2, shape[0] // 2))
         if _node_share(mean, np.array(shape[::-1]) // 2, seen, radius) < MAX_NODES_IN_VACUUM:
             chosen = none.copy()

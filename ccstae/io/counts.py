@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ccstae.errors import InputError
-from ccstae.io import bad_pixels, hdf5
+from ccstae.io import bad_pixels, hdf5, missing, silent_pixels
 from ccstae.io.calibration import (
     Calibration,
     disk_radius_px,
@@ -109,7 +109,7 @@ def read_counts(path: Path | str) -> Counts:
     patterns = StoredPatterns(stored, file, stored.dtype)
     if stored.dtype.kind == "f":
         patterns = patterns.corrected(_float32, np.dtype(np.float32))
-    unwrap, wrapped = bad_pixels.unwrapping(patterns)
+    unwrap, wrapped = missing.unwrapping(patterns)
     if unwrap is not None:
         patterns = patterns.corrected(unwrap, np.dtype(np.float32))
     found = bad_pixels.find(patterns, masked, _disks(calibration), str(path))
@@ -144,9 +144,9 @@ def _check_range(patterns: StoredPatterns, path: Path | str) -> None:
         raise InputError(f"{path}: /counts holds {most}; expected at most {MAX_COUNT} in a pixel")
 
 
-def _disks(calibration: Calibration) -> bad_pixels.Disks:
+def _disks(calibration: Calibration) -> silent_pixels.Disks:
     radius = disk_radius_px(calibration)
-    return bad_pixels.Disks(radius, nearest_px(calibration) - 2 * radius)
+    return silent_pixels.Disks(radius, nearest_px(calibration) - 2 * radius)
 
 
 def _read_mask(file: h5py.File, shape: tuple[int, ...]) -> NDArray[np.bool_]:

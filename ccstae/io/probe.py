@@ -10,15 +10,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from ccstae.errors import InputError
-from ccstae.io.bad_pixels import (
-    EMPAD_ROWS,
-    EMPAD_SHAPE,
-    HOT_RATIO,
-    MIN_HIDDEN_PIXELS,
-    Mask,
-    brightness_beside,
-    filled,
-)
+from ccstae.io.bad_pixels import EMPAD_ROWS, EMPAD_SHAPE
+from ccstae.io.beside import HOT_RATIO, Mask, brightness_beside, filled
+from ccstae.io.silent_pixels import MIN_HIDDEN_PIXELS
 
 # A sum nearer to 1 than this is 1 to the rounding of float32, and stays as it is.
 SUM_TOLERANCE = 1e-4

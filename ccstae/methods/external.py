@@ -29,7 +29,7 @@ import numpy as np
 
 from ccstae.config.methods import Method
 from ccstae.errors import InputError
-from ccstae.io import bad_pixels
+from ccstae.io import beside
 from ccstae.io.counts import Counts, read_counts, write_counts
 from ccstae.io.maps import Map, read_map, write_map
 from ccstae.machine import host
@@ -121,7 +121,7 @@ def as_file(counts: Counts, changed: bool = False) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="ccstae-") as folder:
         path = Path(folder) / counts.path.name
-        rows = (bad_pixels.filled(row, counts.good) for row in counts.scan_rows())
+        rows = (beside.filled(row, counts.good) for row in counts.scan_rows())
         write_counts(
             path,
             rows,

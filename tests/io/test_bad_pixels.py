@@ -13,10 +13,10 @@ from scipy.ndimage import gaussian_filter
 
 from ccstae import geometry
 from ccstae.errors import InputError
-from ccstae.io import bad_pixels
-from ccstae.io.bad_pixels import Disks
+from ccstae.io import bad_pixels, beside
 from ccstae.io.calibration import write_calibration
 from ccstae.io.counts import Counts, read_counts, write_counts
+from ccstae.io.silent_pixels import Disks
 from ccstae.simulation.ideal import IdealCrystal, random_deformations
 
 MODEL = IdealCrystal()
@@ -278,7 +278,7 @@ def test_the_probe_may_be_in_any_unit_and_lie_on_a_halo(tmp_path: Path) -> None:
 def test_patterns_are_filled_from_both_sides_of_a_gap() -> None:
     y, _ = np.indices((20, 20))
     good = ~cross((20, 20))
-    filled = bad_pixels.filled((10.0 * y)[None] * good, good)
+    filled = beside.filled((10.0 * y)[None] * good, good)
     np.testing.assert_allclose(filled[0][good], 10.0 * y[good])
     assert np.abs(filled[0] - 10 * y).max() <= 20
     assert filled[0, 10, 2] == pytest.approx(100)

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ccstae.errors import InputError
-from ccstae.io import bad_pixels, slips
+from ccstae.io import missing, slips
 from ccstae.io.counts import Counts, read_counts
 
 EXAMPLES = 500
@@ -60,7 +60,7 @@ def test_whatever_a_file_holds_it_is_read_or_refused(
             assert np.isfinite(counts.probe).all()
             assert counts.probe.sum() == pytest.approx(1, abs=1e-3)
             assert counts.good.shape == counts.probe.shape
-            assert counts.good.mean() >= bad_pixels.MIN_GOOD_SHARE
+            assert counts.good.mean() >= missing.MIN_GOOD_SHARE
             assert np.isfinite(counts.counts).all()
             assert not counts.counts[..., ~counts.good].any()
             assert bool(counts.bad_pixels) or counts.good.all()

@@ -16,7 +16,7 @@ from ccstae.methods.ccstae import encoder as encoders
 from ccstae.methods.ccstae import method as ccstae
 from ccstae.methods.ccstae.dictionary import Dictionary
 from ccstae.methods.ccstae.settings import CcstaeSettings
-from ccstae.methods.shared import sites
+from ccstae.methods.shared import lattice_sites
 
 MODEL = Model()
 TOP, LEFT = 20, 12  # rows and columns cut from a detector with the beam in its middle
@@ -99,7 +99,8 @@ def test_disks_in_the_far_corner_belong_to_the_dictionary(dictionary: Dictionary
     calibration = replace(MODEL.calibration, centre_px=(20.0, 30.0))
     reach = np.hypot(128 - 20, 128 - 30) - disk_radius_px(calibration)
     assert (
-        len(sites.nodes(calibration, (128, 128))) == len(geometry.lattice_nodes(nominal, reach)) - 1
+        len(lattice_sites.nodes(calibration, (128, 128)))
+        == len(geometry.lattice_nodes(nominal, reach)) - 1
     )
 
 

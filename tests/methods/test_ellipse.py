@@ -9,7 +9,7 @@ from synthetic import Model, random_deformations
 
 from ccstae import geometry
 from ccstae.methods.ellipse import method
-from ccstae.methods.shared.sites import nodes, rings
+from ccstae.methods.shared.lattice_sites import nodes, rings
 
 MODEL = Model()
 

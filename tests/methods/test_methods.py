@@ -38,7 +38,7 @@ from ccstae.io.calibration import disk_radius_px, write_calibration
 from ccstae.io.counts import Counts
 from ccstae.io.maps import read_map
 from ccstae.methods import base, external, run
-from ccstae.methods.shared import sites
+from ccstae.methods.shared import lattice_sites, sites
 
 MODEL = Model()
 OUTSIDE = """
@@ -326,8 +326,8 @@ def test_a_scan_of_vacuum_alone_holds_no_lattice(background: float) -> None:
 
 def test_disk_radius_and_rings_of_the_main_microscope() -> None:
     assert disk_radius_px(MODEL.calibration) == pytest.approx(5.53, abs=0.01)
-    hk = sites.nodes(MODEL.calibration, (128, 128))
-    ring = sites.rings(MODEL.calibration, hk)
+    hk = lattice_sites.nodes(MODEL.calibration, (128, 128))
+    ring = lattice_sites.rings(MODEL.calibration, hk)
     assert [int((ring == k).sum()) for k in range(4)] == [6, 6, 6, 12]
 
 

@@ -17,7 +17,7 @@ from ccstae.errors import InputError
 from ccstae.io.counts import Counts
 from ccstae.methods import mirrored
 from ccstae.methods.base import Answer
-from ccstae.methods.shared import sites
+from ccstae.methods.shared import lattice_sites, sites
 from ccstae.methods.shared.sites import SiteFinder
 
 MODEL = Model()
@@ -41,9 +41,9 @@ def test_small_disks_on_a_large_detector_get_fewer_sites(side: int) -> None:
         rotational_symmetry=2,
     )
     finder = SiteFinder.blank(calibration, (side, side), "cpu")
-    size = sites.BYTES_PER_SITE * len(finder.hk) * len(finder.G)
-    assert size <= sites.MAX_PATTERN_BYTES
-    assert len(finder.hk) < len(sites.nodes(calibration, (side, side)))
+    size = lattice_sites.BYTES_PER_SITE * len(finder.hk) * len(finder.G)
+    assert size <= lattice_sites.MAX_PATTERN_BYTES
+    assert len(finder.hk) < len(lattice_sites.nodes(calibration, (side, side)))
     assert np.linalg.matrix_rank(finder.hk.numpy()) == 2
 
 

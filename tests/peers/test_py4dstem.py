@@ -17,7 +17,8 @@ from ccstae import geometry
 from ccstae.io.counts import read_counts, write_counts
 from ccstae.methods import external
 from ccstae.methods.shared import peaks, windows
-from ccstae.methods.shared.sites import SiteFinder, nodes, rings
+from ccstae.methods.shared.lattice_sites import nodes, rings
+from ccstae.methods.shared.sites import SiteFinder
 from ccstae.methods.template import kernels
 from ccstae.methods.template import method as template
 from ccstae.methods.template.settings import TemplateSettings

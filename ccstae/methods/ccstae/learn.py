@@ -31,7 +31,7 @@ from ccstae.methods.ccstae.photon_transfer import PhotonTransfer, photon_transfe
 from ccstae.methods.ccstae.refine import Evaluation, State, covariance_of_M
 from ccstae.methods.ccstae.solve import FREE_SPREAD, solve
 from ccstae.methods.ccstae.transformer import Patterns
-from ccstae.methods.shared import sites
+from ccstae.methods.shared import lattice_sites
 
 _SHAPE_ROUNDS = 2
 _SETTLING_STEPS = 4  # of a climb that begins at the maximum of nearly the same likelihood
@@ -84,7 +84,7 @@ def start(
     """
     shape = (teachers.shape[1], teachers.shape[2])
     # Nodes that may come onto the detector at its corners, whatever the strain.
-    _, farthest = sites.border_distances_px(centre, shape)
+    _, farthest = lattice_sites.border_distances_px(centre, shape)
     hk = geometry.lattice_nodes(nominal.cpu().numpy().astype(float), 1.5 * min(farthest))
     g = torch.from_numpy(hk).to(nominal) @ nominal.T
     position = transformer.positions(first.M, first.centre, g)

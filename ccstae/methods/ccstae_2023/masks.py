@@ -25,7 +25,7 @@ from ccstae import geometry
 from ccstae.io.calibration import disk_radius_px
 from ccstae.io.counts import Counts
 from ccstae.methods.ccstae_2023.network import rotation
-from ccstae.methods.shared import beams, sites, windows
+from ccstae.methods.shared import beams, lattice_sites, sites, windows
 from ccstae.methods.shared.filled import filler
 
 _TURNS = 12  # orientations tried for what lies between the spots
@@ -70,7 +70,7 @@ def find_masks(counts: Counts, side: int, device: str) -> Masks:
     if not has_lattice.any():
         return Masks(centre, angle, has_lattice, 1.0, centre.new_zeros(0, 2), radius, 1.0)
     scale = float(np.sqrt(np.linalg.det(M[has_lattice.cpu().numpy()])).mean())
-    nearest, _ = sites.border_distances_px(calibration.centre_px, shape)
+    nearest, _ = lattice_sites.border_distances_px(calibration.centre_px, shape)
     reach = min(*nearest, side / 2)
     hk, unit = _brightest_ring(counts, centre, G, has_lattice, reach)
     spots = torch.from_numpy(scale * hk.numpy() @ nominal.T).float().to(device)
@@ -96,8 +96,8 @@ def _brightest_ring(
     calibration, (height, width) = counts.calibration, counts.detector
     filled = filler(counts.good, str(G.device))
     radius = disk_radius_px(calibration)
-    hk = sites.nodes(calibration, counts.detector)
-    ring = sites.rings(calibration, hk)
+    hk = lattice_sites.nodes(calibration, counts.detector)
+    ring = lattice_sites.rings(calibration, hk)
     length_inv_A = np.linalg.norm(hk.numpy() @ calibration.lattice_inv_A.T, axis=1)
     length = length_inv_A / calibration.pixel_size_inv_A
     period = 2 * math.pi / calibration.rotational_symmetry

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from ccstae.errors import InputError
-from ccstae.io import bad_pixels
+from ccstae.io import beside
 from ccstae.io.counts import Counts
 from ccstae.machine.device import batch, ceil_div
 from ccstae.methods.ccstae_2023 import losses, network, warp
@@ -56,7 +56,7 @@ class TrainingPatterns:
 
     def images(self, rows: Tensor) -> Tensor:
         """The patterns of these rows, (B, H, W)."""
-        patterns = bad_pixels.filled(self.counts.patterns[rows.cpu().numpy()], self.counts.good)
+        patterns = beside.filled(self.counts.patterns[rows.cpu().numpy()], self.counts.good)
         images = torch.from_numpy(patterns.astype(np.float32))
         return images.to(self.masks.centre.device) / self.masks.unit
 

@@ -32,7 +32,7 @@ from ccstae import geometry
 from ccstae.io.counts import Counts
 from ccstae.methods.base import Answer
 from ccstae.methods.cepstral.settings import CepstralSettings
-from ccstae.methods.shared import lattice_fit, sites, windows
+from ccstae.methods.shared import lattice_fit, lattice_sites, refined_map, sites, windows
 from ccstae.methods.shared.between_disks import EDGE_PX, disk_mask, radial_mean
 from ccstae.methods.shared.filled import filler
 from ccstae.methods.shared.peaks import maximum
@@ -55,7 +55,7 @@ def map_strain(counts: Counts, settings: CepstralSettings, device: str) -> Answe
     half = geometry.lattice_nodes(nominal, settings.longest * shortest)[1:]
     half = half[(half[:, 0] > 0) | ((half[:, 0] == 0) & (half[:, 1] > 0))]  # C(-r) = C(r)
     nodes = torch.from_numpy(half).to(device)
-    disks = sites.nodes(counts.calibration, counts.detector).to(device)
+    disks = lattice_sites.nodes(counts.calibration, counts.detector).to(device)
     disks = torch.cat([torch.zeros_like(disks[:1]), disks])
 
     filled = filler(counts.good, device)
@@ -68,7 +68,7 @@ def map_strain(counts: Counts, settings: CepstralSettings, device: str) -> Answe
             logarithm = disks_alone(logarithm, rough, disks, finder.radius + EDGE_PX)
         found = refine(windowed(logarithm), begin, nodes, settings.upsample)
         away = (found - begin).norm(dim=(-2, -1)) / begin.norm(dim=(-2, -1))
-        lost = ~rough.has_lattice | ~(away < sites.MAX_RELATIVE_DRIFT)
+        lost = ~rough.has_lattice | ~(away < refined_map.MAX_RELATIVE_DRIFT)
         return torch.where(lost[:, None, None], torch.nan, found) / pixel, torch.where(
             lost[:, None], torch.nan, rough.centre.double()
         )

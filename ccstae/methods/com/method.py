@@ -24,7 +24,9 @@ from ccstae.methods.shared import lattice_fit, windows
 from ccstae.methods.shared.between_disks import EDGE_PX, radial_mean
 from ccstae.methods.shared.filled import filler
 from ccstae.methods.shared.lattice_fit import LatticeFit
-from ccstae.methods.shared.sites import Located, SiteFinder, nodes, one_hot_rings, strain, track
+from ccstae.methods.shared.lattice_sites import nodes, one_hot_rings
+from ccstae.methods.shared.refined_map import strain, track
+from ccstae.methods.shared.sites import Located, SiteFinder
 
 # Half width of the ring, outside the window, that background "ring" and "median" use.
 RING_PX = 2.0

@@ -24,7 +24,9 @@ from ccstae.methods.shared import windows
 from ccstae.methods.shared.between_disks import EDGE_PX, radial_mean
 from ccstae.methods.shared.filled import filler
 from ccstae.methods.shared.lattice_fit import LatticeFit
-from ccstae.methods.shared.sites import Located, SiteFinder, nodes, rings, strain, track
+from ccstae.methods.shared.lattice_sites import nodes, rings
+from ccstae.methods.shared.refined_map import strain, track
+from ccstae.methods.shared.sites import Located, SiteFinder
 
 # On the rings that are used, at least: a hexagonal lattice has twelve on two rings, a square one
 # eight.

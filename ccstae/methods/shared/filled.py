@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ccstae.io import bad_pixels
+from ccstae.io import beside
 
 
 def filler(good: NDArray[np.bool_], device: str) -> Callable[[Tensor], Tensor]:
@@ -25,7 +25,7 @@ def filler(good: NDArray[np.bool_], device: str) -> Callable[[Tensor], Tensor]:
     """
     if good.all():
         return lambda patterns: patterns
-    places, shares = bad_pixels.neighbours(good, ~good)
+    places, shares = beside.neighbours(good, ~good)
     index, weight = torch.from_numpy(places).to(device), torch.from_numpy(shares).to(device)
     bad = torch.from_numpy(~good).to(device)
 

@@ -24,7 +24,6 @@ the log odds. A pattern must also show more than two disks, on more than one lin
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -34,20 +33,14 @@ from jaxtyping import Bool, Float, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ccstae import geometry
 from ccstae.errors import InputError
 from ccstae.io.calibration import Calibration, disk_radius_px
 from ccstae.io.counts import Counts
 from ccstae.io.stored import Patterns
 from ccstae.machine.device import at_a_time
-from ccstae.methods.base import Answer
-from ccstae.methods.shared import beams, second_lattice, windows
+from ccstae.methods.shared import beams, lattice_sites, second_lattice, windows
 from ccstae.methods.shared.beams import Beams, Rows, box_sums
-from ccstae.methods.shared.lattice_fit import LatticeFit
 
-# Largest change of the lattice parameter that is searched, as a scale of the whole scan; the strain
-# of single patterns rides on top, within the reach of a disk.
-MAX_SCALE_CHANGE = 0.06
 # Patterns that teach the mixture, evenly spread over the scan; fewer than twice as many.
 SAMPLE = 512
 ROUNDS = 8
@@ -72,7 +65,6 @@ MAX_BY_ROUNDING = 4.0
 # Boxes between disks, less one for each mean, that tell of one pattern how box sums scatter.
 MIN_GAPS = 3
 MIN_OWN_GAPS = 12  # that tell it of one pattern alone
-CELL = 12  # places along either side of a cell at which gaps are looked for
 # Standard deviations of the background beyond which disks are seen on a line through the beam.
 MIN_DEVIATIONS = 3.0
 # Of what the strongest line holds, that the others hold where they have disks.
@@ -100,17 +92,10 @@ SOFT_PX = 1.0  # the soft edge of a disk, and what a box is off its place, which
 MAX_DARKNESS = 0.98  # share of what is round it that a gap lacks; the rest is for what was missed
 # Memory, on a CPU, of what is worked out for all sites of all candidates of some patterns at a
 # time. A scan whose disks are tiny against its detector learns from fewer patterns, and from the
-# inner rings alone, so that one pattern takes at most `MAX_PATTERN_BYTES`.
+# inner rings alone, so that one pattern takes at most `lattice_sites.MAX_PATTERN_BYTES`.
 MAX_BYTES = 256 * 2**20
-MAX_PATTERN_BYTES = 64 * 2**20
 MAX_SAMPLE_BYTES = 2**30
-BYTES_PER_SITE = 24  # of a candidate: four float32 and one index
 BYTES_PER_RING = 20  # of a candidate: counts, sites, even spread and two temporaries, float32
-# The outermost disk that is used lies at least at this share of the detector's reach, so that a
-# rough lattice predicts any disk to its radius.
-MIN_REACH_SHARE = 0.25
-# A fit that ends this far from the rough lattice, relative to it, has lost the disks.
-MAX_RELATIVE_DRIFT = 0.12
 
 
 @dataclass(frozen=True)
@@ -121,51 +106,6 @@ class Located:
     # columns g1 and g2 in pixels, to about a quarter of a disk radius at the outermost site
     G: Float[Tensor, "B 2 2"]
     has_lattice: Bool[Tensor, " B"]  # the evidence for a lattice exceeds 20 to 1
-
-
-def nodes(calibration: Calibration, shape: tuple[int, ...]) -> Tensor:
-    """Integer (h, k), (S, 2), of all nodes but (0, 0) that lie on a (..., Qy, Qx) detector in some
-    orientation.
-    """
-    G = calibration.lattice_inv_A / calibration.pixel_size_inv_A
-    _, farthest = border_distances_px(calibration.centre_px, shape)
-    reach = math.hypot(*farthest) - disk_radius_px(calibration)
-    return torch.from_numpy(geometry.lattice_nodes(G, reach)[1:])
-
-
-def border_distances_px(
-    centre_px: tuple[float, float], shape: tuple[int, ...]
-) -> tuple[tuple[float, float], tuple[float, float]]:
-    """How far the borders of the detector are from the nominal direct beam.
-
-    Args:
-        centre_px: nominal direct beam (x, y) in pixels.
-        shape: of the detector, (..., Qy, Qx).
-
-    Returns:
-        Distances (along x, along y) to the nearest and to the farthest border, in pixels. Both are
-        half the side for a beam at n // 2.
-    """
-    height, width = shape[-2:]
-    x, y = abs(centre_px[0] - width // 2), abs(centre_px[1] - height // 2)
-    return (width / 2 - x, height / 2 - y), (width / 2 + x, height / 2 + y)
-
-
-def rings(calibration: Calibration, hk: Tensor) -> Tensor:
-    """Index (S,) of the ring that each node of `hk` (S, 2) lies on: nodes of one length, shortest
-    first.
-    """
-    length = np.linalg.norm(hk.numpy() @ calibration.lattice_inv_A.T, axis=-1)
-    return torch.from_numpy(np.unique(np.round(length / length.min(), 3), return_inverse=True)[1])
-
-
-def one_hot_rings(calibration: Calibration, hk: Tensor) -> Tensor:
-    """The table (1 + S, R) of which ring each node of `hk` (S, 2) lies on; the direct beam is a
-    ring of its own before the others.
-    """
-    ring = rings(calibration, hk.cpu())
-    with_beam = torch.cat([torch.zeros_like(ring[:1]), ring + 1])
-    return torch.nn.functional.one_hot(with_beam).float().to(hk.device)
 
 
 @dataclass(frozen=True)
@@ -219,10 +159,11 @@ class SiteFinder:
 
         Raises:
             InputError: where no node can lie on the detector, or the disks are so small against it
-                that their candidates would take more than `MAX_PATTERN_BYTES` for a pattern.
+                that their candidates would take more than `lattice_sites.MAX_PATTERN_BYTES` for a
+                pattern.
         """
         radius = disk_radius_px(calibration)
-        hk = nodes(calibration, shape)
+        hk = lattice_sites.nodes(calibration, shape)
         if len(hk) == 0:
             raise InputError(
                 f"the detector of {tuple(shape)} pixels shows no disk of the nominal lattice "
@@ -232,17 +173,17 @@ class SiteFinder:
         length = torch.linalg.vector_norm(hk.float() @ nominal.T, dim=-1)
         # Rings that stay on the detector towards its farther borders, whichever way they turn;
         # `_at` leaves out the sites that are off the detector.
-        _, farthest = border_distances_px(calibration.centre_px, shape)
+        _, farthest = lattice_sites.border_distances_px(calibration.centre_px, shape)
         whole = length + radius <= min(farthest)
         hk = hk[whole] if whole.any() else hk[length < length.min() * 1.01]
-        hk = _within_memory(hk, nominal, calibration.rotational_symmetry, radius)
+        hk = lattice_sites.within_memory(hk, nominal, calibration.rotational_symmetry, radius)
         reach = float(torch.linalg.vector_norm(hk.float() @ nominal.T, dim=-1).max())
-        ring = torch.nn.functional.one_hot(rings(calibration, hk)).float()
+        ring = torch.nn.functional.one_hot(lattice_sites.rings(calibration, hk)).float()
         covered = float(ring[:, 0].sum()) * radius / (math.pi * float(length.min()))
         touching = covered > TOUCHING_COVER
-        box_radius, between, of_between = _gaps(nominal, radius, reach, 0.0)
+        box_radius, between, of_between = lattice_sites.gaps(nominal, radius, reach, 0.0)
         # A candidate must meet what tells of it: a disk, or a gap as wide as two boxes or so.
-        G, scales = _candidates(
+        G, scales = lattice_sites.candidates(
             nominal,
             calibration.rotational_symmetry,
             GAP_BOXES * box_radius if touching else radius,
@@ -250,10 +191,10 @@ class SiteFinder:
         )
         turns = len(G) // scales
         step = 2 * math.pi / calibration.rotational_symmetry / turns
-        gap_radius, gaps, gap_ring = _gaps(nominal, radius, reach, SOFT_PX)
-        sites, line = hk.float(), _one_hot_lines(hk)
+        gap_radius, gaps, gap_ring = lattice_sites.gaps(nominal, radius, reach, SOFT_PX)
+        sites, line = hk.float(), lattice_sites.one_hot_lines(hk)
         dark = torch.zeros(ring.shape[1], dtype=torch.bool)
-        own, other = _nearest(nominal, hk, step, turns)
+        own, other = lattice_sites.nearest_nodes(nominal, hk, step, turns)
         peak, strange = (
             second_lattice.overlap(away, radius).T @ ring / ring.sum(0)
             for away in (torch.minimum(own, other), other)
@@ -765,7 +706,7 @@ class SiteFinder:
     def _patterns_at_a_time(self) -> int:
         """How many patterns `MAX_BYTES`, or a share of a GPU's memory, have room for."""
         sites = len(self.G) * len(self.sites)
-        each = BYTES_PER_SITE * sites + BYTES_PER_RING * self.on_gain.numel()
+        each = lattice_sites.BYTES_PER_SITE * sites + BYTES_PER_RING * self.on_gain.numel()
         return at_a_time(MAX_BYTES // each, each, self.G.device.type)
 
     def _around(self, on: Tensor, sites: Tensor) -> Tensor:
@@ -836,161 +777,6 @@ class SiteFinder:
         return finder
 
 
-def strain(
-    counts: Counts, finder: SiteFinder, refine: Callable[[Tensor, Located], LatticeFit], device: str
-) -> Answer:
-    """Map a scan with a method that refines rough lattices.
-
-    Args:
-        counts: patterns (Ry, Rx, Qy, Qx) and calibration.
-        finder: gives the rough lattices.
-        refine: takes patterns (B, Qy, Qx) and their rough lattices, and gives the lattices.
-        device: "cpu" or "cuda".
-
-    Returns:
-        F against the nominal lattice, and the direct beams; NaN where `refine` gives NaN.
-    """
-
-    def lattices(patterns: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
-        lattice = refine(patterns, finder.locate(patterns, rows))
-        return lattice.centre, lattice.G
-
-    scan = counts.scan
-    centre, G = windows.over_scan(lattices, counts.patterns, device)
-    F = geometry.deformation_from_reciprocal(
-        G.cpu().numpy() * counts.calibration.pixel_size_inv_A, counts.calibration.lattice_inv_A
-    )
-    beam = centre.cpu().numpy().reshape(*scan, 2)
-    return Answer(F=F.reshape(*scan, 2, 2), centre_px=beam, found=finder.found)
-
-
-def track(fitted: LatticeFit, rough: Located, lost: Tensor) -> tuple[LatticeFit, Tensor]:
-    """Bring fits that have lost their disks back to the rough lattice.
-
-    Args:
-        fitted: lattices of B patterns.
-        rough: where they began.
-        lost: which were lost before, (B,).
-
-    Returns:
-        The lattices, and which are lost now: those that were before, those without a solution, and
-        those 12 % from where they began.
-    """
-    drift = (fitted.G - rough.G).norm(dim=(-2, -1)) / rough.G.norm(dim=(-2, -1))
-    lost = lost | ~(drift < MAX_RELATIVE_DRIFT)
-    back = LatticeFit(
-        torch.where(lost[:, None], rough.centre.double(), fitted.centre),
-        torch.where(lost[:, None, None], rough.G.double(), fitted.G),
-    )
-    return back, lost
-
-
-def _within_memory(hk: Tensor, nominal: Tensor, symmetry: int, radius: float) -> Tensor:
-    """The sites of `hk` (S, 2), on inner rings, whose candidates fit into `MAX_PATTERN_BYTES`."""
-    length = torch.linalg.vector_norm(hk.float() @ nominal.T, dim=-1)
-    reach = float(length.max())
-    for limit in length.unique().flip(0).tolist():
-        inner = hk[length <= limit]
-        turns, scales = _grid(symmetry, radius, limit)
-        size = BYTES_PER_SITE * turns * scales * len(inner)
-        if size <= MAX_PATTERN_BYTES:
-            if limit < MIN_REACH_SHARE * reach or _on_one_line(inner) > _on_one_line(hk):
-                break
-            return inner
-    raise InputError(
-        f"disks of radius {radius:.3g} px are too small against a lattice that reaches "
-        f"{reach:.4g} px over the detector: the table of their sites takes {size / 2**20:.0f} MiB "
-        f"for a pattern; expected at most {MAX_PATTERN_BYTES / 2**20:.0f} MiB: bin or crop the "
-        f"patterns, or check the calibration"
-    )
-
-
-def _on_one_line(hk: Tensor) -> bool:
-    """Whether all nodes (S, 2) are multiples of one."""
-    return bool((hk[:, 0] * hk[0, 1] == hk[:, 1] * hk[0, 0]).all())
-
-
-def _grid(symmetry: int, radius: float, reach: float) -> tuple[int, int]:
-    """How many turns and how many scales the candidates have."""
-    step = radius / 4 / reach
-    turns = max(1, round(2 * math.pi / symmetry / step))
-    scales = 2 * max(1, math.ceil(MAX_SCALE_CHANGE / step)) + 1
-    return turns, scales
-
-
-def _one_hot_lines(hk: Tensor) -> Tensor:
-    """The table (S, L) of which line through the origin each node (S, 2) lies on."""
-    first = hk // torch.gcd(hk[:, 0], hk[:, 1])[:, None]
-    sign = torch.where(first[:, 0] != 0, first[:, 0], first[:, 1]).sign()
-    _, index = torch.unique(first * sign[:, None], dim=0, return_inverse=True)
-    return torch.nn.functional.one_hot(index).float()
-
-
-def _nearest(nominal: Tensor, hk: Tensor, step: float, turns: int) -> tuple[Tensor, Tensor]:
-    """Distances (S, T) in pixels from each site of `hk` (S, 2), turned by so many steps, to the
-    nearest node of its own ring, and to the nearest of another.
-    """
-    turn = torch.from_numpy(geometry.rotation_matrix(np.arange(turns) * step)).float()
-    at = torch.einsum("tij,jk,sk->sti", turn, nominal, hk.float())
-    index = (at @ torch.linalg.inv(nominal).T).round()
-    length = torch.linalg.vector_norm(hk.float() @ nominal.T, dim=-1)[:, None]
-    own, other = torch.full((2, *at.shape[:2]), torch.inf)
-    for h in (-1, 0, 1):
-        for k in (-1, 0, 1):
-            node = (index + torch.tensor([h, k])) @ nominal.T
-            away = torch.linalg.vector_norm(at - node, dim=-1)
-            same = (torch.linalg.vector_norm(node, dim=-1) - length).abs() < 1e-3 * length
-            own = torch.where(same, torch.minimum(own, away), own)
-            other = torch.where(same, other, torch.minimum(other, away))
-    return own, other
-
-
-def _gaps(
-    nominal: Tensor, radius: float, reach: float, soft_px: float
-) -> tuple[float, Tensor, Tensor]:
-    """Places between disks for boxes that overlap neither these nor one another.
-
-    Args:
-        nominal: lattice (2, 2) in pixels.
-        radius: of a disk, pixels.
-        reach: how far from the beam the places may be, pixels.
-        soft_px: how far from a disk the boxes stay; it may be less than this where disks leave no
-            room even for a pixel.
-
-    Returns:
-        The radius of a disk of the area of the boxes: `radius`, or less where disks leave no room
-        for such boxes. The places (P, 2) in units of the lattice vectors. The table (P, Q) of which
-        of them lie at one distance from the beam.
-    """
-    index = torch.arange(CELL).float() / CELL
-    cell = torch.cartesian_prod(index, index)
-    around = torch.cartesian_prod(torch.arange(-2, 2), torch.arange(-2, 2)).float()
-
-    def distance(places: Tensor, other: Tensor) -> Tensor:
-        """From places (n, 2) to the nearest that the lattice puts `other` (2,)."""
-        apart = (places - other)[:, None] + around
-        return torch.linalg.vector_norm(apart @ nominal.T, dim=-1).amin(1)
-
-    depth = distance(cell, torch.zeros(2))
-    room = (float(depth.max()) - radius - soft_px) / math.sqrt(2) - 0.5
-    half = max(0, min(beams.half_box(radius), math.floor(room)))
-    clear = min(radius + math.sqrt(2) * (half + 0.5) + soft_px, 0.99 * float(depth.max()))
-    left = torch.where(depth >= clear, depth, 0)
-    taken: list[Tensor] = []
-    while left.any():
-        taken.append(cell[left.argmax()])
-        left = torch.where(distance(cell, taken[-1]) > 2 * half + 1, left, 0)
-    most = math.ceil(reach / float(torch.linalg.svdvals(nominal).min())) + 1
-    index = torch.arange(-most, most + 1).float()
-    places = (torch.cartesian_prod(index, index)[:, None] + torch.stack(taken)).reshape(-1, 2)
-    length = torch.linalg.vector_norm(places @ nominal.T, dim=-1)
-    inside = length <= reach
-    _, ring = torch.unique((length[inside] / radius * 100).round(), return_inverse=True)
-    table = torch.nn.functional.one_hot(ring).float()
-    full = half == beams.half_box(radius)
-    return radius if full else (2 * half + 1) / math.sqrt(math.pi), places[inside], table
-
-
 def _turns_apart(one: Tensor, other: Tensor, turns: int) -> Tensor:
     """How many turns apart, the shorter way round."""
     apart = (one - other).abs()
@@ -1018,14 +804,3 @@ def _most_likely(seen: list[Seen], share: list[float]) -> int:
         return nominal
     order = [plane, anywhere, nominal] if nominal else [anywhere, nominal]
     return next(trial for trial in order if able[trial])
-
-
-def _candidates(nominal: Tensor, symmetry: int, radius: float, reach: float) -> tuple[Tensor, int]:
-    """Lattices (K, 2, 2) and how many scales each turn has. The outermost site, at `reach` pixels,
-    moves by a quarter of a radius from one to the next.
-    """
-    turns, scales = _grid(symmetry, radius, reach)
-    phi = (torch.arange(turns) - turns // 2) * (2 * math.pi / symmetry / turns)
-    scale = 1 / (1 + torch.linspace(-MAX_SCALE_CHANGE, MAX_SCALE_CHANGE, scales))
-    turn = torch.from_numpy(geometry.rotation_matrix(phi.numpy())).float()
-    return (turn[:, None] * scale[None, :, None, None] @ nominal).reshape(-1, 2, 2), scales

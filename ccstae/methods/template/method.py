@@ -23,7 +23,9 @@ from ccstae.methods.shared import lattice_fit, peaks, windows
 from ccstae.methods.shared.between_disks import EDGE_PX, radial_mean, without_beam
 from ccstae.methods.shared.filled import filler
 from ccstae.methods.shared.lattice_fit import LatticeFit
-from ccstae.methods.shared.sites import Located, SiteFinder, nodes, one_hot_rings, strain, track
+from ccstae.methods.shared.lattice_sites import nodes, one_hot_rings
+from ccstae.methods.shared.refined_map import strain, track
+from ccstae.methods.shared.sites import Located, SiteFinder
 from ccstae.methods.template import kernels
 from ccstae.methods.template.settings import TemplateSettings
 
