@@ -80,8 +80,8 @@ class Counts:
         in its file is corrected as it is read.
         """
         if isinstance(self.counts, StoredCounts):
-            patterns = self.counts.patterns.corrected(correction, dtype)
-            return replace(self, counts=StoredCounts(patterns))
+            stored = self.counts.patterns.corrected(correction, dtype)
+            return replace(self, counts=StoredCounts(stored))
         patterns = self.counts.reshape(-1, *self.detector)
         corrected = correction(patterns, np.arange(len(patterns)))
         return replace(self, counts=corrected.reshape(self.counts.shape))

@@ -192,7 +192,11 @@ def _prior(config: Config, measured: pd.DataFrame, seeds: str) -> Table:
         (levels[background, electrons], order[method])
         for background, electrons, method in long[[*LEVEL, "method"]].itertuples(index=False)
     ]
-    long = long.assign(place=pd.Series(place, index=long.index)).sort_values("place", kind="stable").drop(columns="place")
+    long = (
+        long.assign(place=pd.Series(place, index=long.index))
+        .sort_values("place", kind="stable")
+        .drop(columns="place")
+    )
     plain = long["column"].isin(["slope", "share"])
     return pivot(
         "published_prior",
