@@ -173,11 +173,11 @@ def squares(
         )
         with tempfile.TemporaryDirectory(prefix="ccstae-") as folder:
             answer = Path(folder) / "map.h5"
-            unsmoothed = None
+            given: dict[str, Any] = {}
             if mapped is not None:
-                unsmoothed = layout.map_path(run_dir, scene, level.name, seed, mapped)
+                given["unsmoothed"] = layout.map_path(run_dir, scene, level.name, seed, mapped)
             counts = layout.counts_path(run_dir, scene, level.name, seed)
-            run.write(config, method, counts, answer, unsmoothed=unsmoothed)
+            run.write(config, method, counts, answer, **given)
             compared = compare(truth, read_map(answer).F)
         errors = np.append(errors, (compared.error[interior] ** 2 / bound**2).mean(1))
         silent.append(compared.failed[interior].mean())

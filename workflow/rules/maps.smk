@@ -153,7 +153,8 @@ rule control:
     threads: 1
     resources:
         mem_mb=6000,
-        gpu=device.slots(RUN.device),
+        runtime=1440,
+        gpu=GPU,
     params:
         config=settings("control", "scene", "level", "seed", "method"),
     message:

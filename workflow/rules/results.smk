@@ -69,6 +69,7 @@ rule published:
     threads: 1
     resources:
         mem_mb=2000,
+        runtime=60,
     params:
         run=folder,
         config=settings("published"),
