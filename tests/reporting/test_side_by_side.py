@@ -120,7 +120,7 @@ def test_the_own_formula_has_a_table_of_its_own(made: dict[str, tables.Table]) -
         for t in (made["own_strain"], made["headline"])
     )
     at = ("exx", "w 0.25, 1e5 e")
-    assert float(own[at]) == pytest.approx(2 * float(exact[at]), rel=0.01)
+    assert float(own[at]) == pytest.approx(2 * float(exact[at].split()[0]), rel=0.01)
 
 
 def test_speeds_on_one_core_and_on_all(made: dict[str, tables.Table]) -> None:
