@@ -78,7 +78,6 @@ class Calibrated:
 
     calibration: Calibration
     probe: Array  # (Qy, Qx), sums to 1
-    distortion: Array  # (2, 2), symmetric, of determinant 1
     found: lattice.Found
     mean: Array  # (Qy, Qx), of patterns whose beams were brought together
     beam_px: Array  # (Ry, Rx, 2), NaN where a pattern holds nothing
@@ -87,8 +86,12 @@ class Calibrated:
     dark: Array  # (Ry, Rx), electrons elsewhere
     vacuum: Mask  # (Ry, Rx), patterns that gave the probe
     radius_px: float
-    told: dict[str, float]  # further attributes
     said: list[str] = field(default_factory=list)  # what a person should hear
+
+    @property
+    def distortion(self) -> Array:
+        """E (2, 2), symmetric, of determinant 1."""
+        return self.calibration.distortion
 
 
 @dataclass(frozen=True)
@@ -146,7 +149,6 @@ def calibrate(path: Path, given: Given) -> Calibrated:
         Calibrated(
             calibration=_unset(mean.shape),
             probe=probe,
-            distortion=np.eye(2),
             found=seen,
             mean=mean,
             beam_px=beam_px,
@@ -155,7 +157,6 @@ def calibrate(path: Path, given: Given) -> Calibrated:
             dark=dark,
             vacuum=vacuum,
             radius_px=edge,
-            told={},
             said=[_descan_said(beam_px, descan, curved), *said],
         ),
     )
@@ -163,9 +164,7 @@ def calibrate(path: Path, given: Given) -> Calibrated:
 
 def write(path: Path, found: Calibrated) -> None:
     """Write a calibration into its scan file, which is then a counts file."""
-    write_calibrated(
-        path, found.calibration, found.probe, found.distortion, found.beam_px, found.told
-    )
+    write_calibrated(path, found.calibration, found.probe, found.beam_px)
 
 
 def _unset(shape: tuple[int, ...]) -> Calibration:
@@ -475,6 +474,9 @@ def _put_together(
         turn = geometry.rotation_matrix(geometry.polar(D)[1])
         lattice_inv_A = distortion @ turn @ basis
     centre = np.nanmedian(found.beam_px.reshape(-1, 2), axis=0)
+    rotation = given.scan_rotation_deg
+    if rotation is None:
+        rotation = told.get("scan_rotation_deg")
     calibration = Calibration(
         energy_keV=energy,
         semiangle_mrad=semiangle,
@@ -483,18 +485,14 @@ def _put_together(
         centre_px=(float(centre[0]), float(centre[1])),
         lattice_inv_A=lattice_inv_A,
         rotational_symmetry=symmetry,
+        distortion=distortion,
+        scan_rotation_deg=rotation,
     )
     wrong = fault(calibration, found.mean.shape)
     if wrong is not None:
         raise InputError(f"{path}: {wrong}{looks_like(calibration, found.mean.shape)}")
-    more = {}
-    rotation = given.scan_rotation_deg
-    if rotation is None:
-        rotation = told.get("scan_rotation_deg")
-    if rotation is not None:
-        more["scan_rotation_deg"] = rotation
-    said += _summary(found, calibration, rotation)
-    return replace(found, calibration=calibration, distortion=distortion, told=more, said=said)
+    said += _summary(found, calibration)
+    return replace(found, calibration=calibration, said=said)
 
 
 _PIXEL_SLIPS = {10.0: "1/nm", 0.1: "1/Angstrom, but divided by 10", 2 * math.pi: "2 pi / Angstrom"}
@@ -659,8 +657,8 @@ def _lattice_words(G: Array) -> str:
     return f"{a:.2f} px, {b:.2f} px and {angle:.2f} degrees"
 
 
-def _summary(found: Calibrated, calibration: Calibration, rotation: float | None) -> list[str]:
-    G = found.found.G
+def _summary(found: Calibrated, calibration: Calibration) -> list[str]:
+    G, rotation = found.found.G, calibration.scan_rotation_deg
     name = {6: "hexagonal", 4: "square", 2: "oblique or rectangular"}
     return [
         f"lattice: g = ({G[0, 0]:.3f}, {G[1, 0]:.3f}) and ({G[0, 1]:.3f}, {G[1, 1]:.3f}) px, "
