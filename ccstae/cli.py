@@ -348,16 +348,25 @@ def summary(config: ConfigPath) -> None:
 def strain(
     file: Annotated[Path, typer.Argument(metavar="MAP", help="A map file.")],
     out: Annotated[
-        Path, typer.Option(help="An HDF5 file; the figure goes beside it, as .png and .pdf.")
+        Path,
+        typer.Option(help="A file, .h5, .nc, .tif or .csv; figures go beside it, .png and .pdf."),
     ],
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ROWS,COLUMNS|LABEL|MASK",
+            help="What is undeformed: 0:20,5:40, a label, or a .npy; else the commonest lattice.",
+        ),
+    ] = None,
     step_A: Annotated[
         float | None, typer.Option("--step-A", help="Of the scan, where the map does not say it.")
     ] = None,
 ) -> None:
-    """Write the displacements behind a map, and the density of its dislocations."""
-    from ccstae.reporting import strain as behind
+    """Write strain and rotation of a map against a reference, its displacements, and the density
+    of its dislocations."""
+    from ccstae.reporting import strain as of_map
 
-    behind.write(file, out, step_A)
+    of_map.write(file, out, step_A, reference)
 
 
 @app.command("check-map")

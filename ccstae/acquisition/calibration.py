@@ -25,6 +25,7 @@ from ccstae.io import bad_pixels, beside, missing
 from ccstae.io.calibration import Calibration
 from ccstae.io.detector.files import open_file
 from ccstae.io.detector.scan import arrange
+from ccstae.io.probe import even_disk
 from ccstae.io.scan import StoredScan, opened_scan, write_calibrated
 from ccstae.io.silent_pixels import Disks
 from ccstae.io.slips import MAX_ENERGY_KEV, MIN_ENERGY_KEV, fault, looks_like
@@ -52,7 +53,6 @@ VACUUM_SHARE, MAX_NODES_IN_VACUUM = 0.15, 0.05
 MAX_VACUUM_PATTERNS = 256
 MIN_VACUUM_PATTERNS = 3
 _DISKS = 16  # the brightest that tell the radius of all
-EDGE_PX = 0.35  # softness of the disk that stands for a probe that nobody recorded
 
 
 @dataclass(frozen=True)
@@ -379,13 +379,11 @@ def _probe(
             chosen[tuple(alike.T)] = True
             said = f"probe: mean of {len(alike)} patterns of vacuum in the scan"
             return _centred(mean, radius), chosen, [said]
-    y, x = np.indices(shape)
-    disk = 1 / (1 + np.exp((np.hypot(x - shape[1] // 2, y - shape[0] // 2) - radius) / EDGE_PX))
     said = (
         "probe: the scan shows no vacuum; taken: an even disk of the radius that its disks have, "
         "which --probe FILE changes"
     )
-    return disk / disk.sum(), none, [said]
+    return even_disk(shape, radius), none, [said]
 
 
 def _node_share(image: Array, middle: Array, seen: lattice.Found, radius: float) -> float:

@@ -34,7 +34,7 @@ def in_sample_frame(answer: _Answer, calibration: Calibration) -> _Answer:
     if not changes(calibration):
         return answer
     A = geometry.sample_axes(calibration.distortion, calibration.scan_rotation_deg or 0.0)
-    inverse = np.linalg.inv(A)
+    inverse = np.asarray(np.linalg.inv(A), np.float64)
 
     def carried(
         F: NDArray[np.float64] | None, covariance: NDArray[np.float64] | None
