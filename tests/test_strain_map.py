@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
+from checkout import ROOT
 from scipy.io import netcdf_file
 
 import ccstae
@@ -51,6 +52,17 @@ def test_strain_against_a_column_is_the_crystals(mapped: ccstae.StrainMap, F: np
     )
     # What the method's contract allows it on patterns without noise.
     assert np.sqrt((wrong**2).mean((0, 1))).max() < 0.2e-4
+
+
+def test_the_array_of_the_quickstart_is_mapped_as_written(
+    counts: np.ndarray, mapped: ccstae.StrainMap
+) -> None:
+    text = (ROOT / "docs" / "quickstart.md").read_text()
+    block = text[text.index("import numpy as np\n") :].split("```")[0]
+    names = {"ccstae": ccstae, "counts": counts, "probe": CRYSTAL.probe}
+    exec(block, names)
+    # its lattice is rounded to four digits
+    np.testing.assert_allclose(names["strained"].F, mapped.F, atol=3e-4)
 
 
 def test_every_kind_of_array_gives_the_same_map(
