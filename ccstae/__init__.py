@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ccstae.io.maps import Map, read_map, write_map
     from ccstae.io.truth import Truth, read_truth
     from ccstae.methods.base import Answer
+    from ccstae.strain_map import StrainMap, map_strain
 
 
 __all__ = [
@@ -25,10 +26,12 @@ __all__ = [
     "Config",
     "Counts",
     "Map",
+    "StrainMap",
     "Truth",
     "__version__",
     "geometry",
     "load_config",
+    "map_strain",
     "read_counts",
     "read_map",
     "read_truth",
@@ -43,9 +46,11 @@ _LIES_IN = {
     "Config": ("ccstae.config.run", "Config"),
     "Counts": ("ccstae.io.counts", "Counts"),
     "Map": ("ccstae.io.maps", "Map"),
+    "StrainMap": ("ccstae.strain_map", "StrainMap"),
     "Truth": ("ccstae.io.truth", "Truth"),
     "geometry": ("ccstae.geometry", None),
     "load_config": ("ccstae.config.run", "load"),
+    "map_strain": ("ccstae.strain_map", "map_strain"),
     "read_counts": ("ccstae.io.counts", "read_counts"),
     "read_map": ("ccstae.io.maps", "read_map"),
     "read_truth": ("ccstae.io.truth", "read_truth"),

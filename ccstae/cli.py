@@ -13,14 +13,16 @@ import sys
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from ccstae import cli_scan
+from ccstae.config.methods import Method
 from ccstae.config.run import dump, read
 from ccstae.errors import InputError, unknown
 from ccstae.io import layout
+from ccstae.io.hdf5 import is_hdf5
 from ccstae.machine.device import Device, keep_freed_memory
 from ccstae.version import __version__
 
@@ -134,10 +136,25 @@ def noise(
 
 @app.command("map")
 def map_strain(
-    config: ConfigPath,
-    method: str,
+    config: Annotated[
+        str,
+        typer.Argument(
+            metavar="CONFIG|SCAN",
+            help="A config, as YAML, - for standard input; or a calibrated scan alone, HDF5.",
+        ),
+    ],
     out: Out,
-    counts: Annotated[Path, typer.Option(help="The noisy counts.")],
+    method: Annotated[
+        str | None, typer.Argument(metavar="[METHOD]", help="A method of the config.")
+    ] = None,
+    counts: Annotated[Path | None, typer.Option(help="The counts, with a config.")] = None,
+    chosen: Annotated[
+        str | None,
+        typer.Option("--method", help="The method for a scan; ccstae where left out."),
+    ] = None,
+    settings: Annotated[
+        str | None, typer.Option("--set", metavar="JSON", help="Settings of --method.")
+    ] = None,
     tuned: Annotated[
         Path | None, typer.Option(help="Settings that `tune` chose, instead of the config's.")
     ] = None,
@@ -160,13 +177,29 @@ def map_strain(
         typer.Option(help="The map before the method's stage `smooth`: nothing is mapped anew."),
     ] = None,
 ) -> None:
-    """Map strain with a method."""
-    run = read(config)
-    known("method", method, run.methods)
+    """Map strain with a method: of a scan of one's own, or of a config."""
     if block is not None and not 1 <= block[0] <= block[1]:
         raise InputError(f"--block {block[0]} {block[1]}: expected I and N, with I from 1 to N")
     from ccstae.methods import run as methods
 
+    if is_hdf5(config):
+        if method is not None or counts is not None or tuned is not None or unsmoothed is not None:
+            raise InputError(
+                f"{config} is a scan; expected no METHOD, --counts, --tuned or --unsmoothed, which "
+                f"go with a config: --method names the method"
+            )
+        row = Method(settings=json_mapping("--set", settings or "{}"))
+        methods.write_row(
+            row, chosen or "ccstae", "auto", config, out, weights, save_weights, block
+        )
+        return
+    if method is None or counts is None or chosen is not None or settings is not None:
+        raise InputError(
+            f"{config} is no scan file (HDF5), and so a config; expected METHOD and --counts, and "
+            f"neither --method nor --set"
+        )
+    run = read(config)
+    known("method", method, run.methods)
     if tuned is not None:
         from ccstae.io.tuned import apply_tuned
 
@@ -315,16 +348,25 @@ def summary(config: ConfigPath) -> None:
 def strain(
     file: Annotated[Path, typer.Argument(metavar="MAP", help="A map file.")],
     out: Annotated[
-        Path, typer.Option(help="An HDF5 file; the figure goes beside it, as .png and .pdf.")
+        Path,
+        typer.Option(help="A file, .h5, .nc, .tif or .csv; figures go beside it, .png and .pdf."),
     ],
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ROWS,COLUMNS|LABEL|MASK",
+            help="What is undeformed: 0:20,5:40, a label, or a .npy; else the commonest lattice.",
+        ),
+    ] = None,
     step_A: Annotated[
         float | None, typer.Option("--step-A", help="Of the scan, where the map does not say it.")
     ] = None,
 ) -> None:
-    """Write the displacements behind a map, and the density of its dislocations."""
-    from ccstae.reporting import strain as behind
+    """Write strain and rotation of a map against a reference, its displacements, and the density
+    of its dislocations."""
+    from ccstae.reporting import strain as of_map
 
-    behind.write(file, out, step_A)
+    of_map.write(file, out, step_A, reference)
 
 
 @app.command("check-map")
@@ -375,12 +417,7 @@ def check_method(
     from ccstae.config.methods import modules
     from ccstae.evaluation import method_contract
 
-    try:
-        given = json.loads(settings)
-    except json.JSONDecodeError as error:
-        raise InputError(f"--settings: {settings!r} is not valid JSON: {error}") from None
-    if not isinstance(given, dict):
-        raise InputError(f"--settings: {settings!r} is no mapping; expected one, as in a config")
+    given = json_mapping("--settings", settings)
     if method in modules():
         map_scan = method_contract.package_method(method, given)
     else:
@@ -485,6 +522,17 @@ def schema() -> None:
     from ccstae.config.schema import schema as config_schema
 
     print(json.dumps(config_schema(), indent=2))
+
+
+def json_mapping(option: str, text: str) -> dict[str, Any]:
+    """Settings as an option gives them; InputError where they are none."""
+    try:
+        given = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{option}: {text!r} is not valid JSON: {error}") from None
+    if not isinstance(given, dict):
+        raise InputError(f"{option}: {text!r} is no mapping; expected one, as in a config")
+    return given
 
 
 def known(what: str, name: str, names: Iterable[str]) -> None:

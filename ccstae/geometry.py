@@ -187,6 +187,50 @@ def undistorted(F: Array, distortion: Array) -> Array:
     return np.asarray(distortion.T @ F @ np.linalg.inv(distortion).T)
 
 
+def sample_axes(distortion: Array, scan_rotation_deg: float) -> Array:
+    """A (2, 2), which takes what is measured along a detector's axes to the sample along the
+    scan's: A F A^-1, with A = R^T E^T.
+
+    E^T undoes the detector's ellipse (`undistorted`). R turns the detector's x axis to the scan's,
+    and a vector v of the detector has the components R^T v along the scan's axes.
+
+    Args:
+        distortion: E, shape (2, 2).
+        scan_rotation_deg: angle of the scan's x axis from the detector's, from x towards y.
+
+    What stretches along the detector's y stretches along the x of a scan turned by 90 degrees:
+
+    >>> A = sample_axes(np.eye(2), 90.0)
+    >>> components(A @ deformation(0.0, 0.01, 0.0, 0.0) @ np.linalg.inv(A)).round(9) + 0.0
+    array([0.01, 0.  , 0.  , 0.  ])
+    """
+    turn = rotation_matrix(np.deg2rad(scan_rotation_deg))
+    return np.asarray(turn.T @ distortion.T)
+
+
+def carried_covariance(covariance: Array, F: Array, left: Array, right: Array) -> Array:
+    """Covariance of the components of left F right, J C J^T, from C of those of F.
+
+    J = D(left F right) (left x right^T) D(F)^-1, D being `components_jacobian` and x the Kronecker
+    product, which acts on (Fxx, Fxy, Fyx, Fyy).
+
+    Args:
+        covariance: of exx, eyy, exy and theta, shape (..., 4, 4).
+        F: shape (..., 2, 2); NaN gives NaN.
+        left, right: shape (2, 2), known exactly.
+
+    The variances of exx and eyy change places where the axes are turned by 90 degrees:
+
+    >>> A = rotation_matrix(np.pi / 2)
+    >>> C = np.diag([4.0, 1.0, 2.0, 3.0])
+    >>> np.diag(carried_covariance(C, np.eye(2), A.T, A)).round(9)
+    array([1., 4., 2., 3.])
+    """
+    product = np.kron(left, right.T)
+    J = components_jacobian(left @ F @ right) @ product @ np.linalg.inv(components_jacobian(F))
+    return np.asarray(J @ covariance @ np.swapaxes(J, -1, -2))
+
+
 def deformation_from_real(A: Array, A0: Array) -> Array:
     """F = A A0^-1 from real lattice vectors.
 

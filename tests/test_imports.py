@@ -49,6 +49,7 @@ ROOMS = (
     "evaluation",
     "reporting",
     "gate",
+    "strain_map",
     "cli_scan",
     "cli",
 )

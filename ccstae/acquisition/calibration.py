@@ -25,6 +25,7 @@ from ccstae.io import bad_pixels, beside, missing
 from ccstae.io.calibration import Calibration
 from ccstae.io.detector.files import open_file
 from ccstae.io.detector.scan import arrange
+from ccstae.io.probe import even_disk
 from ccstae.io.scan import StoredScan, opened_scan, write_calibrated
 from ccstae.io.silent_pixels import Disks
 from ccstae.io.slips import MAX_ENERGY_KEV, MIN_ENERGY_KEV, fault, looks_like
@@ -52,7 +53,6 @@ VACUUM_SHARE, MAX_NODES_IN_VACUUM = 0.15, 0.05
 MAX_VACUUM_PATTERNS = 256
 MIN_VACUUM_PATTERNS = 3
 _DISKS = 16  # the brightest that tell the radius of all
-EDGE_PX = 0.35  # softness of the disk that stands for a probe that nobody recorded
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,6 @@ class Calibrated:
 
     calibration: Calibration
     probe: Array  # (Qy, Qx), sums to 1
-    distortion: Array  # (2, 2), symmetric, of determinant 1
     found: lattice.Found
     mean: Array  # (Qy, Qx), of patterns whose beams were brought together
     beam_px: Array  # (Ry, Rx, 2), NaN where a pattern holds nothing
@@ -87,8 +86,12 @@ class Calibrated:
     dark: Array  # (Ry, Rx), electrons elsewhere
     vacuum: Mask  # (Ry, Rx), patterns that gave the probe
     radius_px: float
-    told: dict[str, float]  # further attributes
     said: list[str] = field(default_factory=list)  # what a person should hear
+
+    @property
+    def distortion(self) -> Array:
+        """E (2, 2), symmetric, of determinant 1."""
+        return self.calibration.distortion
 
 
 @dataclass(frozen=True)
@@ -146,7 +149,6 @@ def calibrate(path: Path, given: Given) -> Calibrated:
         Calibrated(
             calibration=_unset(mean.shape),
             probe=probe,
-            distortion=np.eye(2),
             found=seen,
             mean=mean,
             beam_px=beam_px,
@@ -155,7 +157,6 @@ def calibrate(path: Path, given: Given) -> Calibrated:
             dark=dark,
             vacuum=vacuum,
             radius_px=edge,
-            told={},
             said=[_descan_said(beam_px, descan, curved), *said],
         ),
     )
@@ -163,9 +164,7 @@ def calibrate(path: Path, given: Given) -> Calibrated:
 
 def write(path: Path, found: Calibrated) -> None:
     """Write a calibration into its scan file, which is then a counts file."""
-    write_calibrated(
-        path, found.calibration, found.probe, found.distortion, found.beam_px, found.told
-    )
+    write_calibrated(path, found.calibration, found.probe, found.beam_px)
 
 
 def _unset(shape: tuple[int, ...]) -> Calibration:
@@ -380,13 +379,11 @@ def _probe(
             chosen[tuple(alike.T)] = True
             said = f"probe: mean of {len(alike)} patterns of vacuum in the scan"
             return _centred(mean, radius), chosen, [said]
-    y, x = np.indices(shape)
-    disk = 1 / (1 + np.exp((np.hypot(x - shape[1] // 2, y - shape[0] // 2) - radius) / EDGE_PX))
     said = (
         "probe: the scan shows no vacuum; taken: an even disk of the radius that its disks have, "
         "which --probe FILE changes"
     )
-    return disk / disk.sum(), none, [said]
+    return even_disk(shape, radius), none, [said]
 
 
 def _node_share(image: Array, middle: Array, seen: lattice.Found, radius: float) -> float:
@@ -475,6 +472,9 @@ def _put_together(
         turn = geometry.rotation_matrix(geometry.polar(D)[1])
         lattice_inv_A = distortion @ turn @ basis
     centre = np.nanmedian(found.beam_px.reshape(-1, 2), axis=0)
+    rotation = given.scan_rotation_deg
+    if rotation is None:
+        rotation = told.get("scan_rotation_deg")
     calibration = Calibration(
         energy_keV=energy,
         semiangle_mrad=semiangle,
@@ -483,18 +483,14 @@ def _put_together(
         centre_px=(float(centre[0]), float(centre[1])),
         lattice_inv_A=lattice_inv_A,
         rotational_symmetry=symmetry,
+        distortion=distortion,
+        scan_rotation_deg=rotation,
     )
     wrong = fault(calibration, found.mean.shape)
     if wrong is not None:
         raise InputError(f"{path}: {wrong}{looks_like(calibration, found.mean.shape)}")
-    more = {}
-    rotation = given.scan_rotation_deg
-    if rotation is None:
-        rotation = told.get("scan_rotation_deg")
-    if rotation is not None:
-        more["scan_rotation_deg"] = rotation
-    said += _summary(found, calibration, rotation)
-    return replace(found, calibration=calibration, distortion=distortion, told=more, said=said)
+    said += _summary(found, calibration)
+    return replace(found, calibration=calibration, said=said)
 
 
 _PIXEL_SLIPS = {10.0: "1/nm", 0.1: "1/Angstrom, but divided by 10", 2 * math.pi: "2 pi / Angstrom"}
@@ -659,8 +655,8 @@ def _lattice_words(G: Array) -> str:
     return f"{a:.2f} px, {b:.2f} px and {angle:.2f} degrees"
 
 
-def _summary(found: Calibrated, calibration: Calibration, rotation: float | None) -> list[str]:
-    G = found.found.G
+def _summary(found: Calibrated, calibration: Calibration) -> list[str]:
+    G, rotation = found.found.G, calibration.scan_rotation_deg
     name = {6: "hexagonal", 4: "square", 2: "oblique or rectangular"}
     return [
         f"lattice: g = ({G[0, 0]:.3f}, {G[1, 0]:.3f}) and ({G[0, 1]:.3f}, {G[1, 1]:.3f}) px, "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import h5py
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ccstae import geometry
 from ccstae.errors import InputError
-from ccstae.io.hdf5 import attribute, short, values
+from ccstae.io.hdf5 import attribute, holds, short, values
 
 CALIBRATION = (
     "energy_keV",
@@ -21,6 +21,9 @@ CALIBRATION = (
     "centre_px",
     "rotational_symmetry",
 )
+# Ratio of the axes of a detector's ellipse: projection systems stay below 1.1, beyond this it is
+# some other matrix.
+MAX_ELLIPSE_RATIO = 1.5
 
 
 @dataclass(frozen=True)
@@ -35,9 +38,17 @@ class Calibration:
     centre_px: tuple[float, float]
     """Nominal direct beam (x, y) in pixels; pixel centres are integers."""
     lattice_inv_A: NDArray[np.float64]
-    """Nominal reciprocal lattice vectors of the reference material, columns, (2, 2)."""
+    """Nominal reciprocal lattice vectors of the reference material, columns, (2, 2), as the
+    detector shows them.
+    """
     rotational_symmetry: int
     """Order of the lattice's rotational symmetry (6 for the node positions of a hexagonal lattice).
+    """
+    distortion: NDArray[np.float64] = field(default_factory=lambda: np.eye(2))
+    """E (2, 2), of determinant 1: the detector shows a reciprocal vector g as E g."""
+    scan_rotation_deg: float | None = None
+    """Angle of the scan's x axis from the detector's, positive from x towards y; None where nobody
+    knows it.
     """
 
 
@@ -53,6 +64,10 @@ def write_calibration(file: h5py.File, calibration: Calibration, probe: NDArray[
         file.attrs[name] = getattr(calibration, name)
     file["lattice_inv_A"] = np.asarray(calibration.lattice_inv_A, np.float64)
     file["probe"] = np.asarray(probe, np.float32)
+    if not np.array_equal(calibration.distortion, np.eye(2)):
+        file["distortion"] = np.asarray(calibration.distortion, np.float64)
+    if calibration.scan_rotation_deg is not None:
+        file.attrs["scan_rotation_deg"] = float(calibration.scan_rotation_deg)
 
 
 def read_calibration(file: h5py.File) -> Calibration:
@@ -66,7 +81,7 @@ def read_calibration(file: h5py.File) -> Calibration:
         if name not in file.attrs:
             raise InputError(
                 f"{file.filename}: no attribute {name}; expected the calibration "
-                f"({', '.join(CALIBRATION)})"
+                f"({', '.join(CALIBRATION)}), which `ccstae calibrate` finds of a scan"
             )
         value = np.asarray(attribute(file, name))
         size = 2 if name == "centre_px" else 1
@@ -100,7 +115,34 @@ def read_calibration(file: h5py.File) -> Calibration:
         centre_px=(float(numbers["centre_px"][0]), float(numbers["centre_px"][1])),
         lattice_inv_A=lattice,
         rotational_symmetry=int(symmetry),
+        distortion=_read_distortion(file),
+        scan_rotation_deg=_read_scan_rotation(file),
     )
+
+
+def _read_distortion(file: h5py.File) -> NDArray[np.float64]:
+    """E of an open file; the unit matrix where it has none."""
+    if not holds(file, "distortion"):
+        return np.eye(2)
+    E = values(file, "distortion", 2, "f", (2, 2)).astype(np.float64)
+    if not (np.linalg.det(E) > 0 and np.linalg.cond(E) <= MAX_ELLIPSE_RATIO):
+        raise InputError(
+            f"{file.filename}: /distortion is {E.tolist()}; expected a matrix of determinant 1, "
+            f"near the unit matrix"
+        )
+    return E
+
+
+def _read_scan_rotation(file: h5py.File) -> float | None:
+    if "scan_rotation_deg" not in file.attrs:
+        return None
+    value = np.asarray(attribute(file, "scan_rotation_deg"))
+    if value.dtype.kind not in "iuf" or value.size != 1 or not np.isfinite(value).all():
+        raise InputError(
+            f"{file.filename}: attribute scan_rotation_deg is {short(value.tolist())}; expected "
+            f"an angle in degrees"
+        )
+    return float(value.ravel()[0])
 
 
 def read_probe(file: h5py.File, shape: tuple[int, ...]) -> NDArray[np.float32]:

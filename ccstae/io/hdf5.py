@@ -23,6 +23,7 @@ from ccstae.io.atomic import atomic, reserve, writing
 # An attribute of a product is short.
 MAX_EXPANSION = 4096
 MAX_ATTRIBUTE_BYTES = 2**16
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
 # Unpacked chunks of a dataset that are kept, so that a chunk is unpacked once where its pieces are
 # read one after another.
 CHUNK_CACHE_BYTES = 32 * 2**20
@@ -71,6 +72,15 @@ def open_to_read(path: Path | str) -> h5py.File:
         for name in file.attrs:
             _check_size(file, name)
         return file
+
+
+def is_hdf5(path: Path | str) -> bool:
+    """Whether a file begins as HDF5 does; one that is not there, whether its name ends so."""
+    path = Path(path)
+    if not path.is_file():
+        return path.suffix in (".h5", ".hdf5")
+    with path.open("rb") as file:
+        return file.read(len(SIGNATURE)) == SIGNATURE
 
 
 @contextmanager

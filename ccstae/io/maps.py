@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -55,12 +56,17 @@ def write_map(path: Path | str, answer: Map) -> None:
         InputError: where the system takes no more of it.
     """
     with created(path) as file:
-        file["F"] = np.asarray(answer.F, np.float64)
-        for name in (*_PER_POSITION, "dictionary"):
-            if getattr(answer, name) is not None:
-                file[name] = getattr(answer, name)
-        for key, value in answer.attributes.items():
-            file.attrs[key] = json.dumps(value) if isinstance(value, dict | list) else value
+        fill(file, answer)
+
+
+def fill(file: h5py.File, answer: Map) -> None:
+    """Write a map into an open file."""
+    file["F"] = np.asarray(answer.F, np.float64)
+    for name in (*_PER_POSITION, "dictionary"):
+        if getattr(answer, name) is not None:
+            file[name] = getattr(answer, name)
+    for key, value in answer.attributes.items():
+        file.attrs[key] = json.dumps(value) if isinstance(value, dict | list) else value
 
 
 def read_map(path: Path | str, shape: tuple[int, ...] | None = None, complete: bool = True) -> Map:

@@ -19,6 +19,8 @@ SUM_TOLERANCE = 1e-4
 # Noise of readout below 0 is not stronger than this share of the probe; more is a wrong dark
 # reference, or no probe.
 MAX_NEGATIVE_SHARE = 0.25
+EVEN_EDGE_PX = 0.35  # softness of a disk that nobody recorded
+MAX_EXPONENT = 700.0  # that float64 takes
 # Soft edge of the disk, pixels, and the ring outside it that tells what lies under the disk.
 EDGE_PX, RING_PX = 2.5, 2.0
 # A larger share of the electrons beyond the edge is no part of the probe: a pedestal, or a specimen
@@ -26,6 +28,16 @@ EDGE_PX, RING_PX = 2.5, 2.0
 MAX_SHARE_BEYOND = 0.05
 # In a probe of which this disk is but a part, the ring is about as bright.
 MAX_RING_SHARE = 0.25
+
+
+def even_disk(shape: tuple[int, ...], radius_px: float) -> NDArray[np.float64]:
+    """What stands for a probe that nobody recorded (Qy, Qx): a disk on the middle pixel, of unit
+    sum, with an edge of `EVEN_EDGE_PX`.
+    """
+    y, x = np.indices(shape)
+    away = np.hypot(x - shape[1] // 2, y - shape[0] // 2) - radius_px
+    disk = 1 / (1 + np.exp((away / EVEN_EDGE_PX).clip(max=MAX_EXPONENT)))
+    return np.asarray(disk / disk.sum())
 
 
 def vacuum_probe(

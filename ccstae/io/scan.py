@@ -108,9 +108,7 @@ def write_calibrated(
     path: Path,
     calibration: Calibration,
     probe: NDArray[Any],
-    distortion: NDArray[np.float64],
     beam_px: NDArray[np.float64],
-    told: dict[str, float],
 ) -> None:
     """Make a scan file a counts file: all of it, or none that a method would read.
 
@@ -118,9 +116,7 @@ def write_calibrated(
         path: of the scan file.
         calibration: of instrument and specimen.
         probe: (Qy, Qx), the vacuum probe; sums to 1.
-        distortion: (2, 2), how the detector shows a circle; see docs/quickstart.md.
         beam_px: (Ry, Rx, 2), the direct beam of each pattern, x and y; NaN where there is none.
-        told: further attributes.
 
     Raises:
         InputError: where the system takes no more of it.
@@ -130,12 +126,10 @@ def write_calibrated(
             file.attrs[TOLD] = json.dumps(_told(file))
         # Without its semiangle a file is no counts file; it gets it last.
         file.attrs.pop("semiangle_mrad", None)
+        file.attrs.pop("scan_rotation_deg", None)
         for name in ("lattice_inv_A", "probe", "distortion", "beam_px"):
             if name in file:
                 del file[name]
-        file["distortion"] = distortion
         file["beam_px"] = beam_px.astype(np.float32)
-        for name, value in told.items():
-            file.attrs[name] = value
         file.flush()
         write_calibration(file, calibration, probe)

@@ -34,6 +34,7 @@ from ccstae.io.counts import Counts, read_counts, write_counts
 from ccstae.io.maps import Map, read_map, write_map
 from ccstae.machine import host
 from ccstae.methods import base
+from ccstae.methods.sample_frame import in_sample_frame, said_of_frame
 
 LAST_LINES = 5
 
@@ -107,6 +108,8 @@ def run(
     found = {"bad_pixels": counts.bad_pixels} if counts.bad_pixels else {}
     if found:
         attributes["found"] = json.dumps(found)
+    attributes |= said_of_frame(counts.calibration)
+    written = in_sample_frame(written, counts.calibration)
     write_map(map_path, replace(written, attributes=attributes | given | measured))
     base.tell(counts_path, found)
 

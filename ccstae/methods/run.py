@@ -17,16 +17,17 @@ from pathlib import Path
 from types import ModuleType
 
 from ccstae.config.methods import Method, MethodSettings, modules
-from ccstae.config.run import Config
+from ccstae.config.run import Config, checked_settings
 from ccstae.errors import InputError, unknown
 from ccstae.io.counts import Counts, calibration_of, read_counts, scan_shape
 from ccstae.io.maps import Map, read_map, write_map
 from ccstae.machine import host
-from ccstae.machine.device import resolve, within_memory
+from ccstae.machine.device import Device, resolve, within_memory
 from ccstae.machine.finished import BlockDone, keeping
 from ccstae.machine.sources import made_from
 from ccstae.methods import base, external
 from ccstae.methods.mirrored import refuse_mirrored
+from ccstae.methods.sample_frame import in_sample_frame, said_of_frame
 from ccstae.version import __version__
 
 
@@ -69,36 +70,60 @@ def write(
     """
     if method_id not in config.methods:
         raise InputError(unknown("method", method_id, config.methods))
-    entry = config.methods[method_id]
+    write_row(
+        config.methods[method_id],
+        method_id,
+        config.device,
+        counts_path,
+        map_path,
+        weights,
+        save_weights,
+        block,
+        unsmoothed,
+    )
+
+
+def write_row(
+    entry: Method,
+    method_id: str,
+    device: Device,
+    counts_path: Path | str,
+    map_path: Path | str,
+    weights: Path | str | None = None,
+    save_weights: Path | str | None = None,
+    block: tuple[int, int] | None = None,
+    unsmoothed: Path | str | None = None,
+) -> None:
+    """`write` of a row of `methods:` by itself, under an id, on a device: needs no config."""
     if block and not entry.by_blocks:
         raise InputError(f"method {method_id} maps whole scans; expected no block")
     stage = entry.smooth
     if stage is None:
         if unsmoothed is not None:
             raise InputError(f"methods.{method_id}.smooth: missing; expected how to smooth the map")
-        _write(config, method_id, counts_path, map_path, weights, save_weights, block)
+        _write(entry, method_id, device, counts_path, map_path, weights, save_weights, block)
         return
     smooth = import_module("ccstae.methods.neighbours.smooth")
     with tempfile.TemporaryDirectory(prefix="ccstae-") as folder:
         if unsmoothed is None:
             unsmoothed = Path(folder) / "map.h5"
-            _write(config, method_id, counts_path, unsmoothed, weights, save_weights)
+            _write(entry, method_id, device, counts_path, unsmoothed, weights, save_weights)
         answer = read_map(unsmoothed, scan_shape(counts_path))
     smoothed = smooth.smoothed(answer, stage, calibration_of(counts_path).rotational_symmetry)
     write_map(map_path, replace(smoothed, attributes=smoothed.attributes | {"method": method_id}))
 
 
 def _write(
-    config: Config,
+    entry: Method,
     method_id: str,
+    wanted: Device,
     counts_path: Path | str,
     map_path: Path | str,
     weights: Path | str | None,
     save_weights: Path | str | None,
     block: tuple[int, int] | None = None,
 ) -> None:
-    """`write` without the stage after the method."""
-    entry = config.methods[method_id]
+    """`write_row` without the stage after the method."""
     name = entry.method or method_id
     denoise = _denoise(entry, method_id)
     if entry.command is not None:
@@ -112,9 +137,9 @@ def _write(
     map_strain = method.map_strain
     if weights or save_weights:
         map_strain = _with_weights(name, method, weights, save_weights)
-    settings = config.method_settings(method_id)
+    settings = checked_settings(name, entry.settings, f"methods.{method_id}.settings")
     assert isinstance(settings, MethodSettings)
-    device = resolve(settings.device or config.device)
+    device = resolve(settings.device or wanted)
     counts = read_counts(counts_path)
     found = {"bad_pixels": counts.bad_pixels} if counts.bad_pixels else {}
     map_path = Path(map_path)
@@ -136,13 +161,15 @@ def _write(
     if block:
         return
     base.check_answer(answer, counts.scan, name)
-    answer = refuse_mirrored(answer, counts.calibration)
+    answer = in_sample_frame(refuse_mirrored(answer, counts.calibration), counts.calibration)
     found |= answer.found
     attributes = {
         "method": method_id,
         "settings": json.dumps(settings.model_dump(mode="json")),
         "found": json.dumps(found),
         "step_A": counts.calibration.step_A,
+        "rotational_symmetry": counts.calibration.rotational_symmetry,
+        **said_of_frame(counts.calibration),
         "seconds": seconds,
         "device": used,
         "threads": _threads(),
