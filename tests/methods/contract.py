@@ -15,7 +15,7 @@ from ccstae.methods import base
 from ccstae.methods.base import Answer
 from ccstae.methods.ccstae.settings import CcstaeSettings
 
-# A training too short to measure strain; tests/methods/test_published.py trains for longer.
+# A training too short to measure strain; tests/methods/test_ccstae_2023.py trains for longer.
 SHORT_TRAINING = {
     "channels": 8,
     "pools": [3, 2, 1],
