@@ -26,6 +26,7 @@ from ccstae.io.strain import step_of
 from ccstae.reporting import display
 from ccstae.reporting.figures import strain as strain_figure
 from ccstae.reporting.figures import style
+from ccstae.reporting.figures.patterns import draw_dictionary
 from ccstae.reporting.strain import parse_reference
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -67,6 +68,9 @@ def write(map_path: Path, counts_path: Path, out: Path, reference: str | None = 
     with style.styled():
         drawn = [(title, _png(draw(strained))) for title, draw in pictures]
         drawn.insert(0, ("What the detector saw", _png(_seen(counts, answer))))
+        if answer.dictionary is not None:
+            entries = draw_dictionary(answer.dictionary, counts.calibration, counts.detector[1])
+            drawn.append(("Averaged patterns that the method learned", _png(entries)))
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, trim_blocks=True
     )
