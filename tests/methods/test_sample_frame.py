@@ -154,3 +154,21 @@ def test_a_frame_that_cannot_be_is_one_line(
             file.attrs[name] = value
     with pytest.raises(InputError, match=words):
         read_counts(path)
+
+
+def test_what_a_program_wrote_is_carried_too() -> None:
+    """Its own strain, and what single patterns say."""
+    truth = random_deformations((2, 3), seed=7)
+    calibration = recorded(np.eye(2)[None, None]).calibration
+    A = geometry.sample_axes(ELLIPSE, TURN_DEG)
+    seen = np.linalg.inv(A) @ truth @ A
+    covariance = np.tile(1e-6 * np.eye(4), (2, 3, 1, 1))
+    own = geometry.components(seen)
+    carried = in_sample_frame(Map(seen, {}, covariance, None, own_strain=own), calibration)
+    assert carried.own_strain is not None
+    np.testing.assert_allclose(carried.F, truth, atol=1e-12)
+    np.testing.assert_allclose(carried.own_strain, geometry.components(truth), atol=1e-12)
+    pooled = Answer(seen, covariance, F_per_pattern=seen, covariance_per_pattern=covariance)
+    both = in_sample_frame(pooled, calibration)
+    np.testing.assert_array_equal(both.F_per_pattern, both.F)
+    np.testing.assert_array_equal(both.covariance_per_pattern, both.covariance)
