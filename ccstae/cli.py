@@ -298,8 +298,28 @@ def figures(config: ConfigPath, run_dir: RunDir, out: Out) -> None:
 
 
 @app.command()
-def report(config: ConfigPath, run_dir: RunDir, out: Out) -> None:
-    """Write the report of a run: one HTML file that opens offline."""
+def report(
+    config: Annotated[
+        str, typer.Argument(metavar="CONFIG|MAP", help="A run's config, or a map file, HDF5.")
+    ],
+    out: Out,
+    run_dir: Annotated[
+        Path | None, typer.Option("--run", help="With a config: the run's folder, results/<name>.")
+    ] = None,
+    counts: Annotated[
+        Path | None, typer.Option(help="With a map: its scan, which is mapped again by halves.")
+    ] = None,
+) -> None:
+    """Write the report of a run, or of one map: one HTML file that opens offline."""
+    if is_hdf5(config):
+        if counts is None or run_dir is not None:
+            raise InputError(f"{config} is a map; expected --counts, its scan, and no --run")
+        from ccstae.reporting import map_report
+
+        map_report.write(Path(config), counts, out)
+        return
+    if run_dir is None or counts is not None:
+        raise InputError(f"{config} is no map (HDF5), and so a config; expected --run alone")
     from ccstae.reporting import report
 
     report.write(read(config), run_dir, out)

@@ -50,6 +50,23 @@ BAD = {
         ["map", DEFAULT, "zero", "--counts", "nowhere.h5", "--out", "b.h5"],
         ["nowhere.h5", "expected an HDF5 file"],
     ),
+    "no such scan": (["map", "nowhere.h5", "--out", "b.h5"], ["nowhere.h5", "no such file"]),
+    "a config without a method": (
+        ["map", DEFAULT, "--out", "b.h5"],
+        ["no scan file", "expected METHOD and --counts"],
+    ),
+    "a method of a scan by its place": (
+        ["map", "scan.h5", "com", "--out", "b.h5"],
+        ["scan.h5 is a scan", "--method names the method"],
+    ),
+    "settings of a scan's method that are no JSON": (
+        ["map", "scan.h5", "--out", "b.h5", "--set", "{a"],
+        ["--set", "not valid JSON"],
+    ),
+    "a format that is not written": (
+        ["strain", "nowhere.h5", "--out", "b.png"],
+        ["b.png", "one of .h5, .nc, .tif, .csv"],
+    ),
     "no such scores": (
         ["tables", DEFAULT, "--metrics", "nowhere.csv", "--out", "tables"],
         ["nowhere.csv"],

@@ -1,9 +1,13 @@
 """Displacements and dislocation density, against fields known in closed form."""
 
+import json
+
 import numpy as np
 
 from ccstae import geometry
 from ccstae.evaluation.displacement import displacement
+from ccstae.io.maps import Map
+from ccstae.reporting.strain import scan_steps
 
 
 def deformed(scan, step_A, gradient):
@@ -59,3 +63,14 @@ def test_parts_without_neighbours_and_positions_without_answers_stay_apart():
     for part in (found.u_A[:, :3], found.u_A[:, 4:]):
         np.testing.assert_allclose(part.mean((0, 1)), 0, atol=1e-9)
         np.testing.assert_allclose(np.diff(part[..., 0], axis=1), 10 * (1 - 1 / 1.01), atol=1e-6)
+
+
+def test_steps_that_a_method_found_are_turned_with_the_map():
+    """A scan turned by 25 degrees, as the method found it: in the sample's frame it is along x."""
+    found = {"scan_against_detector": {"rotation_deg": 25.0, "step_ratio": 1.0, "mirrored": False}}
+    F = np.tile(np.eye(2), (2, 2, 1, 1))
+    as_seen = Map(F, {"found": json.dumps(found)})
+    np.testing.assert_allclose(scan_steps(as_seen), geometry.scan_steps(np.deg2rad(25.0)))
+    frame = {"distortion": json.dumps([[1.0, 0.0], [0.0, 1.0]]), "scan_rotation_deg": 25.0}
+    turned = Map(F, as_seen.attributes | frame)
+    np.testing.assert_allclose(scan_steps(turned), np.eye(2), atol=1e-12)

@@ -8,12 +8,14 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from ccstae import cli, geometry
-from ccstae.io.counts import Counts, write_counts
+from ccstae.errors import InputError
+from ccstae.io.counts import Counts, read_counts, write_counts
 from ccstae.io.maps import Map, read_map
 from ccstae.methods.base import Answer
 from ccstae.methods.sample_frame import in_sample_frame
@@ -129,3 +131,44 @@ def test_a_map_without_ellipse_and_rotation_is_the_methods_own_to_the_bit(
     )
     assert answer.F.tobytes() == own.F.tobytes()
     assert "distortion" not in answer.attributes
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("distortion", [[1.0, 0.0], [0.0, -1.0]], "expected a matrix of determinant 1"),
+        ("distortion", [[2.0, 0.0], [0.0, 0.5]], "expected a matrix of determinant 1"),
+        ("distortion", [[np.nan, 0.0], [0.0, 1.0]], "expected finite numbers"),
+        ("scan_rotation_deg", "left", "expected an angle in degrees"),
+        ("scan_rotation_deg", np.inf, "expected an angle in degrees"),
+    ],
+)
+def test_a_frame_that_cannot_be_is_one_line(
+    tmp_path: Path, name: str, value: object, words: str
+) -> None:
+    path = written(recorded(np.eye(2)[None, None]), tmp_path / "scan.h5")
+    with h5py.File(path, "r+") as file:
+        if name == "distortion":
+            file[name][...] = value
+        else:
+            file.attrs[name] = value
+    with pytest.raises(InputError, match=words):
+        read_counts(path)
+
+
+def test_what_a_program_wrote_is_carried_too() -> None:
+    """Its own strain, and what single patterns say."""
+    truth = random_deformations((2, 3), seed=7)
+    calibration = recorded(np.eye(2)[None, None]).calibration
+    A = geometry.sample_axes(ELLIPSE, TURN_DEG)
+    seen = np.linalg.inv(A) @ truth @ A
+    covariance = np.tile(1e-6 * np.eye(4), (2, 3, 1, 1))
+    own = geometry.components(seen)
+    carried = in_sample_frame(Map(seen, {}, covariance, None, own_strain=own), calibration)
+    assert carried.own_strain is not None
+    np.testing.assert_allclose(carried.F, truth, atol=1e-12)
+    np.testing.assert_allclose(carried.own_strain, geometry.components(truth), atol=1e-12)
+    pooled = Answer(seen, covariance, F_per_pattern=seen, covariance_per_pattern=covariance)
+    both = in_sample_frame(pooled, calibration)
+    np.testing.assert_array_equal(both.F_per_pattern, both.F)
+    np.testing.assert_array_equal(both.covariance_per_pattern, both.covariance)

@@ -1,0 +1,140 @@
+"""Precision of a map without truth. The electrons of every pattern are dealt out to two halves,
+which are mapped apart, and their difference is held against the deviations that the map states.
+
+Each electron goes to either half with probability 1/2, so that the halves of a Poisson count are
+independent Poisson counts of half the dose. A method whose variance goes as one over the dose has,
+in a half, twice the variance that it has in the whole.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ccstae import geometry
+from ccstae.config.methods import Method, modules
+from ccstae.errors import InputError
+from ccstae.io.counts import Counts, read_counts, write_counts
+from ccstae.io.maps import Map, read_map
+from ccstae.methods import run
+
+SEED = 0  # of the deal
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Of one component over one region."""
+
+    component: str
+    region: str
+    positions: int
+    """With an answer in both halves."""
+    rms_difference: float
+    """Between the halves; twice the precision of the whole, where variance goes as one over the
+    dose.
+    """
+    stated_difference: float
+    """What the halves' covariances state of it; NaN where the method states none."""
+    chi_square: float
+    """Mean over the positions of the squared difference over its stated variance; 1 where the
+    stated deviations hold.
+    """
+
+
+def split_half(counts_path: Path | str, answer: Map) -> list[Precision]:
+    """Map a scan again by halves.
+
+    Args:
+        counts_path: the scan of the map.
+        answer: the map, whose method and settings map the halves.
+
+    Returns:
+        Every component, over each material that the map tells apart (all answers where it tells
+        none).
+
+    Raises:
+        InputError: where counts are no integers, so that no electrons can be dealt out, or the map
+            is not of a method of this package.
+    """
+    method = str(answer.attributes.get("method"))
+    if method not in modules():
+        raise InputError(
+            f"the map is of {method!r}; expected one of a method of this package, to map again"
+        )
+    counts = read_counts(counts_path)
+    if counts.scan != answer.F.shape[:2]:
+        raise InputError(
+            f"{counts_path}: a scan of {counts.scan}; expected that of the map, "
+            f"{answer.F.shape[:2]}"
+        )
+    if counts.patterns.dtype.kind != "u":
+        raise InputError(
+            f"{counts_path}: counts are {counts.patterns.dtype}; expected integers, whose "
+            f"electrons can be dealt out to two halves"
+        )
+    row = Method(settings=json.loads(str(answer.attributes.get("settings", "{}"))))
+    halves = []
+    with tempfile.TemporaryDirectory(prefix="ccstae-") as folder:
+        for half in (0, 1):
+            path, out = (Path(folder) / f"half.{half}.{name}" for name in ("h5", "map.h5"))
+            write_counts(
+                path,
+                dealt(counts, half),
+                counts.scan + counts.detector,
+                counts.calibration,
+                counts.probe,
+                ~counts.good,
+            )
+            run.write_row(row, method, "auto", path, out)
+            halves.append(read_map(out))
+            path.unlink()
+    return compared(halves[0], halves[1], answer.label, counts.calibration.rotational_symmetry)
+
+
+def dealt(counts: Counts, half: int) -> Iterator[NDArray[Any]]:
+    """The rows of a half, 0 or 1; both together are the scan."""
+    for index, row in enumerate(counts.scan_rows()):
+        first = np.random.default_rng([SEED, index]).binomial(row, 0.5).astype(row.dtype)
+        yield first if half == 0 else row - first
+
+
+def compared(
+    first: Map, second: Map, label: NDArray[np.int8] | None, symmetry: int
+) -> list[Precision]:
+    """Two independent maps of the same scan, held against what they state.
+
+    Args:
+        first, second: the maps.
+        label: (Ry, Rx), regions; what is 1 or more is told apart.
+        symmetry: order of the lattice's rotation.
+    """
+    one, other = first.F, geometry.to_branch(second.F, first.F, symmetry)
+    difference = geometry.components(one) - geometry.components(other)
+    answered = np.asarray(np.isfinite(difference).all(-1))
+    variance = np.full(difference.shape, np.nan)
+    if first.covariance is not None and second.covariance is not None:
+        variance = np.diagonal(first.covariance + second.covariance, axis1=-2, axis2=-1)
+    regions = {"all answers": answered}
+    if label is not None:
+        materials = np.unique(label[label > 0]).tolist()
+        regions = {f"material {m}": answered & (label == m) for m in materials} or regions
+    return [
+        Precision(
+            component,
+            name,
+            int(region.sum()),
+            float(np.sqrt(np.mean(difference[region, k] ** 2))),
+            float(np.sqrt(np.mean(variance[region, k]))),
+            float(np.mean(difference[region, k] ** 2 / variance[region, k])),
+        )
+        for name, region in regions.items()
+        if region.any()
+        for k, component in enumerate(geometry.COMPONENTS)
+    ]
