@@ -109,6 +109,9 @@ def common_steps(at: Evaluation) -> Tensor:
         at: the evaluation of n patterns at the maximum of their likelihood.
     """
     information, scores = at.disk_information[..., :2, :2], at.disk_score[..., :2]
+    # A climb that ran off leaves numbers that are none; its pattern says nothing of the disks.
+    sound = torch.isfinite(information).all((1, 2, 3)) & torch.isfinite(scores).all((1, 2))
+    information, scores = information[sound], scores[sound]
     total, n = scores.sum(0)[..., None], len(scores)
     away = (scores - scores.mean(0))[..., None]
     scatter = (away @ away.transpose(2, 3)).sum(0) * (n / max(n - 1, 1))
