@@ -20,7 +20,7 @@ from ccstae.io.calibration import Calibration, disk_radius_px
 from ccstae.io.counts import MAX_COUNT, write_counts
 from ccstae.io.maps import Map, read_map
 from ccstae.io.probe import even_disk
-from ccstae.io.strain import check_ending, layers, step_of, unit, write_strain
+from ccstae.io.strain import axis_of, check_ending, layers, unit, write_strain
 from ccstae.methods import run
 from ccstae.reporting.figures import strain as figure
 from ccstae.reporting.figures import style
@@ -103,9 +103,9 @@ class StrainMap:
         except ImportError:
             raise InputError("to_xarray: xarray is not installed; pip install xarray") from None
         found = layers(self.against(reference).map)
-        step_A = step_of(self.map)
+        step, axis_unit = axis_of(self.map)
         axes = {
-            name: (name, np.arange(side) * (step_A or 1.0), {"units": _axis_unit(step_A)})
+            name: (name, np.arange(side) * step, {"units": axis_unit})
             for name, side in zip("yx", self.F.shape[:2], strict=True)
         }
         variables = {
@@ -127,18 +127,13 @@ class StrainMap:
                 "to_hyperspy: hyperspy is not installed; pip install hyperspy"
             ) from None
         found = layers(self.against(reference).map)
-        step_A = step_of(self.map)
+        step, axis_unit = axis_of(self.map)
         axes = [{"name": "layer", "size": len(found)}]
         for name, side in zip("yx", self.F.shape[:2], strict=True):
-            scale = {"scale": step_A or 1.0, "units": _axis_unit(step_A)}
-            axes.append({"name": name, "size": side, **scale})
+            axes.append({"name": name, "size": side, "scale": step, "units": axis_unit})
         signal = signals.Signal2D(np.stack(list(found.values())), axes=axes)
         signal.metadata.Signal.layers = list(found)
         return signal
-
-
-def _axis_unit(step_A: float | None) -> str:
-    return "steps" if step_A is None else "Angstrom"
 
 
 def map_strain(

@@ -38,6 +38,7 @@ from ccstae.evaluation.resolution import gain
 from ccstae.geometry import COMPONENTS, wrap
 from ccstae.io import atomic, layout
 from ccstae.io.maps import read_map
+from ccstae.io.scores import read_table
 from ccstae.io.truth import Truth, read_truth
 
 STRAIN_LEVELS = (-0.02, -0.01, 0.0, 0.01, 0.02)
@@ -48,6 +49,7 @@ NORMAL_MAE = math.sqrt(2 / math.pi)
 """Mean absolute value of a normal law over its standard deviation."""
 AS_PUBLISHED = "theta as published"
 SUBSETS = ("all", "on levels", "interior", "boundary", "unstrained", "strained")
+TEXT: dict[str, type] = dict.fromkeys(("scene", "method", "positions", "quantity", "metric"), str)
 COLUMNS = (
     "scene",
     "method",
@@ -107,7 +109,7 @@ def read(file: Path) -> pd.DataFrame:
     Raises:
         InputError: where it has other columns than `COLUMNS`.
     """
-    return _table(file, COLUMNS) if Path(file).is_file() else NONE
+    return read_table(file, COLUMNS, TEXT, "#") if Path(file).is_file() else NONE
 
 
 def read_errors(file: Path) -> pd.DataFrame:
@@ -122,23 +124,7 @@ def read_errors(file: Path) -> pd.DataFrame:
     """
     if not Path(file).is_file():
         raise InputError(f"{file}: no such file; expected the published errors")
-    return _table(file, ERROR_COLUMNS)
-
-
-def _table(file: Path, columns: tuple[str, ...]) -> pd.DataFrame:
-    text = {name: str for name in ("scene", "method", "positions", "quantity", "metric")}
-    try:
-        table = pd.read_csv(
-            file, comment="#", dtype=text, keep_default_na=False, na_values={"value": ["nan"]}
-        )
-    except (ValueError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: not a readable table: {str(error).splitlines()[0]}") from None
-    if tuple(table.columns) != columns:
-        raise InputError(
-            f"{file}: columns are {', '.join(map(str, table.columns))}; expected "
-            f"{', '.join(columns)}"
-        )
-    return table
+    return read_table(file, ERROR_COLUMNS, TEXT, "#")
 
 
 def measured(

@@ -64,16 +64,35 @@ def read_scores(path: Path) -> pd.DataFrame:
     """
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file; expected the table of scores")
+    kinds: dict[str, type] = {name: str for name in COLUMNS}
+    kinds |= {"background": float, "electrons": float, "value": float, "seed": int}
+    return read_table(path, COLUMNS, kinds)
+
+
+def read_table(
+    path: Path, columns: tuple[str, ...], kinds: dict[str, type], comment: str | None = None
+) -> pd.DataFrame:
+    """A table of values in CSV.
+
+    Args:
+        path: the file.
+        columns: that it must have.
+        kinds: of the columns, where that is not to be told from what they hold. Ids are text
+            whatever they spell: a method may be called "null".
+        comment: the character that begins a remark, where the file may have some.
+
+    Raises:
+        InputError: where it is not a table or has other columns.
+    """
     try:
-        # Ids are text whatever they spell: a method may be called "null".
-        kinds: dict[str, type] = {name: str for name in COLUMNS}
-        kinds |= {"background": float, "electrons": float, "value": float, "seed": int}
-        frame = pd.read_csv(path, dtype=kinds, keep_default_na=False, na_values={"value": ["nan"]})
+        frame = pd.read_csv(
+            path, comment=comment, dtype=kinds, keep_default_na=False, na_values={"value": ["nan"]}
+        )
     except (ValueError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a readable table: {str(error).splitlines()[0]}") from None
-    if tuple(frame.columns) != COLUMNS:
+    if tuple(frame.columns) != columns:
         raise InputError(
             f"{path}: columns are {', '.join(map(str, frame.columns))}; expected "
-            f"{', '.join(COLUMNS)}"
+            f"{', '.join(columns)}"
         )
     return frame

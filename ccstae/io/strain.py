@@ -56,6 +56,20 @@ def step_of(answer: Map) -> float | None:
     return None if step is None else float(step)
 
 
+def step_nm_of(answer: Map) -> float:
+    """Of the scan in nm; 1, a step, where the map does not say it."""
+    step_A = step_of(answer)
+    return 1.0 if step_A is None else step_A / 10
+
+
+def axis_of(answer: Map) -> tuple[float, str]:
+    """Length of a step along an axis of the scan, and its unit: Angstrom, or steps where the map
+    does not say it.
+    """
+    step_A = step_of(answer)
+    return (1.0, "steps") if step_A is None else (step_A, "Angstrom")
+
+
 def check_ending(path: Path | str) -> None:
     """InputError for a name of no format that is written."""
     if Path(path).suffix not in _WRITERS:
@@ -97,14 +111,14 @@ def _write_hdf5(path: Path, answer: Map, strained: Map, displacement: Displaceme
 def _write_netcdf(
     path: Path, answer: Map, strained: Map, displacement: Displacement | None
 ) -> None:
-    found, step_A = layers(strained, displacement), step_of(strained)
+    found, (step, axis_unit) = layers(strained, displacement), axis_of(strained)
     with atomic(path) as temporary, netcdf_file(str(temporary), "w", version=2) as file:
         shape = next(iter(found.values())).shape
         for name, side in zip("yx", shape, strict=True):
             file.createDimension(name, side)
             axis = file.createVariable(name, "d", (name,))
-            axis[:] = np.arange(side) * (step_A or 1.0)
-            axis.units = "Angstrom" if step_A else "steps"
+            axis[:] = np.arange(side) * step
+            axis.units = axis_unit
         for name, values in found.items():
             layer = file.createVariable(name, "d", ("y", "x"))
             layer[:] = values

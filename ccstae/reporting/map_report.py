@@ -22,7 +22,7 @@ from ccstae.io.atomic import write_text
 from ccstae.io.calibration import disk_radius_px
 from ccstae.io.counts import Counts, read_counts
 from ccstae.io.maps import Map, read_map
-from ccstae.io.strain import step_of
+from ccstae.io.strain import step_nm_of, step_of
 from ccstae.reporting import display
 from ccstae.reporting.figures import strain as strain_figure
 from ccstae.reporting.figures import style
@@ -127,8 +127,7 @@ def _png(figure: Figure) -> str:
 def _seen(counts: Counts, answer: Map) -> Figure:
     """Mean pattern, virtual bright and dark field."""
     mean, bright, total = _sums(counts, answer.centre_px)
-    step_A = step_of(answer)
-    step_nm = 1.0 if step_A is None else step_A / 10
+    step_nm = step_nm_of(answer)
     drawn = style.figure(3 * (_PANEL_IN + 0.7), _PANEL_IN + 0.6)
     drawn.set_layout_engine("constrained")
     panels = drawn.subplots(1, 3)
@@ -147,7 +146,7 @@ def _seen(counts: Counts, answer: Map) -> Figure:
         drawn.colorbar(shown, ax=panel, label="electrons")
     for panel in panels:
         style.frame(panel)
-    if step_A is not None:
+    if step_of(answer) is not None:
         style.scale_bar(panels[1], counts.scan[1] * step_nm)
     return drawn
 
@@ -171,19 +170,14 @@ def _sums(
 def _stated(strained: Map) -> Figure:
     """Stated standard deviations of the components, and labels or answers."""
     answered = np.asarray(np.isfinite(strained.F).all((-1, -2)))
-    step_A = step_of(strained)
-    step_nm = 1.0 if step_A is None else step_A / 10
+    step_nm = step_nm_of(strained)
     extent = style.extent(answered.shape, step_nm)
-    rows, columns = answered.shape
-    drawn = style.figure(5 * _PANEL_IN + 1.6, _PANEL_IN * max(0.4, rows / columns) + 0.8)
-    drawn.set_layout_engine("constrained")
-    panels = drawn.subplots(1, 5)
+    drawn, panels = style.map_panels(5, answered.shape)
     deviations = np.full((*answered.shape, 4), np.nan)
     if strained.covariance is not None:
         variances = np.diagonal(strained.covariance, axis1=-2, axis2=-1)
         deviations = np.sqrt(np.where(variances >= 0, variances, np.nan)) / display.STRAIN_UNIT
-    finite = deviations[np.isfinite(deviations)]
-    end = float(np.quantile(finite, 0.99)) if finite.size else 1.0
+    end = style.all_but_largest(deviations) or 1.0
     colours = style.cmap("viridis", style.VACUUM_COLOUR)
     for k, name in enumerate(geometry.COMPONENTS):
         shown = panels[k].imshow(
@@ -199,6 +193,6 @@ def _stated(strained: Map) -> Figure:
     drawn.colorbar(shown, ax=panels[4], ticks=np.unique(label))
     for panel in panels:
         style.frame(panel)
-    if step_A is not None:
+    if step_of(strained) is not None:
         style.scale_bar(panels[0], answered.shape[1] * step_nm)
     return drawn

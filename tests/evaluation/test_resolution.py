@@ -66,17 +66,22 @@ def ripples() -> Truth:
     return truth_of(kind="ripples", materials=["WS2"])
 
 
-@pytest.fixture(scope="module")
-def sharp() -> Truth:
+def two_materials(rows: int, interface_width_A: float) -> Truth:
+    """Of an interface in the middle of 24 steps."""
     return truth_of(
         kind="heterostructure",
         materials=["WS2", "WSe2"],
-        scan={"shape": [8, 24], "step_A": 32},
+        scan={"shape": [rows, 24], "step_A": 32},
         interface_A=0,
-        interface_width_A=0,
+        interface_width_A=interface_width_A,
         edge_offset_A=None,
         reference_A=[-400, -400, -200, 400],
     )
+
+
+@pytest.fixture(scope="module")
+def sharp() -> Truth:
+    return two_materials(8, 0)
 
 
 def blurred(truth: Truth, width_steps: float, error: float | np.ndarray = 0.0) -> np.ndarray:
@@ -215,15 +220,7 @@ def test_the_width_of_a_smooth_interface_is_that_of_its_cubic() -> None:
     """3 t^2 - 2 t^3 is 0.1 at t = 0.1958: from 10 to 90 % it takes 0.6084 of its width. The error
     function nearest to it is a little wider.
     """
-    smooth = truth_of(
-        kind="heterostructure",
-        materials=["WS2", "WSe2"],
-        scan={"shape": [4, 24], "step_A": 32},
-        interface_A=0,
-        interface_width_A=128,
-        edge_offset_A=None,
-        reference_A=[-400, -400, -200, 400],
-    )
+    smooth = two_materials(4, 128)
     found = scores(smooth, smooth.F_probe)
     assert found["all", "exx", "width_10_90"] == found["all", "exx", "width_10_90_truth"]
     assert found["all", "exx", "width_10_90"] == pytest.approx(0.6084 * 4, rel=0.1)

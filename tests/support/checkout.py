@@ -26,6 +26,15 @@ PARTS = (
     "Snakefile",
 )
 
+SMALL_CONFIG = """
+name: small
+materials: {A: &A {prototype: mx2-2h, species: [W, S], a_A: 3.153}, B: *A}
+scenes: {one: {kind: heterostructure, materials: [A, B]}}
+noise: {one: {electrons: 100}}
+seeds: {test: [3], tune: []}
+methods: {zero: }
+"""
+
 # Stands in for `ccstae`: whatever is named after --out, --exact or --not-run is there afterwards.
 STAND_IN = """#!/bin/sh
 cat > /dev/null

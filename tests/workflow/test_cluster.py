@@ -9,18 +9,9 @@ import sys
 from importlib.util import find_spec
 
 import pytest
-from checkout import Checkout, copy
+from checkout import SMALL_CONFIG, Checkout, copy
 
 from ccstae.machine import device
-
-CONFIG = """
-name: small
-materials: {A: &A {prototype: mx2-2h, species: [W, S], a_A: 3.153}, B: *A}
-scenes: {one: {kind: heterostructure, materials: [A, B]}}
-noise: {one: {electrons: 100}}
-seeds: {test: [3], tune: []}
-methods: {zero: }
-"""
 
 # An executor whose jobs run elsewhere, as far as Snakemake knows. It says what each asks for.
 PLUGIN = """
@@ -67,7 +58,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     plugin = made.path / "snakemake_executor_plugin_elsewhere"
     plugin.mkdir()
     (plugin / "__init__.py").write_text(PLUGIN)
-    (made.path / "small.yaml").write_text(CONFIG)
+    (made.path / "small.yaml").write_text(SMALL_CONFIG)
     for rules in (
         made.path / "workflow" / "rules"
     ).iterdir():  # a rule with a message tells no more

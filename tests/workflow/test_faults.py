@@ -9,18 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
-from checkout import Checkout, copy
+from checkout import SMALL_CONFIG, Checkout, copy
 
 from ccstae.machine import host
 
-CONFIG = """
-name: small
-materials: {A: &A {prototype: mx2-2h, species: [W, S], a_A: 3.153}, B: *A}
-scenes: {one: {kind: heterostructure, materials: [A, B]}}
-noise: {one: {electrons: 100}}
-seeds: {test: [3], tune: []}
-methods: {zero: }
-"""
 RUN = ("--configfile", "small.yaml")
 
 pytestmark = pytest.mark.xdist_group("faults")
@@ -29,7 +21,7 @@ pytestmark = pytest.mark.xdist_group("faults")
 @pytest.fixture
 def checkout(tmp_path: Path) -> Checkout:
     made = copy(tmp_path / "checkout")
-    (made.path / "small.yaml").write_text(CONFIG)
+    (made.path / "small.yaml").write_text(SMALL_CONFIG)
     return made
 
 

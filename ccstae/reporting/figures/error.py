@@ -49,26 +49,8 @@ def draw(metrics: pd.DataFrame, lines: dict[str, style.Line], axis: str) -> Figu
             errors = rows[(rows["metric"] == "rmse") & (rows["method"] == method)]
             over_seeds = errors.groupby(axis)["value"].agg(["median", "min", "max"])
             over_seeds = over_seeds / display.STRAIN_UNIT
-            panel.fill_between(
-                over_seeds.index,
-                over_seeds["min"],
-                over_seeds["max"],
-                color=line.colour,
-                alpha=0.2,
-                lw=0,
-            )
-            panel.plot(
-                over_seeds.index,
-                over_seeds["median"],
-                linestyle=line.style,
-                color=line.colour,
-                marker=line.marker,
-                ms=6,
-                lw=1.3,
-                mec="white",
-                mew=0.5,
-                label="no strain (zero)" if method == "zero" else method,
-            )
+            label = "no strain (zero)" if method == "zero" else method
+            style.over_seeds(panel, over_seeds, line, label, 6)
         unit = "$10^{-4}$ rad" if component == "theta" else "$10^{-4}$"
         panel.set(title=display.SYMBOLS[component], ylabel=f"rmse ({unit})", yscale="log")
         low, _ = panel.get_ylim()

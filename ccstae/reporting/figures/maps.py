@@ -63,7 +63,7 @@ def _map_row(
     factor, unit = display.MAP_UNITS[COMPONENTS[c]]
     truth = next(iter(answers.values())).truth[..., c]
     median_bound = 0.0 if bound is None else float(np.median(bound[interior, c]))
-    end = factor * style.strain_end(_all_but_largest(truth[~vacuum]), median_bound)
+    end = factor * style.strain_end(style.all_but_largest(truth[~vacuum]), median_bound)
     shown = style.image(panels[0], factor * truth, step_nm, end, vacuum=vacuum)
     panels[0].set_ylabel(display.SYMBOLS[COMPONENTS[c]], fontsize=12)
     for panel, answer in zip(panels[1:], answers.values(), strict=True):
@@ -86,7 +86,7 @@ def _residual_row(
     factor = 1 / display.STRAIN_UNIT
     if bound is None:
         errors = np.stack([answer.error[interior, c] for answer in answers.values()])
-        end = factor * max(_all_but_largest(errors), _MIN_RESIDUAL_END)
+        end = factor * max(style.all_but_largest(errors), _MIN_RESIDUAL_END)
         drawn_bound, title = np.zeros(vacuum.shape), "no noise: bound 0"
     else:
         drawn_bound = bound[..., c]
@@ -107,11 +107,6 @@ def _residual_row(
 
 def _small_title(panel: Axes, text: str) -> None:
     panel.set_title(text, fontsize=8, pad=3)
-
-
-def _all_but_largest(values: NDArray[np.float64]) -> float:
-    """What all absolute values but the largest 1 % stay below."""
-    return float(np.percentile(np.abs(values[np.isfinite(values)]), 99))
 
 
 def _rms(values: NDArray[np.float64]) -> float:

@@ -103,26 +103,7 @@ def draw_transfer(metrics: pd.DataFrame, lines: dict[str, style.Line]) -> Figure
                 .groupby("wavelength")["value"]
                 .agg(["median", "min", "max"])
             )
-            panel.fill_between(
-                over_seeds.index,
-                over_seeds["min"],
-                over_seeds["max"],
-                color=line.colour,
-                alpha=0.2,
-                lw=0,
-            )
-            panel.plot(
-                over_seeds.index,
-                over_seeds["median"],
-                linestyle=line.style,
-                color=line.colour,
-                marker=line.marker,
-                ms=5,
-                lw=1.3,
-                mec="white",
-                mew=0.5,
-                label=method,
-            )
+            style.over_seeds(panel, over_seeds, line, method, 5)
         lengths = sorted(set(metrics["wavelength"]))
         panel.set(
             title=display.SYMBOLS.get(quantity, "all together"),

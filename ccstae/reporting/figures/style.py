@@ -12,6 +12,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, ListedColormap
 from matplotlib.figure import Figure
@@ -27,6 +28,7 @@ FAILED_COLOUR = "#000000"
 STRAIN_CMAP = "RdBu_r"
 PATTERN_CMAP = "magma"
 MIN_STRAIN_END = 1e-4
+_MAP_IN = 2.4  # width of a map in a row of several
 
 RC: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -104,6 +106,20 @@ def strain_end(largest: float, bound: float = 0.0) -> float:
 def figure(width_in: float, height_in: float) -> Figure:
     """An empty figure of the given size, not known to any window system."""
     return Figure(figsize=(width_in, height_in))
+
+
+def map_panels(number: int, shape: tuple[int, ...]) -> tuple[Figure, NDArray[Any]]:
+    """A figure of so many maps of a scan (Ry, Rx) side by side, and its panels."""
+    rows, columns = shape[:2]
+    drawn = figure(number * _MAP_IN + 1.6, _MAP_IN * max(0.4, rows / columns) + 0.8)
+    drawn.set_layout_engine("constrained")
+    return drawn, np.asarray(drawn.subplots(1, number))
+
+
+def all_but_largest(values: NDArray[np.float64]) -> float:
+    """The 99th percentile of the sizes of values, NaN left out, at which a colour scale ends."""
+    sizes = np.abs(values[np.isfinite(values)])
+    return float(np.percentile(sizes, 99)) if sizes.size else 0.0
 
 
 def save(drawn: Figure, stem: Path, dpi: int = 160) -> None:
@@ -188,6 +204,33 @@ def scale_bar(axes: Axes, width_nm: float) -> None:
     )
     axes.text(
         fraction + 0.03, -0.045, f"{length:g} nm", transform=axes.transAxes, va="center", fontsize=8
+    )
+
+
+def over_seeds(panel: Axes, values: pd.DataFrame, line: Line, label: str, size: float) -> None:
+    """The line of a method, medians over the seeds in a band of their range.
+
+    Args:
+        panel: on which to draw.
+        values: columns `median`, `min` and `max`, over the index.
+        line: of the method.
+        label: in the legend.
+        size: of the markers, points.
+    """
+    panel.fill_between(
+        values.index, values["min"], values["max"], color=line.colour, alpha=0.2, lw=0
+    )
+    panel.plot(
+        values.index,
+        values["median"],
+        linestyle=line.style,
+        color=line.colour,
+        marker=line.marker,
+        ms=size,
+        lw=1.3,
+        mec="white",
+        mew=0.5,
+        label=label,
     )
 
 
