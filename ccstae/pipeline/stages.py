@@ -15,7 +15,7 @@ import yaml
 from ccstae.config.levels import Noise
 from ccstae.config.methods import Method, modules
 from ccstae.config.neighbours import STAGES
-from ccstae.config.run import Config, Seeds, dump
+from ccstae.config.run import Config, Seeds, filled_in
 from ccstae.machine.sources import made_from, module_names
 
 _PACKAGE = Path(__file__).parents[1]
@@ -118,7 +118,7 @@ def narrow(
 def one_line(config: Config) -> str:
     """A config as one line of YAML, every default filled in."""
     return yaml.safe_dump(
-        yaml.safe_load(dump(config)), default_flow_style=True, sort_keys=False, width=math.inf
+        filled_in(config), default_flow_style=True, sort_keys=False, width=math.inf
     ).strip()
 
 
