@@ -266,7 +266,7 @@ def from_snakemake(configfiles: Sequence[Path | str], overrides: Mapping[str, An
 
 def dump(config: Config) -> str:
     """The whole config, defaults filled in, as YAML that `load` reads back."""
-    return yaml.safe_dump(filled_in(config), sort_keys=False)
+    return yaml.dump(filled_in(config), Dumper=yaml.CSafeDumper, sort_keys=False)
 
 
 def filled_in(config: Config) -> dict[str, Any]:

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from ccstae.errors import InputError
 from ccstae.io import missing, silent_pixels
@@ -171,6 +171,6 @@ def _largest_beside_silence(total: Array, bad: Mask) -> Array:
     silent = np.zeros(total.shape, int)
     for turns in range(4):
         side = np.rot90(np.array([[1, 1, 1], [0, 0, 0], [0, 0, 0]], bool), turns)
-        silent += ~ndimage.maximum_filter(total != 0, footprint=side)
-    largest = ndimage.maximum_filter(np.where(bad, 0, total), footprint=ring)
+        silent += ~scipy.ndimage.maximum_filter(total != 0, footprint=side)
+    largest = scipy.ndimage.maximum_filter(np.where(bad, 0, total), footprint=ring)
     return np.where(silent == 1, largest, 0)

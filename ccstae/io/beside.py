@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -75,7 +75,7 @@ def neighbours(good: Mask, at: Mask) -> tuple[NDArray[np.int64], NDArray[np.floa
     """
     places = np.argwhere(good)
     k = min(NEIGHBOURS, len(places))
-    distance, nearest = cKDTree(places).query(np.argwhere(at), k)
+    distance, nearest = scipy.spatial.cKDTree(places).query(np.argwhere(at), k)
     distance, nearest = (array.reshape(at.sum(), k) for array in (distance, nearest))
     weight = 1 / distance**2
     weight /= weight.sum(1, keepdims=True)

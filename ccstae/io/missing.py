@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from ccstae.errors import InputError
 from ccstae.io.beside import HOT_RATIO, Array, Mask, brightness_beside
@@ -161,14 +161,14 @@ def missing_in(pattern: NDArray[Any], bad: Mask) -> Mask:
 
 def _standing_out(marks: Mask, image: Array, bad: Mask, top: float) -> Mask:
     """Those of the marked pixels (Qy, Qx) whose neighbours in the image hold far less."""
-    label, number = ndimage.label(marks, np.ones((3, 3)))
+    label, number = scipy.ndimage.label(marks, np.ones((3, 3)))
     if number == 0:
         return marks
     index = np.arange(1, number + 1)
-    rim = np.where(marks | bad, 0, ndimage.grey_dilation(label, (3, 3)))
-    around = np.nan_to_num(np.asarray(ndimage.median(image, rim, index), float))
-    beside = np.asarray(ndimage.maximum(brightness_beside(image, marks | bad), label, index))
-    few = np.asarray(ndimage.sum_labels(marks, label, index)) <= FEW_PIXELS
+    rim = np.where(marks | bad, 0, scipy.ndimage.grey_dilation(label, (3, 3)))
+    around = np.nan_to_num(np.asarray(scipy.ndimage.median(image, rim, index), float))
+    beside = np.asarray(scipy.ndimage.maximum(brightness_beside(image, marks | bad), label, index))
+    few = np.asarray(scipy.ndimage.sum_labels(marks, label, index)) <= FEW_PIXELS
     alone = np.where(few, beside < top / HOT_RATIO, around < top * MAX_RIM)
     return np.concatenate([[False], alone])[label]
 

@@ -6,8 +6,8 @@ import math
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from ccstae.errors import InputError
 from ccstae.io.bad_pixels import EMPAD_ROWS, EMPAD_SHAPE
@@ -64,9 +64,9 @@ def vacuum_probe(
         finite[EMPAD_ROWS:] = False
     beside = brightness_beside(np.where(finite, probe, 0), ~(good & finite))
     # A region that reads something is not dead: a stop, say, was out of the beam for the probe.
-    region, number = ndimage.label(~good)
+    region, number = scipy.ndimage.label(~good)
     index = np.arange(number + 1)
-    read = np.asarray(ndimage.maximum(np.where(finite, probe, 0), region, index))
+    read = np.asarray(scipy.ndimage.maximum(np.where(finite, probe, 0), region, index))
     few = np.bincount(region.ravel()) < MIN_HIDDEN_PIXELS
     too_much = few[region] & (probe / HOT_RATIO > beside)
     silent = ~good & (~finite | (read[region] == 0) | too_much)
@@ -89,7 +89,7 @@ def _disk_alone(probe: NDArray[np.float64], radius_px: float) -> NDArray[np.floa
     """The probe (Qy, Qx) as it is, or its disk alone where much lies beside it or below 0."""
     y, x = np.indices(probe.shape)
     side = 2 * round((radius_px * math.sqrt(math.pi) - 1) / 2) + 1
-    sums = ndimage.uniform_filter(probe, side, mode="constant")
+    sums = scipy.ndimage.uniform_filter(probe, side, mode="constant")
     at_y, at_x = (float(place) for place in np.unravel_index(sums.argmax(), sums.shape))
     for _ in range(3):
         weight = probe.clip(0) * (1.5 * radius_px + 0.5 - np.hypot(y - at_y, x - at_x)).clip(0, 1)

@@ -7,8 +7,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from ccstae.io.beside import Array, Mask
 from ccstae.io.stored import Patterns, slabs
@@ -70,7 +70,7 @@ def dead_pixels(patterns: Patterns, total: Array, bad: Mask, disks: Disks, event
         empty &= ~np.any([(patterns[rows] != 0).any(0) for rows in slabs(patterns)], 0) | bad
     if widest < 1 or not (empty & ~bad).any():
         return dead
-    bright = total >= MIN_OF_DISK * ndimage.maximum_filter(total, 2 * TAIL_PX + 1)
+    bright = total >= MIN_OF_DISK * scipy.ndimage.maximum_filter(total, 2 * TAIL_PX + 1)
     least = max(DEAD_EVENTS * event, DEAD_EVENTS_PER_PATTERN * len(patterns))
     seen = {}
     for step in ((0, 1), (1, 0), (1, 1), (1, -1)):
@@ -105,13 +105,13 @@ def hidden_pixels(total: Array, bad: Mask, event: float) -> Mask:
         bad: pixels known to be bad, (Qy, Qx).
         event: what one electron brings to a pixel.
     """
-    label, number = ndimage.label((total == 0) & ~bad)
+    label, number = scipy.ndimage.label((total == 0) & ~bad)
     lit = total >= HIDDEN_EVENTS * event
     hidden = np.zeros(number + 1, bool)
-    for region, where in enumerate(ndimage.find_objects(label), start=1):
+    for region, where in enumerate(scipy.ndimage.find_objects(label), start=1):
         around = tuple(slice(max(0, s.start - 1), s.stop + 1) for s in where)
         inside = label[around] == region
-        rim = ndimage.binary_dilation(inside) & ~inside & ~bad[around]
+        rim = scipy.ndimage.binary_dilation(inside) & ~inside & ~bad[around]
         large = inside.sum() >= MIN_HIDDEN_PIXELS
         hidden[region] = large and lit[around][rim].mean() >= LIT_RIM
     return np.asarray(hidden[label])
@@ -144,10 +144,10 @@ def _lines(empty: Mask, crossed: Mask) -> Mask:
     """Pixels (Qy, Qx) on runs of empty ones along a row, half a side long or more, of which at
     least `MIN_CROSSED` are crossed.
     """
-    label, number = ndimage.label(empty, [[0, 0, 0], [1, 1, 1], [0, 0, 0]])
+    label, number = scipy.ndimage.label(empty, [[0, 0, 0], [1, 1, 1], [0, 0, 0]])
     index = np.arange(number + 1)
-    length = np.asarray(ndimage.sum_labels(empty, label, index))
-    crossings = np.asarray(ndimage.sum_labels(crossed, label, index))
+    length = np.asarray(scipy.ndimage.sum_labels(empty, label, index))
+    crossings = np.asarray(scipy.ndimage.sum_labels(crossed, label, index))
     dead = (2 * length >= empty.shape[1]) & (crossings >= MIN_CROSSED)
     dead[0] = False
     return np.asarray(dead[label])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -70,7 +71,7 @@ def module_names(source: Path) -> set[str]:
     except (SyntaxError, ValueError):
         return set()
     imported: set[str] = set()
-    for node in ast.walk(tree):
+    for node in _statements(tree):
         if isinstance(node, ast.Import):
             imported |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -83,6 +84,18 @@ def module_names(source: Path) -> set[str]:
         parts = name.split(".")
         names |= {".".join(parts[:n]) for n in range(1, len(parts) + 1)}
     return names
+
+
+def _statements(tree: ast.Module) -> Iterator[ast.AST]:
+    """Every statement of a source file, however deep, without the expressions: those are most of
+    the tree, and hold no import.
+    """
+    ahead: list[ast.AST] = [tree]
+    while ahead:
+        node = ahead.pop()
+        yield node
+        for part in ("body", "orelse", "finalbody", "handlers", "cases"):
+            ahead += getattr(node, part, [])
 
 
 def path(module: str) -> Path:
