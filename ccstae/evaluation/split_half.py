@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,12 +48,13 @@ class Precision:
     """
 
 
-def split_half(counts_path: Path | str, answer: Map) -> list[Precision]:
+def split_half(counts_path: Path | str, answer: Map, rows: slice = slice(None)) -> list[Precision]:
     """Map a scan again by halves.
 
     Args:
         counts_path: the scan of the map.
         answer: the map, whose method and settings map the halves.
+        rows: of the scan that are mapped; all where left out.
 
     Returns:
         Every component, over each material that the map tells apart (all answers where it tells
@@ -79,28 +80,32 @@ def split_half(counts_path: Path | str, answer: Map) -> list[Precision]:
             f"{counts_path}: counts are {counts.patterns.dtype}; expected integers, whose "
             f"electrons can be dealt out to two halves"
         )
-    row = Method(settings=json.loads(str(answer.attributes.get("settings", "{}"))))
+    chosen = range(counts.scan[0])[rows]
+    entry = Method(settings=json.loads(str(answer.attributes.get("settings", "{}"))))
     halves = []
     with tempfile.TemporaryDirectory(prefix="ccstae-") as folder:
         for half in (0, 1):
             path, out = (Path(folder) / f"half.{half}.{name}" for name in ("h5", "map.h5"))
             write_counts(
                 path,
-                dealt(counts, half),
-                counts.scan + counts.detector,
+                dealt(counts, half, chosen),
+                (len(chosen), counts.scan[1], *counts.detector),
                 counts.calibration,
                 counts.probe,
                 ~counts.good,
             )
-            run.write_row(row, method, "auto", path, out)
+            run.write_row(entry, method, "auto", path, out)
             halves.append(read_map(out))
             path.unlink()
-    return compared(halves[0], halves[1], answer.label, counts.calibration.rotational_symmetry)
+    label = None if answer.label is None else answer.label[rows]
+    return compared(halves[0], halves[1], label, counts.calibration.rotational_symmetry)
 
 
-def dealt(counts: Counts, half: int) -> Iterator[NDArray[Any]]:
-    """The rows of a half, 0 or 1; both together are the scan."""
-    for index, row in enumerate(counts.scan_rows()):
+def dealt(counts: Counts, half: int, chosen: Iterable[int] | None = None) -> Iterator[NDArray[Any]]:
+    """The chosen rows (all where left out) of a half, 0 or 1; both together are the scan."""
+    columns = counts.scan[1]
+    for index in range(counts.scan[0]) if chosen is None else chosen:
+        row = counts.patterns[index * columns : (index + 1) * columns]
         first = np.random.default_rng([SEED, index]).binomial(row, 0.5).astype(row.dtype)
         yield first if half == 0 else row - first
 

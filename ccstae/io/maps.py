@@ -37,6 +37,8 @@ class Map:
     centre_px: NDArray[np.float64] | None = None  # (Ry, Rx, 2)
     # (entries, Ky, Kx), averaged patterns over the whole detector, however fine
     dictionary: NDArray[np.float32] | None = None
+    # (Qy, Qx), counts less model, the mean over the patterns with a lattice; NaN on bad pixels
+    residual: NDArray[np.float32] | None = None
     # (Ry, Rx, 4), exx, eyy, exy, theta by a formula of the method's own
     own_strain: NDArray[np.float64] | None = None
     # of a method that pools neighbours, what each pattern says by itself: (Ry, Rx, 2, 2) and
@@ -62,7 +64,7 @@ def write_map(path: Path | str, answer: Map) -> None:
 def fill(file: h5py.File, answer: Map) -> None:
     """Write a map into an open file."""
     file["F"] = np.asarray(answer.F, np.float64)
-    for name in (*_PER_POSITION, "dictionary"):
+    for name in (*_PER_POSITION, "dictionary", "residual"):
         if getattr(answer, name) is not None:
             file[name] = getattr(answer, name)
     for key, value in answer.attributes.items():
@@ -97,6 +99,8 @@ def read_map(path: Path | str, shape: tuple[int, ...] | None = None, complete: b
                     )
         if holds(file, "dictionary"):
             extra["dictionary"] = values(file, "dictionary", 3, "f")
+        if holds(file, "residual"):
+            extra["residual"] = values(file, "residual", 2, "f")
         attributes = {name: attribute(file, name) for name in file.attrs}
         for name in ("method", "settings", "seconds", "device"):
             if complete and name not in attributes:

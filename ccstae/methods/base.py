@@ -54,6 +54,10 @@ class Answer:
     """(Ry, Rx, 2), position (x, y) of the direct beam in pixels; pixel centres are integers."""
     dictionary: NDArray[np.float32] | None = None
     """(entries, Ky, Kx), averaged patterns over the whole detector, however fine."""
+    residual: NDArray[np.float32] | None = None
+    """(Qy, Qx), counts less what the method's model expects, the mean over the patterns with a
+    lattice; NaN on pixels that say nothing.
+    """
     F_per_pattern: NDArray[np.float64] | None = None
     """(Ry, Rx, 2, 2), of a method that pools neighbours: what each pattern says by itself."""
     covariance_per_pattern: NDArray[np.float64] | None = None

@@ -191,6 +191,7 @@ def _write(
             answer.label,
             answer.centre_px,
             answer.dictionary,
+            answer.residual,
             F_per_pattern=answer.F_per_pattern,
             covariance_per_pattern=answer.covariance_per_pattern,
         ),

@@ -6,11 +6,12 @@ import base64
 import io
 import json
 import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
 import numpy as np
-from matplotlib.colors import LogNorm
+from bokeh.models.plots import GridPlot
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -23,16 +24,21 @@ from ccstae.io.calibration import disk_radius_px
 from ccstae.io.counts import Counts, read_counts
 from ccstae.io.maps import Map, read_map
 from ccstae.io.strain import step_nm_of, step_of
-from ccstae.reporting import display
-from ccstae.reporting.figures import strain as strain_figure
+from ccstae.reporting import display, linked_maps
 from ccstae.reporting.figures import style
 from ccstae.reporting.figures.patterns import draw_dictionary
+from ccstae.reporting.linked_maps import Panel, Scale
 from ccstae.reporting.strain import parse_reference
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_PANEL_IN = 2.4
 # How far the mean square over its stated variance may lie from 1, in standard errors of chi-square.
 MAX_STANDARD_ERRORS = 3.0
+# Positions that are mapped by halves: chi-square is then known to 3 %.
+MAX_HALVED_POSITIONS = 2048
+# Ends of the scale of residuals over their standard errors, at the least: of 16,384 pixels of noise
+# one lies beyond.
+MIN_RESIDUAL_END = 4.0
+Array = NDArray[np.float64]
 
 
 def write(map_path: Path, counts_path: Path, out: Path, reference: str | None = None) -> None:
@@ -55,22 +61,28 @@ def write(map_path: Path, counts_path: Path, out: Path, reference: str | None = 
             f"{answer.F.shape[:2]}"
         )
     strained = against(answer, parse_reference(reference))
+    rows = halved_rows(counts.scan)
     precision, why_none = [], ""
     try:
-        precision = split_half(counts_path, answer)
+        precision = split_half(counts_path, answer, rows)
     except InputError as error:
         why_none = str(error)
-    answered = np.isfinite(answer.F).all((-1, -2))
-    pictures = [
-        ("Strain and rotation", strain_figure.draw),
-        ("Stated standard deviations, labels", _stated),
-    ]
-    with style.styled():
-        drawn = [(title, _png(draw(strained))) for title, draw in pictures]
-        drawn.insert(0, ("What the detector saw", _png(_seen(counts, answer))))
-        if answer.dictionary is not None:
-            entries = draw_dictionary(answer.dictionary, counts.calibration, counts.detector[1])
-            drawn.append(("Averaged patterns that the method learned", _png(entries)))
+    answered = np.asarray(np.isfinite(answer.F).all((-1, -2)))
+    seen = _seen(counts, answer.centre_px, answered)
+    residual, deviations = answer.residual, None
+    if residual is not None:
+        residual, deviations = _residual(residual, seen, str(counts_path), str(map_path))
+    script, places = linked_maps.embedded(
+        {
+            "scan": _of_scan(strained, answered, seen),
+            "detector": _of_detector(seen, residual, deviations),
+        }
+    )
+    dictionary = ""
+    if answer.dictionary is not None:
+        with style.styled():
+            drawn = draw_dictionary(answer.dictionary, counts.calibration, counts.detector[1])
+            dictionary = _png(drawn)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, trim_blocks=True
     )
@@ -84,18 +96,38 @@ def write(map_path: Path, counts_path: Path, out: Path, reference: str | None = 
             "reference": reference or "the commonest lattice",
             "found by the method": _words(str(answer.attributes.get("found", "{}"))),
         },
-        pictures=drawn,
-        precision=[_row(row) for row in precision],
-        why_none=why_none,
+        script=script,
+        places=places,
+        scan_step=linked_maps.shown_step(counts.scan),
+        detector_step=linked_maps.shown_step(counts.detector),
         stated=answer.covariance is not None,
+        method=answer.attributes.get("method", "unknown"),
+        spread=None if deviations is None else f"{np.sqrt(np.nanmean(deviations**2)):.2f}",
+        dictionary=dictionary,
+        precision=[_row(row) for row in precision],
+        halved="" if rows == slice(0, counts.scan[0]) else f"{rows.start} to {rows.stop - 1}",
+        why_none=why_none,
     )
     write_text(out, text)
 
 
+def halved_rows(scan: tuple[int, int]) -> slice:
+    """Rows of a scan (Ry, Rx) that are mapped by halves: about `MAX_HALVED_POSITIONS` in the middle
+    of it, or all. They lie side by side, for methods that take neighbours together.
+    """
+    rows = min(scan[0], max(1, MAX_HALVED_POSITIONS // scan[1]))
+    first = (scan[0] - rows) // 2
+    return slice(first, first + rows)
+
+
 def _words(found: str) -> str:
     """What a method found by itself, from JSON."""
-    pairs = json.loads(found).items()
-    return "; ".join(f"{name}: {value}" for name, value in pairs if value != "") or "nothing"
+    shown = {
+        name.replace("_", " "): f"{value:.4g}" if isinstance(value, float) else value
+        for name, value in json.loads(found).items()
+        if value not in ("", None)
+    }
+    return "; ".join(f"{name}: {value}" for name, value in shown.items()) or "nothing"
 
 
 def _row(row: Precision) -> list[str]:
@@ -117,82 +149,140 @@ def _row(row: Precision) -> list[str]:
     ]
 
 
+@dataclass(frozen=True)
+class Seen:
+    """Sums over the patterns of a scan, in electrons."""
+
+    mean: Array  # (Qy, Qx)
+    mean_answered: Array  # (Qy, Qx), over the positions with an answer
+    answered: int
+    bright: Array  # (Ry, Rx), in the direct beam
+    dark: Array  # (Ry, Rx), beside it
+
+
+def _seen(counts: Counts, centre_px: Array | None, answered: NDArray[np.bool_]) -> Seen:
+    """What the detector saw."""
+    y, x = np.indices(counts.detector)
+    radius = disk_radius_px(counts.calibration) + 1.5
+    mean, of_answered = np.zeros(counts.detector), np.zeros(counts.detector)
+    bright, total = np.zeros(counts.scan), np.zeros(counts.scan)
+    for r, row in enumerate(counts.scan_rows()):
+        mean += row.sum(0, dtype=np.float64)
+        of_answered += row[answered[r]].sum(0, dtype=np.float64)
+        for c, pattern in enumerate(row):
+            at = counts.calibration.centre_px if centre_px is None else centre_px[r, c]
+            total[r, c] = pattern.sum(dtype=np.float64)
+            bright[r, c] = pattern[np.hypot(x - at[0], y - at[1]) <= radius].sum(dtype=np.float64)
+    number = int(answered.sum())
+    return Seen(
+        mean / math.prod(counts.scan), of_answered / max(1, number), number, bright, total - bright
+    )
+
+
+def _residual(
+    residual: NDArray[np.float32], seen: Seen, scan: str, made: str
+) -> tuple[Array, Array]:
+    """The residual of a map, and the same over the standard errors of what the model expects."""
+    if residual.shape != seen.mean.shape:
+        raise InputError(
+            f"{made}: /residual has the shape {residual.shape}; expected that of the detector of "
+            f"{scan}, {seen.mean.shape}"
+        )
+    number = max(1, seen.answered)
+    expected = (seen.mean_answered - residual).clip(1 / number)
+    return residual.astype(np.float64), residual / np.sqrt(expected / number)
+
+
+def _of_scan(strained: Map, answered: NDArray[np.bool_], seen: Seen) -> GridPlot:
+    """Strain and rotation, their stated deviations, labels, and virtual images."""
+    components = geometry.components(strained.F)
+    deviations = np.full(components.shape, np.nan)
+    if strained.covariance is not None:
+        variances = np.diagonal(strained.covariance, axis1=-2, axis2=-1)
+        deviations = np.sqrt(np.where(variances > 0, variances, np.nan))
+    label = answered.astype(float) if strained.label is None else strained.label.astype(float)
+    label[~answered] = np.nan
+    layers = {"label": label, "bright": seen.bright, "dark": seen.dark}
+    tips = [("row, column", "@row, @column")]
+    panels, stated = [], []
+    scales = _scales(components, style.STRAIN_CMAP, "", True)
+    of_deviations = _scales(deviations, "viridis", f"{_SIGMA}, stated / ", False)
+    for k, name in enumerate(geometry.COMPONENTS):
+        factor, unit = display.MAP_UNITS[name]
+        layers[name], layers[f"{name}_deviation"] = (
+            factor * components[..., k],
+            factor * deviations[..., k],
+        )
+        tips.append((_LETTERS[name], f"@{name}{{0.000}} ± @{name}_deviation{{0.000}} {unit}"))
+        panels.append(Panel(name, _LETTERS[name], scales[k]))
+        stated.append(Panel(f"{name}_deviation", f"{_SIGMA}({_LETTERS[name]})", of_deviations[k]))
+    tips += [("label", "@label"), ("bright, dark field", "@bright{0,0}, @dark{0,0}")]
+    found = np.unique(label[answered]) if answered.any() else np.zeros(1)
+    low, high = float(found[0]) - 0.5, float(found[-1]) + 0.5
+    others = [
+        Panel("label", "label", Scale(low, high, "viridis", "", steps=round(high - low))),
+        Panel("bright", "virtual bright field", _electrons(seen.bright)),
+        Panel("dark", "virtual dark field", _electrons(seen.dark)),
+    ]
+    rows = [panels, *([stated] if strained.covariance is not None else []), others]
+    axes = ("column", "row") if step_of(strained) is None else ("x / nm", "y / nm")
+    return linked_maps.linked(_single(layers), rows, tips, step_nm_of(strained), axes)
+
+
+_SIGMA = "\N{GREEK SMALL LETTER SIGMA}"
+_LETTERS = {"exx": "εxx", "eyy": "εyy", "exy": "εxy", "theta": "θ"}
+
+
+def _scales(values: Array, palette: str, what: str, signed: bool) -> list[Scale]:
+    """Of components (Ry, Rx, 4): one for all, 10 mrad beside 1 %, where rotations are no larger
+    than strains; where they are, theirs is wider.
+    """
+    strain = style.strain_end(style.all_but_largest(values[..., :3])) if signed else 0.0
+    strain = strain or style.all_but_largest(values[..., :3]) or 1.0
+    ends = [strain] * 3 + [max(strain, style.all_but_largest(values[..., 3]))]
+    scales = []
+    for name, end in zip(geometry.COMPONENTS, ends, strict=True):
+        factor, unit = display.MAP_UNITS[name]
+        scales.append(Scale(-factor * end if signed else 0.0, factor * end, palette, what + unit))
+    return scales
+
+
+def _electrons(image: Array) -> Scale:
+    """Of a virtual image."""
+    low, high = float(image.min()), float(image.max())
+    if low == high:
+        low, high = min(0.0, low), max(1.0, high)
+    return Scale(low, high, "gray", "electrons")
+
+
+def _of_detector(seen: Seen, residual: Array | None, deviations: Array | None) -> GridPlot:
+    """The mean pattern, and what is left of it beside the model."""
+    positive = seen.mean[seen.mean > 0]
+    low = float(np.quantile(positive, 0.05)) if positive.size else 1e-3
+    top = max(float(seen.mean.max()), 2 * low)
+    layers = {"mean": seen.mean.clip(low)}
+    unit = "electrons per pixel"
+    panels = [Panel("mean", "mean pattern", Scale(low, top, style.PATTERN_CMAP, unit, True))]
+    tips = [("y, x", "@row, @column"), ("mean", "@mean{0.000}")]
+    if residual is not None and deviations is not None:
+        layers |= {"residual": residual, "deviations": deviations}
+        end = style.all_but_largest(residual) or 1.0
+        sure = max(MIN_RESIDUAL_END, style.all_but_largest(deviations))
+        palette = style.STRAIN_CMAP
+        panels += [
+            Panel("residual", "mean residual", Scale(-end, end, palette, unit)),
+            Panel("deviations", "over its standard error", Scale(-sure, sure, palette, "")),
+        ]
+        tips.append(("residual", "@residual{0.000}, @deviations{0.0} standard errors"))
+    return linked_maps.linked(_single(layers), [panels], tips, 1.0, ("x / px", "y / px"))
+
+
+def _single(layers: dict[str, Array]) -> dict[str, NDArray[np.float32]]:
+    return {name: layer.astype(np.float32) for name, layer in layers.items()}
+
+
 def _png(figure: Figure) -> str:
     """A figure as base64."""
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=130, metadata={"Software": None})
     return base64.b64encode(stream.getvalue()).decode()
-
-
-def _seen(counts: Counts, answer: Map) -> Figure:
-    """Mean pattern, virtual bright and dark field."""
-    mean, bright, total = _sums(counts, answer.centre_px)
-    step_nm = step_nm_of(answer)
-    drawn = style.figure(3 * (_PANEL_IN + 0.7), _PANEL_IN + 0.6)
-    drawn.set_layout_engine("constrained")
-    panels = drawn.subplots(1, 3)
-    positive = mean[mean > 0]
-    low = float(np.quantile(positive, 0.05)) if positive.size else 1e-3
-    top = max(float(mean.max()), 2 * low)
-    shown = panels[0].imshow(mean.clip(low), style.PATTERN_CMAP, norm=LogNorm(low, top))
-    panels[0].set_title("mean pattern")
-    drawn.colorbar(shown, ax=panels[0], label="electrons per pixel")
-    for panel, image, title in (
-        (panels[1], bright, "virtual bright field"),
-        (panels[2], total - bright, "virtual dark field"),
-    ):
-        shown = panel.imshow(image, "gray", extent=style.extent(image.shape, step_nm))
-        panel.set_title(title)
-        drawn.colorbar(shown, ax=panel, label="electrons")
-    for panel in panels:
-        style.frame(panel)
-    if step_of(answer) is not None:
-        style.scale_bar(panels[1], counts.scan[1] * step_nm)
-    return drawn
-
-
-def _sums(
-    counts: Counts, centre_px: NDArray[np.float64] | None
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Mean pattern (Qy, Qx), electrons in the direct beam and in all, (Ry, Rx)."""
-    y, x = np.indices(counts.detector)
-    radius = disk_radius_px(counts.calibration) + 1.5
-    mean, bright, total = np.zeros(counts.detector), np.zeros(counts.scan), np.zeros(counts.scan)
-    for r, row in enumerate(counts.scan_rows()):
-        mean += row.sum(0, dtype=np.float64) / math.prod(counts.scan)
-        for c, pattern in enumerate(row):
-            at = counts.calibration.centre_px if centre_px is None else centre_px[r, c]
-            total[r, c] = pattern.sum(dtype=np.float64)
-            bright[r, c] = pattern[np.hypot(x - at[0], y - at[1]) <= radius].sum(dtype=np.float64)
-    return mean, bright, total
-
-
-def _stated(strained: Map) -> Figure:
-    """Stated standard deviations of the components, and labels or answers."""
-    answered = np.asarray(np.isfinite(strained.F).all((-1, -2)))
-    step_nm = step_nm_of(strained)
-    extent = style.extent(answered.shape, step_nm)
-    drawn, panels = style.map_panels(5, answered.shape)
-    deviations = np.full((*answered.shape, 4), np.nan)
-    if strained.covariance is not None:
-        variances = np.diagonal(strained.covariance, axis1=-2, axis2=-1)
-        deviations = np.sqrt(np.where(variances >= 0, variances, np.nan)) / display.STRAIN_UNIT
-    end = style.all_but_largest(deviations) or 1.0
-    colours = style.cmap("viridis", style.VACUUM_COLOUR)
-    for k, name in enumerate(geometry.COMPONENTS):
-        shown = panels[k].imshow(
-            np.ma.masked_invalid(deviations[..., k]), colours, vmin=0, vmax=end, extent=extent
-        )
-        panels[k].set_title(display.SYMBOLS[name], fontsize=12)
-    drawn.colorbar(shown, ax=list(panels[:4]), extend="max", label="$10^{-4}$, $10^{-4}$ rad")
-    label = answered.astype(int) if strained.label is None else strained.label.astype(int)
-    shown = panels[4].imshow(
-        np.ma.masked_array(label, ~answered), colours, interpolation="nearest", extent=extent
-    )
-    panels[4].set_title("label; grey: no answer")
-    drawn.colorbar(shown, ax=panels[4], ticks=np.unique(label))
-    for panel in panels:
-        style.frame(panel)
-    if step_of(strained) is not None:
-        style.scale_bar(panels[0], answered.shape[1] * step_nm)
-    return drawn

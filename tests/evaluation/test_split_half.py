@@ -15,6 +15,7 @@ from ccstae.errors import InputError
 from ccstae.evaluation.split_half import compared, dealt, split_half
 from ccstae.io.counts import write_counts
 from ccstae.io.maps import Map
+from ccstae.reporting import map_report
 from ccstae.simulation.ideal import IdealCrystal, random_deformations
 
 CRYSTAL = IdealCrystal()
@@ -86,14 +87,29 @@ def test_the_report_of_a_map_is_one_file_with_pictures_and_precision(
     run(monkeypatch, "map", str(scan), "--out", str(made), "--method", "com")
     run(monkeypatch, "report", str(made), "--counts", str(scan), "--out", str(out))
     text = out.read_text()
-    assert len(re.findall(r'src="data:image/png;base64,', text)) == 3
-    assert not re.search(r'(src|href)="(?!data:)', text)  # opens offline
+    assert not re.search(r'<(script|link|img)[^>]*(src|href)="(?!data:)', text)  # opens offline
+    assert "com</code> holds no residual" in text
+    assert "Rows" not in text  # all of so small a scan were mapped
     # the precision of the whole, of com on an ideal crystal: near the bound
     bound = 1e4 * CRYSTAL.limit(np.eye(2), 1e5, 0.25)
     cells = re.findall(r"<td[^>]*>([^<]*)</td>", text)
     for k, name in enumerate(geometry.COMPONENTS):
         precision = float(cells[cells.index(name) + 2])
         assert 0.6 * bound[k] < precision < 2.3 * bound[k]
+
+
+def test_the_middle_of_a_large_scan_is_mapped_by_halves(
+    scan: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(map_report, "MAX_HALVED_POSITIONS", 12)
+    assert map_report.halved_rows((4, 6)) == slice(1, 3)
+    assert map_report.halved_rows((4, 30)) == slice(1, 2)
+    assert map_report.halved_rows((2, 6)) == slice(0, 2)
+    answer = Map(np.tile(np.eye(2), (4, 6, 1, 1)), {"method": "com"}, label=np.ones((4, 6), "i1"))
+    assert answer.label is not None
+    answer.label[3] = 2  # beyond these rows
+    found = split_half(scan, answer, slice(1, 3))
+    assert {(row.region, row.positions) for row in found} == {("material 1", 12)}
 
 
 def test_what_has_no_halves_is_one_line(scan: Path, tmp_path: Path) -> None:

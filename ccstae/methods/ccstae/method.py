@@ -35,6 +35,7 @@ from ccstae.methods.ccstae.dispersion import Dispersion, Misfit
 from ccstae.methods.ccstae.encoder import Encoded
 from ccstae.methods.ccstae.photon_transfer import PhotonTransfer
 from ccstae.methods.ccstae.refine import STEPS, State, covariance_of_M
+from ccstae.methods.ccstae.residual import mean_residual
 from ccstae.methods.ccstae.settings import CcstaeSettings
 from ccstae.methods.ccstae.solve import solve
 from ccstae.methods.ccstae.trained import Trained
@@ -233,6 +234,7 @@ class Solved:
     centre: Float[Tensor, "patterns 2"]  # direct beams of all Ry Rx patterns of the scan
     finder: SiteFinder
     readings: PhotonTransfer
+    residual: NDArray[np.float32] | None  # (Qy, Qx), as `mean_residual` gives it
 
 
 def solve_scan(model: Trained, counts: Counts, device: str) -> Solved | None:
@@ -280,7 +282,10 @@ def solve_scan(model: Trained, counts: Counts, device: str) -> Solved | None:
         return state, covariance_of_M(information), misfit, found.odds
 
     batches = side_by_side(solve_batch, scan.batches(rows), device, (State, Misfit))
-    state = State.join([state for state, _, _, _ in batches])
+    states = [state for state, _, _, _ in batches]
+    fitted = ((scan.load(part), of) for part, of in zip(scan.batches(rows), states, strict=True))
+    residual = mean_residual(dictionary, fitted, scan.good)
+    state = State.join(states)
     misfits = [misfit for _, _, misfit, _ in batches if misfit is not None]
     scan_dispersion = dispersion.of_scan(misfits, dictionary.stray_px)
     covariance = scan_dispersion.widened(torch.cat([part for _, part, _, _ in batches]))
@@ -297,6 +302,7 @@ def solve_scan(model: Trained, counts: Counts, device: str) -> Solved | None:
         centre,
         finder,
         model.readings,
+        residual,
     )
 
 
@@ -345,6 +351,7 @@ def answer_of(counts: Counts, solved: Solved, M: Tensor, covariance: Tensor) -> 
         label.reshape(scan),
         solved.centre.cpu().double().numpy().reshape(*scan, 2),
         dictionary=solved.dictionary.pictures().cpu().numpy(),
+        residual=solved.residual,
         found=solved.finder.found
         | {
             "entries": len(solved.dictionary.intensity),
