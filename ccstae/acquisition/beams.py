@@ -33,9 +33,10 @@ def disk_radii(patterns: Array) -> list[float]:
     """Radii that the disks of patterns (n, Qy, Qx) may have, in pixels, of the brightest of them.
 
     Returns:
-        Where rims stand out most from white noise, and where from what else is in a pattern, such
-        as the gradient of a halo. The first is right for disks that fill the detector, the second
-        for small ones on a halo; a lattice tells which.
+        Where rims stand out most from white noise, where from what else is in a pattern, such as
+        the gradient of a halo, and where the brightest rim does. The first is right for disks that
+        fill the detector, the second for small ones on a halo, the third where a single pattern
+        shows little but the direct beam; a lattice tells which.
     """
     order = np.argsort(-patterns.sum((1, 2)))
     # Of Poisson's law the root has even noise: bright disks are no rougher than faint ones.
@@ -43,7 +44,7 @@ def disk_radii(patterns: Array) -> list[float]:
     largest = min(patterns.shape[1:]) * MAX_RADIUS_SHARE
     octaves = math.log2(max(largest, 2 * MIN_RADIUS_PX) / MIN_RADIUS_PX)
     radii = MIN_RADIUS_PX * 2 ** np.arange(0, octaves, 1 / _SCALES_PER_OCTAVE)
-    strength = np.zeros((2, len(chosen), len(radii)))
+    strength = np.zeros((3, len(chosen), len(radii)))
     for k, radius in enumerate(radii):
         template = _template(float(radius))
         for index, pattern in enumerate(chosen):
@@ -51,6 +52,7 @@ def disk_radii(patterns: Array) -> list[float]:
             scatter = float(np.median(np.abs(response - np.median(response))))
             strength[0, index, k] = np.sqrt(_highest(response, float(radius))).sum()
             strength[1, index, k] = strength[0, index, k] / math.sqrt(max(scatter, 1e-12))
+            strength[2, index, k] = response.max()
     return sorted({float(np.median(radii[each.argmax(1)])) for each in strength})
 
 

@@ -205,8 +205,10 @@ def _check(seen: Seen, scan: Scan) -> None:
 
 
 def _contrast(image: NDArray[np.float64]) -> float:
-    """Standard deviation over mean, of what lies above the lowest."""
-    above = image - np.quantile(image, 0.02)
+    """Standard deviation over mean, of what lies above the lowest. A few patterns that were lost lie
+    below it, and say nothing.
+    """
+    above = (image - np.quantile(image, 0.02)).clip(0)
     return float(above.std() / max(abs(above.mean()), 1e-300))
 
 

@@ -21,6 +21,7 @@ from ccstae.config.methods import AnyMethod, is_of_stage
 from ccstae.config.microscope import Microscope, Simulation
 from ccstae.config.plain_yaml import read_file, read_yaml
 from ccstae.config.problem import first_problem
+from ccstae.config.scans import RecordedScan
 from ccstae.config.scenes import AnyScene, Scan
 from ccstae.errors import InputError, unknown
 from ccstae.machine.device import Device
@@ -58,8 +59,10 @@ class Config(Settings):
     """
     scan: Scan | None = Field(None, exclude=True)
     """Of the scenes that give none of their own: one size for all of them."""
-    scenes: dict[Id, AnyScene] = Field(min_length=1)
-    noise: dict[Id, Noise] = Field(min_length=1)
+    scenes: dict[Id, AnyScene] = {}
+    noise: dict[Id, Noise] = {}
+    scans: dict[Id, RecordedScan] = Field({}, exclude_if=lambda given: not given)
+    """Scans that were recorded, beside the scenes or alone: mapped, and held against themselves."""
     seeds: Seeds = Seeds()
     methods: dict[Id, AnyMethod] = Field(min_length=1)
     keep_counts: bool = False
@@ -87,6 +90,16 @@ class Config(Settings):
         return {**data, "scenes": filled}
 
     @model_validator(mode="after")
+    def _something_to_map(self) -> Self:
+        if not self.scenes and not self.scans:
+            raise ValueError("expected scenes, with noise, or scans")
+        if bool(self.scenes) != bool(self.noise):
+            raise ValueError("expected scenes and noise, each with the other")
+        if both := set(self.scenes) & set(self.scans):
+            raise ValueError(f"scenes and scans share the id {min(both)}")
+        return self
+
+    @model_validator(mode="after")
     def _levels_differ_by_name(self) -> Self:
         by_name: dict[str, Level] = {}
         for noise in self.noise.values():
@@ -109,9 +122,9 @@ class Config(Settings):
 
     @property
     def scored(self) -> dict[str, AnyScene]:
-        """The scenes that are scored; InputError where all are for tuning."""
+        """The scenes that are scored; InputError where all are for tuning and there is no scan."""
         scored = {scene_id: scene for scene_id, scene in self.scenes.items() if not scene.tune}
-        if not scored:
+        if not scored and not self.scans:
             raise InputError("scenes: every one has tune: true; expected one to score")
         return scored
 
@@ -119,6 +132,11 @@ class Config(Settings):
     def tuning(self) -> dict[str, AnyScene]:
         """The scenes that settings are chosen on."""
         return {scene_id: scene for scene_id, scene in self.scenes.items() if scene.tune}
+
+    @property
+    def mapping_scans(self) -> list[str]:
+        """The rows of `methods` that map scans: all but those that need truth."""
+        return [row_id for row_id in self.methods if not self.control(row_id)]
 
     def of_scene(self, scene_id: str) -> Config:
         """This config with the microscope that looks at a scene: nuisances of the scene's own take
@@ -312,7 +330,14 @@ def _used_materials(config: Config, where: str) -> dict[str, Material]:
 
 
 def _check_references(config: Config, where: str) -> None:
-    """That every level and method that is named is there, and every search can be made."""
+    """That every level, material and method that is named is there, and every search can be made.
+    """
+    for scan_id, scan in config.scans.items():
+        known = materials.of_the_package()
+        if scan.material is not None and scan.material not in known:
+            raise InputError(
+                f"{where}: scans.{scan_id}.material: {unknown('material', scan.material, known)}"
+            )
     levels = [level.name for level in config.levels]
     if config.throughput is not None and config.throughput not in levels:
         raise InputError(
@@ -342,6 +367,11 @@ def _check_tuning(config: Config, row_id: str, where: str) -> None:
     """A search has values to try, that the method takes, and counts to try them on that are never
     scored.
     """
+    if config.scans:
+        raise InputError(
+            f"{where}: methods.{row_id}.tune: settings are searched where there is truth, and scans "
+            f"have none; expected no search in a config with scans"
+        )
     tried = config.tried(row_id)
     if not tried:
         raise InputError(

@@ -401,6 +401,7 @@ def test_labels_are_downloaded_once_and_checked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from ccstae.config.scenes import ArrayFile
+    from ccstae.io import fetched
     from ccstae.specimen import arrays
 
     label = EVERY.scenes["labelled"].exx  # type: ignore[union-attr]
@@ -410,8 +411,8 @@ def test_labels_are_downloaded_once_and_checked(
         asked.append(url)
         return open(ROOT / label.path, "rb")
 
-    monkeypatch.setattr(arrays, "CACHE", tmp_path)
-    monkeypatch.setattr(arrays.urllib.request, "urlopen", answer)
+    monkeypatch.setattr(fetched, "CACHE", tmp_path)
+    monkeypatch.setattr(fetched.urllib.request, "urlopen", answer)
     source = ArrayFile(url="https://example.org/exx.npy", sha256=label.sha256)
     first, again = arrays.load("exx", source, (16, 16)), arrays.load("exx", source, (16, 16))
     np.testing.assert_array_equal(first, again)
@@ -425,6 +426,7 @@ def test_labels_may_lie_in_a_folder_that_is_only_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from ccstae.config.scenes import ArrayFile
+    from ccstae.io import fetched
     from ccstae.specimen import arrays
 
     label = EVERY.scenes["labelled"].exx  # type: ignore[union-attr]
@@ -434,8 +436,8 @@ def test_labels_may_lie_in_a_folder_that_is_only_read(
 
     folder = tmp_path / "lent"
     folder.mkdir()
-    monkeypatch.setattr(arrays, "CACHE", tmp_path / "cache")
-    monkeypatch.setattr(arrays.urllib.request, "urlopen", unreachable)
+    monkeypatch.setattr(fetched, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(fetched.urllib.request, "urlopen", unreachable)
     source = ArrayFile(url="https://example.org/a/Label_exx.npy?raw=1", sha256=label.sha256)
     monkeypatch.setenv("CCSTAE_CACHE", str(folder))
     assert not arrays.at_hand(source)
