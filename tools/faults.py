@@ -26,18 +26,11 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
-from checkout import REAL, Checkout, copy, finished
+from checkout import REAL, Checkout, copy, finished, scores
 
 RUN = ("--configfile", "config/ci.yaml", "--no-hooks")
 # Full in the simulation, in the noise, and in the maps; a run takes some 40 MB.
 DISKS_MB = (2, 10, 14, 20)
-COSTS = (",seconds,", ",patterns_per_second,", ",peak_memory_bytes,")
-
-
-def scores(checkout: Checkout) -> list[str]:
-    """The scores but for times and memory, which no two runs share."""
-    lines = (checkout.path / "results/ci/metrics.csv").read_text().splitlines()
-    return [line for line in lines if not any(cost in line for cost in COSTS)]
 
 
 def undisturbed(folder: Path) -> tuple[Checkout, list[str], float]:
@@ -46,7 +39,7 @@ def undisturbed(folder: Path) -> tuple[Checkout, list[str], float]:
     done = checkout.snakemake(*RUN)
     if done.returncode:
         sys.exit(f"the undisturbed run failed: {done.stderr[-2000:]}")
-    return checkout, scores(checkout), time.monotonic() - begun
+    return checkout, scores(checkout.path / "results/ci"), time.monotonic() - begun
 
 
 def fresh(checkout: Checkout) -> None:
@@ -90,7 +83,7 @@ def kill(folder: Path, times: int, seed: int) -> int:
         left = [str(path) for path in checkout.path.rglob("*.partial")]
         good = (
             done.returncode == 0
-            and scores(checkout) == expected
+            and scores(checkout.path / "results/ci") == expected
             and (victim == "Snakemake" or not left)
         )
         wrong += not good
@@ -134,7 +127,11 @@ def disk(folder: Path) -> int:
     if done.returncode == 0:
         (checkout.path / "kept").rename(checkout.path / "results")
     told = ["No space left on device" in text and "Traceback" not in text for text in said]
-    good = done.returncode == 0 and told == [True] * len(DISKS_MB) and scores(checkout) == expected
+    good = (
+        done.returncode == 0
+        and told == [True] * len(DISKS_MB)
+        and scores(checkout.path / "results/ci") == expected
+    )
     for size, text in zip(DISKS_MB, said, strict=False):
         print(
             f"{size} MB: "
