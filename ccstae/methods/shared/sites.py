@@ -14,7 +14,7 @@ They ask where the electrons lie, not how many there are, so neither vacuum nor 
 looks like a lattice.
 
 A pattern that shows much less of a lattice than the others of its scan may hold one that is
-strained by up to 10 %. It is sought beside the likeliest candidate (`strained`).
+strained by up to 12 %. It is sought beside the likeliest candidate (`strained`).
 
 A pattern that shows less of a lattice than others of the scan may hold one that is strained by up
 to 10 %. It is sought beside the likeliest candidate (`strained`).
@@ -398,11 +398,12 @@ class SiteFinder:
         own: Tensor,
         least: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Lattices (B, 2, 2) of patterns and the evidence (B,) for them, where a strained one shows
-        what a lattice of the scan does at `least` (B,); the candidate `likeliest` (B,) and its
-        `evidence` (B,) elsewhere. What one pattern scatters beyond the scan is `own` (B,).
+        """Lattices (B, 2, 2) of patterns and the evidence (B,) for them, where a strained one gains
+        more than `least` (B,) in log odds; the candidate `likeliest` (B,) and its `evidence` (B,)
+        elsewhere. How box sums of a pattern scatter beyond those of the scan is `own` (B,).
         """
-        lengths = torch.linalg.vector_norm(self.sites @ self.G[self.scales // 2].T, dim=-1)
+        nominal = self.G[self.scales // 2]
+        lengths = torch.linalg.vector_norm(self.sites @ nominal.T, dim=-1)
         n, whole = self._at(
             sums, centre, *strained.circles(float(lengths.max()), str(self.G.device))
         )
@@ -419,7 +420,8 @@ class SiteFinder:
         G = self.G[likeliest]
         before = score(G[:, None], torch.ones_like(lengths, dtype=torch.bool))[:, 0]
         found, odds, tried = strained.search(score, G, lengths, self.radius)
-        use = (odds > least) & (odds > before + math.log(tried) + MIN_EVIDENCE)
+        gain = odds - before - math.log(tried) - MIN_EVIDENCE
+        use = (gain > least) & strained.within_reach(found, nominal)
         of_found = odds / own - math.log(tried * len(self.G))
         return torch.where(use[:, None, None], found, G), torch.where(use, of_found, evidence)
 
