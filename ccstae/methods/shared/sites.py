@@ -13,6 +13,12 @@ number, the log odds of orientation k, with n_k counts on its sites, against no 
 They ask where the electrons lie, not how many there are, so neither vacuum nor a diffuse background
 looks like a lattice.
 
+A pattern that shows much less of a lattice than the others of its scan may hold one that is
+strained by up to 12 %. It is sought beside the likeliest candidate (`strained`).
+
+A pattern that shows less of a lattice than others of the scan may hold one that is strained by up
+to 10 %. It is sought beside the likeliest candidate (`strained`).
+
 The weights of the mixture are the orientations that the scan does hold. They steady the patterns
 that hold too few electrons to say by themselves.
 
@@ -38,7 +44,7 @@ from ccstae.io.calibration import Calibration, disk_radius_px
 from ccstae.io.counts import Counts
 from ccstae.io.stored import Patterns
 from ccstae.machine.device import at_a_time
-from ccstae.methods.shared import beams, lattice_sites, second_lattice, windows
+from ccstae.methods.shared import beams, lattice_sites, second_lattice, strained, windows
 from ccstae.methods.shared.beams import Beams, Rows, box_sums
 
 # Patterns that teach the mixture, evenly spread over the scan; fewer than twice as many.
@@ -146,6 +152,10 @@ class SiteFinder:
     branch: int | None = None  # turn of the lattice to follow, where patterns hold two
     scatter: float = 1.0  # variance over mean of its box sums
     poisson: bool = True  # whether its counts obey Poisson's law
+    # median log odds of its lattices over the counts of their beams; 0 where none is known
+    odds_per_count: float = 0.0
+    # median log odds of its lattices over the counts of their direct beams; 0 where it is unknown
+    odds_per_count: float = 0.0
     found: dict[str, Any] = field(default_factory=dict)  # what is said of the scan, as JSON has it
 
     @classmethod
@@ -366,11 +376,54 @@ class SiteFinder:
         if self.branch is not None:
             likeliest, mixed = self._follow(on, sites, likeliest)
         G = self.G[likeliest]
-        determined = self._enough_disks(sums, centre, likeliest, on, sites)
+        least = strained.MIN_SHARE_OF_ODDS * self.odds_per_count * self._box_at(bright, pixel)
+        few = odds.gather(1, likeliest[:, None])[:, 0] / self.scatter < least
+        row = few.nonzero()[:, 0]
+        if len(row) and self.odds_per_count and not self.dark.any() and self.branch is None:
+            G[row], evidence[row] = self._strained(
+                sums[row], centre[row], likeliest[row], evidence[row], own[row], least[row]
+            )
+        determined = self._enough_disks(sums, centre, G, on, sites, likeliest)
         has_lattice = (evidence > self._least_evidence()) & determined & ~mixed
         if math.isinf(self.beams.reach_px):
             centre = self._node_nearest(bright, centre, G, expected, self._around(on, sites))
         return Located(centre, G, has_lattice), evidence
+
+    def _strained(
+        self,
+        sums: Tensor,
+        centre: Tensor,
+        likeliest: Tensor,
+        evidence: Tensor,
+        own: Tensor,
+        least: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Lattices (B, 2, 2) of patterns and the evidence (B,) for them, where a strained one gains
+        more than `least` (B,) in log odds; the candidate `likeliest` (B,) and its `evidence` (B,)
+        elsewhere. How box sums of a pattern scatter beyond those of the scan is `own` (B,).
+        """
+        nominal = self.G[self.scales // 2]
+        lengths = torch.linalg.vector_norm(self.sites @ nominal.T, dim=-1)
+        n, whole = self._at(
+            sums, centre, *strained.circles(float(lengths.max()), str(self.G.device))
+        )
+        profile = n.sum(1) / whole.sum(1).clamp_min(1)
+        on_gain, ring_gain = self.on_gain[likeliest, None], self.ring_gain[likeliest, None]
+
+        def score(G: Tensor, nodes: Tensor) -> Tensor:
+            hk, ring = self.sites[nodes], self.ring[nodes]
+            n, whole = self._at(sums, centre, G, hk)
+            even = whole * strained.at_distance(profile, G, hk)
+            on, even = (ring.T @ n).mT, (ring.T @ even).mT
+            return (on * on_gain + even * ring_gain).sum(-1) / self.scatter
+
+        G = self.G[likeliest]
+        before = score(G[:, None], torch.ones_like(lengths, dtype=torch.bool))[:, 0]
+        found, odds, tried = strained.search(score, G, lengths, self.radius)
+        gain = odds - before - math.log(tried) - MIN_EVIDENCE
+        use = (gain > least) & strained.within_reach(found, nominal)
+        of_found = odds / own - math.log(tried * len(self.G))
+        return torch.where(use[:, None, None], found, G), torch.where(use, of_found, evidence)
 
     def _node_nearest(
         self, sums: Tensor, centre: Tensor, G: Tensor, expected: Tensor, around: Tensor
@@ -450,13 +503,19 @@ class SiteFinder:
         return more / self.scatter
 
     def _enough_disks(
-        self, sums: Tensor, centre: Tensor, likeliest: Tensor, on: Tensor, sites: Tensor
+        self,
+        sums: Tensor,
+        centre: Tensor,
+        G: Tensor,
+        on: Tensor,
+        sites: Tensor,
+        likeliest: Tensor,
     ) -> Tensor:
-        """Whether (B,) the disks of each pattern, about its beam and at its candidate, are more
-        than two, and lie on more than one line through the beam. A systematic row determines F
-        along one line only, and two bright pixels make no lattice.
+        """Whether (B,) the disks of each pattern, about its beam and at its lattice `G` (B, 2, 2),
+        are more than two, and lie on more than one line through the beam. A systematic row
+        determines F along one line only, and two bright pixels make no lattice.
         """
-        n, whole = self._at(sums, centre, self.G[likeliest][:, None], self.sites)
+        n, whole = self._at(sums, centre, G[:, None], self.sites)
         n, whole = n[..., 0], whole[..., 0]
         if self.dark.any():
             gaps = (self.ring @ self.dark.to(n.dtype)) * whole
@@ -604,7 +663,16 @@ class SiteFinder:
         for _ in range(ROUNDS_OF_SHARE if len(evidence) else 0):
             share = float((evidence + math.log(share / (1 - share))).sigmoid().mean())
             share = min(max(share, least), 1 - least)
-        return replace(finder, share=share)
+        return replace(finder, share=share, odds_per_count=finder._odds_per_count(seen))
+
+    def _odds_per_count(self, seen: Seen) -> float:
+        """Median over patterns with a lattice of the log odds of the likeliest candidate, over the
+        counts of the direct beam; 0 where no pattern has one.
+        """
+        odds = self._log_odds(seen.on, self._even(seen.sites, self._around(seen.on, seen.sites)))
+        lattice = (self._evidence(odds) > self._least_evidence()) & (seen.bright > 0)
+        ratio = odds.amax(1)[lattice] / self.scatter / seen.bright[lattice]
+        return float(ratio.median()) if len(ratio) else 0.0
 
     def _measured(self, seen: Seen, patterns: Patterns, rows: NDArray[np.int64]) -> Self:
         """The finder with the scatter of the counts between the disks of some patterns, at their
