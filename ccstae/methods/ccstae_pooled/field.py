@@ -25,7 +25,8 @@ Rows = NDArray[np.int64]
 _SAMPLES = 8  # of a round
 _FINAL_SAMPLES = 64  # of the covariance
 _AT_A_TIME = 16  # samples in memory
-_SWEEPS = 2  # over the strips, by which the mean is that of the whole scan
+# Over the strips, by which their means are that of the whole scan to 1 % of a deviation.
+_SWEEPS = 3
 _FAINT = 1e-6  # information that stands for none, where the prior alone would have no density
 
 
@@ -41,6 +42,14 @@ class Data:
     def root(self) -> Array:
         return np.asarray(np.linalg.cholesky(self.information))
 
+    @property
+    def weighted(self) -> Array:
+        """Information times M, (n, 4)."""
+        return np.einsum("nab,nb->na", self.information, self.M)
+
+    def __getitem__(self, rows: Rows) -> Data:
+        return Data(self.M[rows], self.information[rows], self.typical)
+
 
 @dataclass(frozen=True)
 class Field:
@@ -48,26 +57,6 @@ class Field:
 
     mean: Array  # (n, 4)
     covariance: Array  # (n, 4, 4)
-
-
-@dataclass(frozen=True)
-class _Draws:
-    """Random numbers of a round: of the data (n, 4, s) and of the rows of each term."""
-
-    data: Array
-    rows: list[Array]
-
-    @classmethod
-    def of(cls, generator: np.random.Generator, data: Data, terms: list[Term], n: int) -> _Draws:
-        noise = np.einsum("nab,nbs->nas", data.root, generator.standard_normal((*data.M.shape, n)))
-        rows = []
-        for term in terms:
-            root = np.linalg.cholesky(term.stiffness)
-            normal = generator.standard_normal((len(term.weight), len(root), n))
-            rows.append(
-                np.sqrt(term.weight)[:, None, None] * np.einsum("ab,rbs->ras", root, normal)
-            )
-        return cls(noise, rows)
 
 
 class Fit:
@@ -83,76 +72,92 @@ class Fit:
     def __init__(
         self, data: Data, terms: list[Term], strips: list[Strip], generator: np.random.Generator
     ) -> None:
-        self._data, self._terms, self._generator = data, terms, generator
+        self.terms = terms
+        self._data, self._generator = data, generator
         self._parts = [_Part.of(strip, terms) for strip in strips]
 
     def round(self) -> list[Moments]:
         """What the differences of each term are now; scales and weights learn from it."""
-        draws = self._draws(_SAMPLES)
+        right = self._data.weighted
 
-        def samples(part: _Part) -> tuple[Factor, list[Array], list[Array]]:
-            factor, alone = part.factors(self._data, self._terms)
-            pull, noise = part.pull(draws), draws.data[part.strip.positions]
+        def samples(job: _Job) -> tuple[Array, list[Array], list[Array]]:
+            part, generator = job
+            factor, alone = part.factors(self._data, self.terms)
+            pull, noise = part.drawn(self._data, self.terms, generator, _SAMPLES)
             posterior = factor.solve(pull + noise)
             prior = alone.solve(pull + np.sqrt(_FAINT) * noise)
-            return factor, part.differences(posterior), part.differences(prior)
+            mean = factor.solve(right[part.strip.positions])[part.strip.own]
+            return mean, part.differences(posterior), part.differences(prior)
 
-        sampled = side_by_side(samples, self._parts, "cpu")
-        mean = self._mean([factor for factor, _, _ in sampled])
+        sampled = side_by_side(samples, self._jobs(), "cpu")
+        mean = self._joined([values for values, _, _ in sampled])
         seen = [
             Moments(
                 term.operator.apply(mean),
-                self._joined(term, [posterior[k] for _, posterior, _ in sampled], k),
-                self._joined(term, [prior[k] for _, _, prior in sampled], k),
+                self._joined_rows(k, [posterior[k] for _, posterior, _ in sampled]),
+                self._joined_rows(k, [prior[k] for _, _, prior in sampled]),
             )
-            for k, term in enumerate(self._terms)
+            for k, term in enumerate(self.terms)
         ]
-        for term, moments in zip(self._terms, seen, strict=True):
+        for term, moments in zip(self.terms, seen, strict=True):
             term.learn(moments, self._data.typical)
         return seen
 
     def field(self) -> Field:
-        """The field by what is learned."""
-        batches = [self._draws(_AT_A_TIME) for _ in range(_FINAL_SAMPLES // _AT_A_TIME)]
+        """The field by what is learned.
 
-        def spread(part: _Part) -> tuple[Factor, Array]:
-            factor, at = part.factor(self._data, self._terms), part.strip.positions
-            covariance = np.zeros((len(at), 4, 4))
-            for draws in batches:
-                away = factor.solve(part.pull(draws) + draws.data[at])
-                covariance += np.einsum("nas,nbs->nab", away, away) / _FINAL_SAMPLES
-            return factor, covariance
-
-        spreads = side_by_side(spread, self._parts, "cpu")
-        covariance = np.empty_like(self._data.information)
-        for part, (_, values) in zip(self._parts, spreads, strict=True):
-            covariance[part.strip.positions[part.strip.own]] = values[part.strip.own]
-        return Field(self._mean([factor for factor, _ in spreads]), covariance)
-
-    def _draws(self, samples: int) -> _Draws:
-        return _Draws.of(self._generator, self._data, self._terms, samples)
-
-    def _mean(self, factors: list[Factor]) -> Array:
-        """The field's mean (n, 4): strip by strip, and then what is left of the equations of the
+        Its mean is that of every strip by itself, and then what is left of the equations of the
         whole scan likewise (restricted additive Schwarz; X.-C. Cai and M. Sarkis, SIAM J. Sci.
-        Comput. 21, 792 (1999)).
+        Comput. 21, 792 (1999)). Factors are made anew in every sweep, for those of a large scan do
+        not fit in memory.
         """
-        data = self._data
-        right = np.einsum("nab,nb->na", data.information, data.M)
-        mean, left = np.zeros_like(data.M), right
-        for _ in range(_SWEEPS if len(factors) > 1 else 1):
-            for part, factor in zip(self._parts, factors, strict=True):
-                at, own = part.strip.positions, part.strip.own
-                mean[at[own]] += factor.solve(left[at])[own]
-            left = right - np.einsum("nab,nb->na", data.information, mean)
-            for term in self._terms:
-                d = term.weight[:, None] * (term.operator.apply(mean) @ term.stiffness)
-                left -= term.operator.adjoint(d)
-        return mean
 
-    def _joined(self, term: Term, seen: list[Array], k: int) -> Array:
-        """Differences of all rows of the k-th term, from those that each part has of its own."""
-        whole = np.zeros((len(term.weight), term.operator.components, _SAMPLES))
+        def spread(job: _Job) -> Array:
+            part, generator = job
+            factor, own = part.factor(self._data, self.terms), part.strip.own
+            covariance = np.zeros((own.sum(), 4, 4))
+            for _ in range(_FINAL_SAMPLES // _AT_A_TIME):
+                pull, noise = part.drawn(self._data, self.terms, generator, _AT_A_TIME)
+                away = factor.solve(pull + noise)[own]
+                covariance += away @ np.swapaxes(away, 1, 2) / _FINAL_SAMPLES
+            return covariance
+
+        covariance = self._joined(side_by_side(spread, self._jobs(), "cpu"))
+        mean = np.zeros_like(self._data.M)
+        for _ in range(_SWEEPS if len(self._parts) > 1 else 1):
+            left = self._left(mean)
+
+            def change(part: _Part, left: Array = left) -> Array:
+                factor = part.factor(self._data, self.terms)
+                return factor.solve(left[part.strip.positions])[part.strip.own]
+
+            mean += self._joined(side_by_side(change, self._parts, "cpu"))
+        return Field(mean, covariance)
+
+    def _jobs(self) -> list[_Job]:
+        """The strips, each with random numbers of its own."""
+        if len(self._parts) == 1:
+            return [(self._parts[0], self._generator)]
+        return list(zip(self._parts, self._generator.spawn(len(self._parts)), strict=True))
+
+    def _left(self, mean: Array) -> Array:
+        """What the equations of the whole scan leave (n, 4) of this mean (n, 4)."""
+        left = self._data.weighted - np.einsum("nab,nb->na", self._data.information, mean)
+        for term in self.terms:
+            d = term.weight[:, None] * (term.operator.apply(mean) @ term.stiffness)
+            left -= term.operator.adjoint(d)
+        return left
+
+    def _joined(self, values: list[Array]) -> Array:
+        """Values of all positions, from those that each strip has of its own."""
+        whole = np.empty((len(self._data.M), *values[0].shape[1:]))
+        for part, own in zip(self._parts, values, strict=True):
+            whole[part.strip.positions[part.strip.own]] = own
+        return whole
+
+    def _joined_rows(self, k: int, seen: list[Array]) -> Array:
+        """Differences of all rows of the k-th term, from those that each strip has of its own."""
+        whole = np.zeros((len(self.terms[k].weight), *seen[0].shape[1:]))
         for part, values in zip(self._parts, seen, strict=True):
             whole[part.rows[k][part.own_rows[k]]] = values
         return whole
@@ -188,12 +193,26 @@ class _Part:
         )
         return [Factor(prior + share * information) for share in shares]
 
-    def pull(self, draws: _Draws) -> Array:
-        """The terms' share of a perturbation, (m, 4, s)."""
-        parts = zip(self.operators, self.rows, draws.rows, strict=True)
-        return np.asarray(sum(operator.adjoint(draw[rows]) for operator, rows, draw in parts))
+    def drawn(
+        self, data: Data, terms: list[Term], generator: np.random.Generator, n: int
+    ) -> tuple[Array, Array]:
+        """Shares of the terms and of the data in n perturbations, each (m, 4, n)."""
+        at = self.strip.positions
+        normal = np.empty((len(at), 4, n))
+        # in scan order, whatever the order in which positions are solved
+        normal[np.argsort(at)] = generator.standard_normal(normal.shape)
+        noise = np.linalg.cholesky(data.information[at]) @ normal
+        pull = np.zeros_like(noise)
+        for term, operator, rows in zip(terms, self.operators, self.rows, strict=True):
+            root = np.linalg.cholesky(term.stiffness)
+            normal = generator.standard_normal((len(rows), len(root), n))
+            pull += operator.adjoint(np.sqrt(term.weight[rows])[:, None, None] * (root @ normal))
+        return pull, noise
 
     def differences(self, samples: Array) -> list[Array]:
         """Of its own rows of each term, from samples (m, 4, s)."""
         parts = zip(self.operators, self.own_rows, strict=True)
         return [operator.apply(samples)[own] for operator, own in parts]
+
+
+_Job = tuple[_Part, np.random.Generator]

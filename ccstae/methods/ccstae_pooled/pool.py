@@ -11,25 +11,28 @@ Each is learned from the map itself (`field`, `law`); the better one holds, regi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import convolve
 
-from ccstae.methods.ccstae_pooled import choice, operators, scan_map
+from ccstae.methods.ccstae_pooled import choice, operators, scan_map, tiles
 from ccstae.methods.ccstae_pooled.branch import one_branch
-from ccstae.methods.ccstae_pooled.field import Data, Field, Fit
+from ccstae.methods.ccstae_pooled.field import Data, Fit
 from ccstae.methods.ccstae_pooled.law import Term, kronecker_of
 from ccstae.methods.ccstae_pooled.scan_map import ScanMap
-from ccstae.methods.ccstae_pooled.tiles import Strip, strips
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 _ROUNDS_ALONE = 3  # of learning without closures, after which the scan's map is found
 _ROUNDS = 10  # of learning after that
+# The same where a part of the scan has taught the scales, and only weights are to be found.
+_ROUNDS_TAUGHT = 4
 _STUDENT = 2.0  # degrees of freedom of differences: jumps are no surprise
 _CAUCHY = 1.0  # of closures
 _MIN_CLOSURE = 0.03  # deviation of a closure, in those that the patterns' noise gives it
@@ -59,9 +62,19 @@ def pool(M: Array, information: Array, held: Mask, symmetry: int, seed: int) -> 
     """
     answered = held | _enclosed(held)
     data = _data(one_branch(M, held, symmetry), information, held[answered])
-    parts, generator = strips(answered), np.random.default_rng(seed)
-    curved, scan = _curved(data, answered, parts, generator)
-    fields = [curved, _steps(data, answered, parts, generator)]
+    generator = np.random.default_rng(seed)
+    rows, sampled = tiles.sample(answered, generator)
+    taught_by = data[rows]
+    scan = _scan_map(taught_by, sampled, generator)
+    laws: list[Callable[..., Fit]] = [partial(_curved, steps=scan.matrix), _steps]
+    fits = [law(taught_by, sampled, generator) for law in laws]
+    if len(rows) < len(data.M):
+        scales = [fit.terms[0].scale for fit in fits]
+        fits = [
+            law(data, answered, generator, scale=scale)
+            for law, scale in zip(laws, scales, strict=True)
+        ]
+    fields = [fit.field() for fit in fits]
     best = choice.better(data, fields, np.argwhere(answered).astype(float))
     found: dict[str, Any] = {"scan_against_detector": scan.found}
     if scan.matrix is None:
@@ -72,44 +85,62 @@ def pool(M: Array, information: Array, held: Mask, symmetry: int, seed: int) -> 
     return Pooled(best.mean, best.covariance, answered, found)
 
 
-def _curved(
-    data: Data, answered: Mask, parts: list[Strip], generator: np.random.Generator
-) -> tuple[Field, ScanMap]:
-    """The field whose second differences are small and whose closures vanish."""
-
-    def second() -> Term:
-        operator = operators.second_differences(answered)
-        return Term(operator, kronecker_of(data.typical), _STUDENT)
-
+def _scan_map(data: Data, answered: Mask, generator: np.random.Generator) -> ScanMap:
+    """How the scan lies against the detector, from a field pooled without closures."""
+    second = Term(operators.second_differences(answered), kronecker_of(data.typical), _STUDENT)
     watched = Term(operators.gradients(answered), np.eye(8), _CAUCHY, learned=False)
     watched.student[:] = 0
-    alone = Fit(data, [second(), watched], parts, generator)
+    fit = Fit(data, [second, watched], tiles.strips(answered), generator)
     for _ in range(_ROUNDS_ALONE):
-        gradients = alone.round()[1]
-    scan = scan_map.fit(gradients, watched.operator.place)
-    if scan.matrix is None:
-        fit = Fit(data, [second()], parts, generator)
-        for _ in range(_ROUNDS):
-            fit.round()
-        return fit.field(), scan
-    operator = operators.closures(answered, scan.matrix)
-    noise = np.diag(sum(np.diag(each @ data.typical @ each.T) for each in operator.maps))
-    closing = Term(operator, noise, _CAUCHY, learned=False)
-    fit = Fit(data, [second(), closing], parts, generator)
-    for step in range(_ROUNDS):
-        fit.round()
-        # Step by step: what does not close by the noise alone is found before closures are stiff.
-        closing.scale = noise * max(0.5 ** (step + 1), _MIN_CLOSURE) ** 2
-    return fit.field(), scan
+        gradients = fit.round()[1]
+    return scan_map.fit(gradients, watched.operator.place)
 
 
-def _steps(data: Data, answered: Mask, parts: list[Strip], generator: np.random.Generator) -> Field:
-    """The field that is constant but for jumps."""
-    first = Term(operators.first_differences(answered), kronecker_of(data.typical), _STUDENT)
-    fit = Fit(data, [first], parts, generator)
-    for _ in range(_ROUNDS):
+def _curved(
+    data: Data,
+    answered: Mask,
+    generator: np.random.Generator,
+    steps: Array | None,
+    scale: Array | None = None,
+) -> Fit:
+    """The field whose second differences are small and whose closures vanish where the scan's
+    steps are known; `scale` is what a part of the scan has taught.
+    """
+    second = Term(
+        operators.second_differences(answered),
+        kronecker_of(data.typical) if scale is None else scale,
+        _STUDENT,
+    )
+    terms = [second]
+    if steps is not None:
+        operator = operators.closures(answered, steps)
+        noise = np.diag(sum(np.diag(each @ data.typical @ each.T) for each in operator.maps))
+        closing = Term(operator, noise, _CAUCHY, learned=False)
+        terms.append(closing)
+    fit = Fit(data, terms, tiles.strips(answered), generator)
+    rounds, pace = (_ROUNDS, 0.5) if scale is None else (_ROUNDS_TAUGHT, 0.25)
+    for step in range(rounds):
         fit.round()
-    return fit.field()
+        if steps is not None:
+            # Step by step: what does not close by the noise alone is found before closures are
+            # stiff.
+            closing.scale = noise * max(pace ** (step + 1), _MIN_CLOSURE) ** 2
+    return fit
+
+
+def _steps(
+    data: Data, answered: Mask, generator: np.random.Generator, scale: Array | None = None
+) -> Fit:
+    """The field that is constant but for jumps; `scale` is what a part of the scan has taught."""
+    first = Term(
+        operators.first_differences(answered),
+        kronecker_of(data.typical) if scale is None else scale,
+        _STUDENT,
+    )
+    fit = Fit(data, [first], tiles.strips(answered), generator)
+    for _ in range(_ROUNDS if scale is None else _ROUNDS_TAUGHT):
+        fit.round()
+    return fit
 
 
 def _enclosed(held: Mask) -> Mask:

@@ -19,6 +19,9 @@ Mask = NDArray[np.bool_]
 
 MAX_WIDTH = 48  # shorter side of a scan that is solved as a whole, in steps
 CORE = 16  # width of a strip's own part
+SAMPLE = 4096  # positions of a larger scan from which the scales of all of it are learned
+_TILE = 32  # side of a part of these
+_GAP = 8  # steps between such parts, so that no window reaches across
 MARGIN = 8  # what it takes along on both sides, several lengths over which neighbours matter
 
 
@@ -57,6 +60,27 @@ def strips(held: Mask) -> list[Strip]:
             core = (first - 0.5, first + CORE - 0.5)
             found.append(Strip(order[near], own[near], axis, core))
     return found
+
+
+def sample(held: Mask, generator: np.random.Generator) -> tuple[NDArray[np.int64], Mask]:
+    """Which of the n positions held (Ry, Rx) scales are learned from, and a scan that holds them
+    alone: all of a small scan, or square parts of a larger one that are chosen by chance, side by
+    side.
+    """
+    index = np.where(held, np.cumsum(held.ravel()).reshape(held.shape) - 1, -1)
+    if held.sum() > SAMPLE:
+        height, width = np.minimum(held.shape, _TILE)
+        tiles = [
+            index[row : row + height, column : column + width]
+            for row in range(0, held.shape[0] - height + 1, height)
+            for column in range(0, held.shape[1] - width + 1, width)
+        ]
+        numbers = np.array([(tile >= 0).sum() for tile in tiles])
+        full = np.flatnonzero(numbers >= numbers.max() / 2)
+        some = generator.permutation(full)[: SAMPLE // (height * width)]
+        apart = [np.pad(tiles[k], ((0, 0), (0, _GAP)), constant_values=-1) for k in sorted(some)]
+        index = np.concatenate(apart, 1)
+    return index[index >= 0], index >= 0
 
 
 class Factor:
