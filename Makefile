@@ -37,7 +37,10 @@ $(VENV)/.slurm: $(READY) envs/slurm.lock
 	@$(VENV)/bin/python envs/install.py envs/slurm.lock
 	@touch $@
 
-test: setup lint unit dry ci ## everything that continuous integration checks
+test: setup ## everything that continuous integration checks
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync lint dry
+	@$(MAKE) --no-print-directory unit
+	@$(MAKE) --no-print-directory ci
 
 tune: setup ## only search the settings of the methods of $(CONFIG) that are tuned
 	snakemake --cores "$(CORES)" --configfile "$(CONFIG)" --no-hooks --until tune

@@ -22,6 +22,35 @@ from ccstae.io.truth import write_truth
 from ccstae.reporting.figures import catalogue as figures
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that share what is made once for their module, or once for each of its parameters, run
+    in one worker, so that no other makes it again.
+    """
+    for item in items:
+        if not isinstance(item, pytest.Function) or item.get_closest_marker("xdist_group"):
+            continue
+        group = _made_once(item)
+        if group:
+            item.add_marker(pytest.mark.xdist_group(group))
+
+
+def _made_once(item: pytest.Function) -> str | None:
+    """What a test shares with others, named by the largest of the fixtures that it uses."""
+    if "drawn_run" in item.fixturenames:
+        return "drawn_run"
+    of_module = [
+        name
+        for name, definitions in item._fixtureinfo.name2fixturedefs.items()
+        if definitions[-1].scope == "module"
+    ]
+    if not of_module:
+        return None
+    given = getattr(item, "callspec", None)
+    one = [str(given.params[name]) for name in of_module if given and name in given.params]
+    return " ".join([item.module.__name__, *one])
+
+
 @pytest.fixture(scope="session")
 def make_run() -> Callable[[Path], Config]:
     """A function that writes truth and maps of the made run into a folder and returns its config.

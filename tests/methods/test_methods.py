@@ -41,6 +41,8 @@ from ccstae.methods import base, external, run
 from ccstae.methods.shared import lattice_sites, sites
 
 MODEL = Model()
+# One worker runs these: what a method learns in one, the others use.
+LEARNS = pytest.mark.xdist_group("contract")
 OUTSIDE = """
 import argparse, json, h5py, numpy as np
 parser = argparse.ArgumentParser()
@@ -110,12 +112,14 @@ def test_a_map_says_how_it_was_made(method: str, tmp_path: Path, counts_path: Pa
     assert json.loads(answer.attributes["settings"]) == settings(method)().model_dump(mode="json")
 
 
+@LEARNS
 @pytest.mark.parametrize("method", sorted(modules()))
 def test_every_method_keeps_the_contract(method: str) -> None:
     tolerance = method_contract.TOLERANCES.get(method, method_contract.DEFAULT_TOLERANCE)
     assert failures(contract.mapper(method), tolerance, contract.only(method)) == []
 
 
+@LEARNS
 def test_learning_anew_gives_the_same_bytes() -> None:
     """The contract above shares what `ccstae` learned from the clean scan first."""
     _, scan = method_contract.clean_scan()

@@ -14,6 +14,8 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.colors import Colormap, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
@@ -130,12 +132,14 @@ def save(drawn: Figure, stem: Path, dpi: int = 160) -> None:
     if engine is not None:  # the layout is the costly part, and the same for every format
         engine.execute(drawn)
         drawn.set_layout_engine("none")
-    for kind, metadata in (
-        ("png", {"Software": None}),
-        ("pdf", {"CreationDate": None, "Producer": None, "Creator": None}),
-    ):
-        with atomic.atomic(stem.with_name(f"{stem.name}.{kind}")) as temporary:
-            drawn.savefig(temporary, format=kind, dpi=dpi, metadata=metadata)
+    drawn.set_dpi(dpi)
+    # `savefig` would draw the whole figure once more before each, for a layout that is made.
+    with atomic.atomic(stem.with_name(f"{stem.name}.png")) as temporary:
+        FigureCanvasAgg(drawn).print_png(temporary, metadata={"Software": None})
+    with atomic.atomic(stem.with_name(f"{stem.name}.pdf")) as temporary:
+        FigureCanvasPdf(drawn).print_pdf(
+            temporary, metadata={"CreationDate": None, "Producer": None, "Creator": None}
+        )
 
 
 def styled() -> AbstractContextManager[None]:
