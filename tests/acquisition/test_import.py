@@ -18,11 +18,19 @@ from detector_files import (
     empad_xml,
     real_file,
     write_blo,
+    write_by_rosettasciio,
     write_dectris,
+    write_dm4,
     write_emd,
+    write_emi,
     write_empad,
     write_mib,
+    write_mrc,
     write_npy,
+    write_ser,
+    write_tif,
+    write_velox,
+    write_zspy,
 )
 from numpy.typing import NDArray
 
@@ -109,6 +117,122 @@ def test_blo(tmp_path: Path, run: Callable[..., Any]) -> None:
     stored, told, _ = imported(tmp_path)
     np.testing.assert_array_equal(stored, data)
     assert told["step_A"] == pytest.approx(20)
+
+
+FLAT = (12, *SHAPE[2:])
+STEP, PIXEL, ENERGY = {"step_A": 20.0}, {"pixel_size_inv_A": 0.025}, {"energy_keV": 200.0}
+# What writes a file, the words with which it is read, and the units that it tells.
+TWINS: dict[str, tuple[Callable[[Path], Path], tuple[str, ...], dict[str, float]]] = {
+    "hspy": (lambda p: write_by_rosettasciio(p / "a.hspy", counts()), (), STEP | PIXEL),
+    "zspy": (lambda p: write_zspy(p / "a.zspy", counts()), (), STEP | PIXEL),
+    "dm4": (lambda p: write_dm4(p / "a.dm4", counts()), (), ENERGY | STEP | PIXEL),
+    "ser": (lambda p: write_ser(p / "a.ser", counts("i4")), (), STEP),
+    "emi": (lambda p: write_emi(p / "a.emi", counts("i4")), (), ENERGY | STEP),
+    "mrc": (lambda p: write_mrc(p / "a.mrc", counts().reshape(FLAT)), ("--scan", "3x4"), {}),
+    "mrc of floats": (
+        lambda p: write_mrc(p / "a.mrc", counts("f4").reshape(FLAT)),
+        ("--scan", "3x4"),
+        {},
+    ),
+    "Velox": (
+        lambda p: write_velox(p / "a.emd", counts().reshape(FLAT)),
+        ("--scan", "3x4"),
+        ENERGY | PIXEL,
+    ),
+    "tif": (lambda p: write_tif(p / "a.tif", counts().reshape(FLAT)), ("--scan", "3x4"), {}),
+}
+
+
+@pytest.mark.parametrize("kind", TWINS)
+def test_every_format_gives_what_was_written(
+    tmp_path: Path, run: Callable[..., Any], kind: str
+) -> None:
+    pytest.importorskip("rsciio", reason="RosettaSciIO reads it")
+    write, words, units = TWINS[kind]
+    code, _, said = run(write(tmp_path), *words, *AS_IS)
+    assert (code, [line for line in said.splitlines() if line[:7] != "import "]) == (0, [])
+    stored, told, _ = imported(tmp_path)
+    np.testing.assert_array_equal(stored, counts())
+    for name in ("step_A", "pixel_size_inv_A", "energy_keV"):
+        assert told.get(name) == (pytest.approx(units[name]) if name in units else None)
+
+
+def test_tvips(tmp_path: Path, run: Callable[..., Any]) -> None:
+    data = counts("u2", (3, 4, 16, 16))
+    file = write_by_rosettasciio(tmp_path / "a.tvips", data)
+    assert run(file, "--scan", "3x4", *AS_IS)[0] == 0
+    stored, told, _ = imported(tmp_path)
+    np.testing.assert_array_equal(stored, data)
+    assert told["energy_keV"] == pytest.approx(200)
+
+
+WHOLE = {kind: (write, words) for kind, (write, words, _) in TWINS.items() if kind != "zspy"} | {
+    "tvips": (
+        lambda p: write_by_rosettasciio(p / "a.tvips", counts("u2", (3, 4, 16, 16))),
+        ("--scan", "3x4"),
+    ),
+    "blo": (lambda p: write_blo(p / "a.blo", counts("u1", (3, 4, 16, 16))), ()),
+    "mib": (lambda p: write_mib(p / "a.mib", counts("u2", (3, 4, 64, 32))), ("--scan", "3x4")),
+}
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.02, 0.5, 0.7])
+@pytest.mark.parametrize("kind", WHOLE)
+def test_a_file_cut_short_is_one_line(
+    tmp_path: Path, run: Callable[..., Any], kind: str, share: float
+) -> None:
+    pytest.importorskip("rsciio", reason="RosettaSciIO reads it")
+    write, words = WHOLE[kind]
+    file = write(tmp_path)
+    for part in {file, *file.parent.glob("*.ser")}:
+        whole = part.read_bytes()
+        part.write_bytes(whole[: int(share * len(whole))])
+        code, _, said = run(file, *words, *AS_IS)
+        assert code == 2
+        (line,) = [line for line in said.splitlines() if not line.startswith("import ")]
+        assert line.startswith("error: ")
+        assert str(file) in line
+        part.write_bytes(whole)
+
+
+@pytest.mark.parametrize("part", [".zgroup", "Experiments/a scan/data/.zarray", "chunk"])
+def test_a_zspy_with_a_part_cut_short_is_one_line(
+    tmp_path: Path, run: Callable[..., Any], part: str
+) -> None:
+    file = write_zspy(tmp_path / "a.zspy", counts())
+    path = next((file / "Experiments/a scan/data").glob("0*")) if part == "chunk" else file / part
+    path.write_bytes(path.read_bytes()[:20])
+    code, _, said = run(file, *AS_IS)
+    assert code == 2
+    (line,) = [line for line in said.splitlines() if not line.startswith("import ")]
+    assert line.startswith(f"error: {file}: RosettaSciIO cannot read it")
+
+
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.9, None])
+def test_dectris_files_cut_short_or_missing_are_one_line(
+    tmp_path: Path, run: Callable[..., Any], number: int, share: float | None
+) -> None:
+    master = write_dectris(tmp_path, counts("u4", FLAT), np.zeros(FLAT[1:], np.uint32))
+    part = tmp_path / f"a_data_{number:06d}.h5"
+    if share is None:
+        part.unlink()
+    else:
+        part.write_bytes(part.read_bytes()[: int(share * part.stat().st_size)])
+    code, _, said = run(master, "--scan", "3x4", *AS_IS)
+    assert code == 2
+    (line,) = [line for line in said.splitlines() if not line.startswith("import ")]
+    assert line.startswith("error: ")
+    assert part.name in line
+
+
+def test_an_emi_without_its_readings_names_them(tmp_path: Path, run: Callable[..., Any]) -> None:
+    pytest.importorskip("rsciio", reason="RosettaSciIO reads .emi")
+    file = write_emi(tmp_path / "a.emi", counts("i4"))
+    (tmp_path / "a_1.ser").unlink()
+    code, _, said = run(file, *AS_IS)
+    assert code == 2
+    assert "a_1.ser" in said
 
 
 def test_emd_takes_units_from_the_axes(tmp_path: Path, run: Callable[..., Any]) -> None:

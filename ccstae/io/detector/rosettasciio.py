@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -93,11 +94,14 @@ def _signal(path: Path, name: str | None) -> dict[str, Any]:
             f"{path}: files ending in {path.suffix} are read by RosettaSciIO, which lacks "
             f"{error.name}: {INSTALL}; npy, HDF5 and EMPAD's raw files need nothing more"
         ) from None
-    logging.getLogger("rsciio").setLevel(logging.CRITICAL)
+    for library in ("rsciio", "tifffile"):  # what they say of a damaged file is said in the error
+        logging.getLogger(library).setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            signals = module.file_reader(str(path), lazy=True)
+            # Those who read need no right to write, which RosettaSciIO asks for here.
+            words = {"mode": "r"} if reader == "zspy" else {}
+            signals = module.file_reader(str(path), lazy=True, **words)
     except Exception as error:
         raise _refused(path, error) from None
     signals = [signal for signal in signals if np.ndim(signal["data"]) >= 2]
@@ -107,6 +111,8 @@ def _signal(path: Path, name: str | None) -> dict[str, Any]:
             known = ", ".join(map(repr, titles)) or "none"
             raise InputError(f"{path}: no signal {name!r} of patterns; expected one of: {known}")
         return signals[titles.index(name)]
+    if not signals and reader == "tia":
+        raise InputError(f"{path}: expected the readings beside it, {path.stem}_1.ser and so on")
     if not signals:
         raise InputError(f"{path}: RosettaSciIO finds no patterns in it; expected a scan")
     return max(signals, key=lambda signal: int(np.prod(signal["data"].shape)))
@@ -146,8 +152,8 @@ def _told(signal: dict[str, Any]) -> dict[str, float | None]:
     microscope = signal["metadata"].get("Acquisition_instrument", {}).get("TEM", {})
     header = signal.get("original_metadata", {}).get("blockfile_header", {})
     told: dict[str, float | None] = {}
-    told["energy_keV"] = _number(microscope.get("beam_energy"))
-    told["semiangle_mrad"] = _number(microscope.get("convergence_angle"))
+    for name, entry in (("energy_keV", "beam_energy"), ("semiangle_mrad", "convergence_angle")):
+        told[name] = _number(microscope.get(entry, _mapped(signal, entry)))
     if header:
         told["energy_keV"] = _number(header.get("Beam_energy"), 1e-3)
         told["scan_rotation_deg"] = _number(header.get("Scan_rotation"), 1e-2)
@@ -160,6 +166,23 @@ def _told(signal: dict[str, Any]) -> dict[str, float | None]:
             float(axis.get("scale") or 0), str(axis.get("units") or ""), told["energy_keV"]
         )
     return told
+
+
+def _mapped(signal: dict[str, Any], entry: str) -> Any:
+    """An entry of the metadata that the reader leaves where the file has it, and says where; None
+    where there is none.
+    """
+    for place, (target, converted) in (signal.get("mapping") or {}).items():
+        if not target.endswith(f".TEM.{entry}"):
+            continue
+        value: Any = signal.get("original_metadata", {})
+        for key in place.replace(" ", "_").split("."):
+            inner = value.items() if isinstance(value, dict) else ()
+            value = next((item for name, item in inner if name.replace(" ", "_") == key), None)
+        with suppress(TypeError, ValueError):
+            if value is not None:
+                return value if converted is None else converted(value)
+    return None
 
 
 def _number(value: object, factor: float = 1.0) -> float | None:
