@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 unexport PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := run
-.PHONY: run setup test tune lint format unit dry ci regress resolution robustness robustness-gate baseline robustness-baseline mutate faults peers peers-test neighbours ablation paper audit lock clean help
+.PHONY: run setup test tune lint format unit dry ci regress resolution robustness robustness-gate baseline robustness-baseline mutate faults peers peers-test neighbours ablation paper experiment audit lock clean help
 
 # Where jobs run: on this machine, or as a profile says.
 JOBS = $(if $(filter local,$(EXECUTOR)),--cores "$(CORES)",--profile "workflow/profiles/$(EXECUTOR)")
@@ -121,6 +121,11 @@ paper: setup ## config/paper.yaml: the published simulation, its table beside ou
 		name=paper-$(SIZE) "scan={shape: [$(SIZE), $(SIZE)], step_A: $$((2560 / $(SIZE)))}")
 	@awk -F'|' '/^\| [0-9]/ {gsub(/  +/, ""); print $$2 ":" $$3 "." $$9}' \
 		results/paper$(if $(SIZE),-$(SIZE))/tables/claims.md
+
+experiment: setup ## a stand-in for a recorded scan of SIZE x SIZE positions (32), from the detector's file to the report
+	@test -f results/stand-in/stand_in.raw -a -z "$(SIZE)" || \
+		python tools/stand_in.py results/stand-in --size $(or $(SIZE),32)
+	$(MAKE) run CONFIG=config/experiment-stand-in.yaml
 
 neighbours: setup ## config/neighbours.yaml: blurs and other rivals that see neighbours, beside ccstae-pooled
 	$(MAKE) run CONFIG=config/neighbours.yaml

@@ -240,6 +240,22 @@ def control(
 
 
 @app.command()
+def precision(
+    config: ConfigPath,
+    method: str,
+    out: Out,
+    counts: Annotated[Path, typer.Option(help="The scan, which is mapped again by halves.")],
+    made: Annotated[Path, typer.Option("--map", help="The method's map of it.")],
+) -> None:
+    """Measure the map of a recorded scan without truth: split halves, neighbours, speed."""
+    run = read(config)
+    known("method", method, run.methods)
+    from ccstae.evaluation import precision
+
+    precision.write(run, method, counts, made, out)
+
+
+@app.command()
 def score(
     config: ConfigPath,
     run_dir: RunDir,
@@ -360,8 +376,12 @@ def summary(config: ConfigPath) -> None:
     """Print where a finished run's report is, and its main results."""
     from ccstae.reporting import tables
 
-    run_dir = Path("results") / read(config).name
-    print(f"\n{tables.summary(run_dir / layout.METRICS)}\n\nreport: {run_dir / layout.REPORT}")
+    run = read(config)
+    run_dir = Path("results") / run.name
+    metrics = run_dir / layout.METRICS
+    for part in (tables.summary(metrics), tables.scan_summary(run, metrics)):
+        print(f"\n{part}" if part else "", end="\n" if part else "")
+    print(f"\nreport: {run_dir / layout.REPORT}")
 
 
 @app.command("strain")
@@ -515,8 +535,10 @@ def check(config: ConfigPath) -> None:
     for warning in warnings:
         warn(warning)
     maps = len(run.scored) * len(run.levels) * len(run.seeds.test) * len(run.methods)
+    maps += len(run.scans) * len(run.mapping_scans)
+    scans = f"{len(run.scans)} scans, " if run.scans else ""
     print(
-        f"{config}: good: {len(run.scored)} scenes, {len(run.levels)} noise levels, "
+        f"{config}: good: {len(run.scored)} scenes, {len(run.levels)} noise levels, {scans}"
         f"{len(run.methods)} methods, {maps} maps"
     )
 

@@ -1,4 +1,4 @@
-"""The commands for scans of one's own: import and calibration."""
+"""The commands for scans of one's own: fetching, import and calibration."""
 
 from __future__ import annotations
 
@@ -6,6 +6,28 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from ccstae.config.run import read
+from ccstae.errors import InputError, unknown
+
+
+def fetch(
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file, or -.")],
+    scan: Annotated[str, typer.Argument(help="One of its scans, with a url.")],
+    out: Annotated[Path, typer.Option(help="A link to the file, which is kept elsewhere.")],
+) -> None:
+    """Download the file of a scan of a config, once, and check its sum."""
+    scans = read(config).scans
+    if scan not in scans:
+        raise InputError(unknown("scan", scan, scans))
+    given = scans[scan]
+    if given.url is None or given.sha256 is None:
+        raise InputError(f"scans.{scan}: no url; expected one to download")
+    from ccstae.io import atomic, fetched
+
+    path = fetched.fetched(f"scans.{scan}", given.url, given.sha256, Path(given.name).suffix)
+    with atomic.atomic(out) as temporary:
+        temporary.symlink_to(path.resolve())
 
 
 def import_scan(
@@ -35,13 +57,12 @@ def import_scan(
         float | None,
         typer.Option(help="What a pixel reads without electrons; found where left out."),
     ] = None,
+    sha256: Annotated[str | None, typer.Option(help="Sum that FILE must have.")] = None,
 ) -> None:
     """Make a scan file of what a detector wrote."""
     from ccstae.acquisition import importing
-    from ccstae.io.detector.files import open_file
-    from ccstae.io.detector.scan import arrange
 
-    arranged = arrange(open_file(file, dataset), axes, scan, skip, crop, binning)
+    arranged = importing.opened(file, dataset, axes, scan, skip, crop, binning, sha256)
     for line in importing.write(arranged, out, electrons_per_unit, pedestal):
         print(line)
 
@@ -96,5 +117,6 @@ def calibrate(
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
+    app.command()(fetch)
     app.command("import")(import_scan)
     app.command()(calibrate)

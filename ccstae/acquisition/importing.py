@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from ccstae.acquisition import photon_transfer
 from ccstae.errors import InputError
-from ccstae.io.detector.scan import Scan
+from ccstae.io import fetched
+from ccstae.io.detector.files import open_file
+from ccstae.io.detector.scan import Scan, arrange
 from ccstae.io.scan import Slab, write_scan
 from ccstae.machine.progress import progress
 
@@ -57,6 +59,33 @@ class Seen:
         self.image[rows, columns] = image
         self.pattern += patterns.sum((0, 1), dtype=np.float64)
         self.empty += int((~patterns.any((-1, -2))).sum())
+
+
+def opened(
+    file: Path,
+    dataset: str | None = None,
+    axes: str | None = None,
+    scan: str | None = None,
+    skip: int = 0,
+    crop: str | None = None,
+    binning: int = 1,
+    sha256: str | None = None,
+) -> Scan:
+    """A detector's file as a scan.
+
+    Args:
+        file: what the detector wrote.
+        dataset: of several in the file.
+        axes, scan, skip, crop, binning: as `arrange` takes them.
+        sha256: sum that the file must have.
+
+    Raises:
+        InputError: where the file cannot be read, is another one, or these do not fit it.
+    """
+    source = open_file(file, dataset)
+    if sha256 is not None:
+        fetched.check_sum("--sha256", file, sha256)
+    return arrange(source, axes, scan, skip, crop, binning)
 
 
 def write(

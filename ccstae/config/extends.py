@@ -20,7 +20,13 @@ from ccstae.config.plain_yaml import read_file
 from ccstae.errors import InputError, unknown
 
 EXTENDS, INHERIT = "extends", "inherit"
-ITEM_OF = {"materials": "material", "scenes": "scene", "noise": "series", "methods": "method"}
+ITEM_OF = {
+    "materials": "material",
+    "scenes": "scene",
+    "noise": "series",
+    "scans": "scan",
+    "methods": "method",
+}
 """The blocks of items by id, and what an item is called."""
 
 

@@ -46,6 +46,11 @@ class Seeds(Settings):
         return self
 
 
+def _none(block: Any) -> bool:
+    """Whether a block has no items, and is left out of a resolved config."""
+    return not block
+
+
 class Config(Settings):
     """A run of the benchmark."""
 
@@ -53,15 +58,15 @@ class Config(Settings):
     device: Device = "auto"
     microscope: Microscope = Microscope()
     simulation: Simulation = Simulation()
-    materials: dict[Id, Material] = Field({}, min_length=1)
+    materials: dict[Id, Material] = Field({}, min_length=1, exclude_if=_none)
     """Added to those of the package, or in place of the one with the same id. After reading: those
     that the scenes use.
     """
     scan: Scan | None = Field(None, exclude=True)
     """Of the scenes that give none of their own: one size for all of them."""
-    scenes: dict[Id, AnyScene] = {}
-    noise: dict[Id, Noise] = {}
-    scans: dict[Id, RecordedScan] = Field({}, exclude_if=lambda given: not given)
+    scenes: dict[Id, AnyScene] = Field({}, min_length=1, exclude_if=_none)
+    noise: dict[Id, Noise] = Field({}, min_length=1, exclude_if=_none)
+    scans: dict[Id, RecordedScan] = Field({}, min_length=1, exclude_if=_none)
     """Scans that were recorded, beside the scenes or alone: mapped, and held against themselves."""
     seeds: Seeds = Seeds()
     methods: dict[Id, AnyMethod] = Field(min_length=1)
@@ -330,8 +335,7 @@ def _used_materials(config: Config, where: str) -> dict[str, Material]:
 
 
 def _check_references(config: Config, where: str) -> None:
-    """That every level, material and method that is named is there, and every search can be made.
-    """
+    """That every level, material and method that is named is there, and every search can be made."""
     for scan_id, scan in config.scans.items():
         known = materials.of_the_package()
         if scan.material is not None and scan.material not in known:

@@ -59,7 +59,11 @@ def _add_extends(config: dict[str, Any]) -> None:
     """A child gives what it does not take from its parent."""
     own = [block for block in config["required"] if block != "name"]
     config["required"] = ["name"]
-    config["anyOf"] = [{"required": [EXTENDS]}, {"required": own}]
+    config["anyOf"] = [
+        {"required": [EXTENDS]},
+        {"required": [*own, "scenes", "noise"]},
+        {"required": [*own, "scans"]},
+    ]
     extends = {
         "type": "string",
         "description": "Path of a parent config, from the folder of this one: blocks that are not "

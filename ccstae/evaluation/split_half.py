@@ -4,6 +4,11 @@ which are mapped apart, and their difference is held against the deviations that
 Each electron goes to either half with probability 1/2, so that the halves of a Poisson count are
 independent Poisson counts of half the dose. A method whose variance goes as one over the dose has,
 in a half, twice the variance that it has in the whole.
+
+Readings that are no whole numbers, as of a camera that does not count, are dealt out as x / 2 + z
+and x / 2 - z, with z normal of variance x / 4. Where the variance of x is its mean, as Poisson's law
+has it, each half has a mean and a variance of half of that, and the two are not correlated:
+var(x) / 4 - E(x) / 4 = 0.
 """
 
 from __future__ import annotations
@@ -21,8 +26,10 @@ from numpy.typing import NDArray
 from ccstae import geometry
 from ccstae.config.methods import Method, modules
 from ccstae.errors import InputError
+from ccstae.evaluation.metrics import Z95
 from ccstae.io.counts import Counts, read_counts, write_counts
 from ccstae.io.maps import Map, read_map
+from ccstae.machine.device import Device
 from ccstae.methods import run
 
 SEED = 0  # of the deal
@@ -46,26 +53,36 @@ class Precision:
     """Mean over the positions of the squared difference over its stated variance; 1 where the
     stated deviations hold.
     """
+    coverage95: float
+    """Share of the positions whose difference lies within 1.96 of its stated deviation."""
 
 
-def split_half(counts_path: Path | str, answer: Map, rows: slice = slice(None)) -> list[Precision]:
+def split_half(
+    counts_path: Path | str,
+    answer: Map,
+    rows: slice = slice(None),
+    entry: Method | None = None,
+    device: Device = "auto",
+) -> list[Precision]:
     """Map a scan again by halves.
 
     Args:
         counts_path: the scan of the map.
         answer: the map, whose method and settings map the halves.
         rows: of the scan that are mapped; all where left out.
+        entry: of a config, which made the map; where left out, the map tells it.
+        device: to map them on.
 
     Returns:
         Every component, over each material that the map tells apart (all answers where it tells
         none).
 
     Raises:
-        InputError: where counts are no integers, so that no electrons can be dealt out, or the map
-            is not of a method of this package.
+        InputError: where the map is not of the scan, or neither of a row nor of a method of this
+            package.
     """
     method = str(answer.attributes.get("method"))
-    if method not in modules():
+    if entry is None and method not in modules():
         raise InputError(
             f"the map is of {method!r}; expected one of a method of this package, to map again"
         )
@@ -75,13 +92,9 @@ def split_half(counts_path: Path | str, answer: Map, rows: slice = slice(None)) 
             f"{counts_path}: a scan of {counts.scan}; expected that of the map, "
             f"{answer.F.shape[:2]}"
         )
-    if counts.patterns.dtype.kind != "u":
-        raise InputError(
-            f"{counts_path}: counts are {counts.patterns.dtype}; expected integers, whose "
-            f"electrons can be dealt out to two halves"
-        )
     chosen = range(counts.scan[0])[rows]
-    entry = Method(settings=json.loads(str(answer.attributes.get("settings", "{}"))))
+    if entry is None:
+        entry = Method(settings=json.loads(str(answer.attributes.get("settings", "{}"))))
     halves = []
     with tempfile.TemporaryDirectory(prefix="ccstae-") as folder:
         for half in (0, 1):
@@ -94,7 +107,7 @@ def split_half(counts_path: Path | str, answer: Map, rows: slice = slice(None)) 
                 counts.probe,
                 ~counts.good,
             )
-            run.write_row(entry, method, "auto", path, out)
+            run.write_row(entry, method, device, path, out)
             halves.append(read_map(out))
             path.unlink()
     label = None if answer.label is None else answer.label[rows]
@@ -106,7 +119,12 @@ def dealt(counts: Counts, half: int, chosen: Iterable[int] | None = None) -> Ite
     columns = counts.scan[1]
     for index in range(counts.scan[0]) if chosen is None else chosen:
         row = counts.patterns[index * columns : (index + 1) * columns]
-        first = np.random.default_rng([SEED, index]).binomial(row, 0.5).astype(row.dtype)
+        generator = np.random.default_rng([SEED, index])
+        if row.dtype.kind == "u":
+            first = generator.binomial(row, 0.5).astype(row.dtype)
+        else:
+            dealt_out = generator.standard_normal(row.shape, np.float32)
+            first = row / 2 + np.sqrt(row.clip(0)) / 2 * dealt_out
         yield first if half == 0 else row - first
 
 
@@ -138,8 +156,16 @@ def compared(
             float(np.sqrt(np.mean(difference[region, k] ** 2))),
             float(np.sqrt(np.mean(variance[region, k]))),
             float(np.mean(difference[region, k] ** 2 / variance[region, k])),
+            _covered(difference[region, k], variance[region, k]),
         )
         for name, region in regions.items()
         if region.any()
         for k, component in enumerate(geometry.COMPONENTS)
     ]
+
+
+def _covered(difference: NDArray[np.float64], variance: NDArray[np.float64]) -> float:
+    """Share of differences within 1.96 of their stated deviation; NaN where none is stated."""
+    if np.isnan(variance).any():
+        return float("nan")
+    return float(np.mean(np.abs(difference) <= Z95 * np.sqrt(variance)))

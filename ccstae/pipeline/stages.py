@@ -14,19 +14,25 @@ import yaml
 
 from ccstae.config.levels import Noise
 from ccstae.config.methods import Method, modules
+from ccstae.config.microscope import Microscope, Simulation
 from ccstae.config.neighbours import STAGES
 from ccstae.config.run import Config, Seeds, filled_in
+from ccstae.config.scans import RecordedScan
 from ccstae.machine.sources import made_from, module_names
 
 _PACKAGE = Path(__file__).parents[1]
-# The module that each stage starts in.
-_STARTS_IN = {
+# The modules that each stage starts in.
+_STARTS_IN: dict[str, str | tuple[str, ...]] = {
+    "fetch": "ccstae.io.fetched",
+    "import": "ccstae.acquisition.importing",
+    "calibrate": ("ccstae.acquisition.calibration", "ccstae.reporting.figures.calibration"),
     "simulate": "ccstae.simulation.simulate",
     "truth": "ccstae.simulation.truth",
     "noise": "ccstae.simulation.noise",
     "map": "ccstae.methods.run",
     "tune": "ccstae.evaluation.tuning",
     "control": "ccstae.evaluation.controls",
+    "precision": "ccstae.evaluation.precision",
     "score": "ccstae.evaluation.score",
     "throughput": "ccstae.evaluation.throughput",
     "published": "ccstae.evaluation.published",
@@ -45,6 +51,7 @@ _UNUSED = {
     "methods": {"zero": Method()},
     "device": "auto",
     "throughput": None,
+    "scans": {},
 }
 
 
@@ -55,12 +62,15 @@ def narrow(
     level: str | None = None,
     seed: int | None = None,
     method: str | None = None,
+    scan: str | None = None,
 ) -> Config:
     """The config of one job, with only the settings that the job uses.
 
     `simulate` and `truth` are for one scene (the truth for every level), `noise` for one scene,
     level and seed, `map` and `control` for one method as well; `tune` is for one level and method
-    on the tuning scenes. The stages after them see the whole config.
+    on the tuning scenes. `fetch` is for one recorded scan, `map` and `precision` for one scan and
+    method; what a scan is imported and calibrated with comes as words of the command line. The
+    stages after them see the whole config.
 
     Args:
         config: of the run.
@@ -69,6 +79,7 @@ def narrow(
         level: name of the noise level, where the job is for one.
         seed: of the noise, where the job is for one.
         method: which of the methods, where the job is for one.
+        scan: which of the recorded scans, where the job is for one.
 
     Raises:
         InputError: for a noise level that the config lacks.
@@ -92,6 +103,18 @@ def narrow(
             if name in used
         }
         entries |= _UNUSED | {"scenes": scenes, "materials": materials}
+    if scan is not None:  # which comes as a file
+        file = config.scans[scan]
+        link = {"path": file.path, "url": file.url, "sha256": file.sha256}
+        given = RecordedScan.model_validate(link if stage == "fetch" else {"path": scan})
+        entries |= _UNUSED | {
+            "scans": {scan: given},
+            "scenes": {},
+            "noise": {},
+            "materials": {},
+            "microscope": Microscope(),
+            "simulation": Simulation(),
+        }
     if stage == "truth":
         entries["noise"] = config.noise
     if level is not None:
@@ -129,20 +152,20 @@ def one_line(config: Config) -> str:
 def sources(config: Config, stage: str, method: str | None = None) -> list[str]:
     """The source files behind a stage: its module, what that imports from this package, and so on.
 
-    For `simulate` the structure files of the materials too; for `map` and `tune` the files behind
-    `method` and its stages; for a program from outside, the files that its command names and the
+    For `simulate` the structure files of the materials too; for `map`, `tune` and `precision` the
+    files behind `method` and its stages; for a program from outside, the files that its command names and the
     modules beside them that they import.
 
     Args:
         config: of the job.
         stage: one of those that the workflow runs.
-        method: which of the methods, for `map` and `tune`.
+        method: which of the methods, for `map`, `tune` and `precision`.
 
     Returns:
         Paths, those of the package from the working folder.
     """
     if method is None:
-        files = made_from(_STARTS_IN[stage])
+        files = made_from(*_starts_in(stage))
         if stage == "report":
             templates = (_PACKAGE / "reporting" / "templates").iterdir()
             files += sorted(os.path.relpath(template) for template in templates)
@@ -151,7 +174,7 @@ def sources(config: Config, stage: str, method: str | None = None) -> list[str]:
             files += sorted({str(m.structure) for m in materials if m.structure is not None})
         return files
     entry = config.methods[method]
-    starts_in = [_STARTS_IN[stage]]
+    starts_in = _starts_in(stage)
     starts_in += [_STAGES_IN[name] for name in STAGES if getattr(entry, name) is not None]
     commands = [entry.command, getattr(entry.denoise, "command", None)]
     if entry.command is None:
@@ -170,3 +193,9 @@ def sources(config: Config, stage: str, method: str | None = None) -> list[str]:
     }
     outside = named + sorted(path for path in beside if path.is_file())
     return made_from(*starts_in) + [str(path) for path in outside]
+
+
+def _starts_in(stage: str) -> list[str]:
+    """The modules that a stage starts in."""
+    named = _STARTS_IN[stage]
+    return [named] if isinstance(named, str) else list(named)

@@ -145,6 +145,7 @@ def _row(row: Precision) -> list[str]:
         f"{unit * row.rms_difference / 2:.2f}",
         f"{unit * row.stated_difference / 2:.2f}",
         f"{row.chi_square:.2f} (1 ± {spread:.2f})",
+        display.number(100 * row.coverage95),
         verdict,
     ]
 

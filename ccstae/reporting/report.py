@@ -48,6 +48,16 @@ class MethodAsRun:
 
 
 @dataclass(frozen=True)
+class ScanAsFound:
+    """A recorded scan as it was imported and calibrated."""
+
+    data: str
+    """The picture of the calibration, PNG as base64."""
+    said: list[str]
+    """What the commands said."""
+
+
+@dataclass(frozen=True)
 class SearchedSettings:
     """What the search of a method's settings chose."""
 
@@ -88,7 +98,10 @@ def write(config: Config, run_dir: Path, report_path: Path) -> None:
         tables=all_tables,
         overview=overview(config, run_dir / layout.FIGURES),
         pictures=pictures(config, run_dir / layout.FIGURES),
-        shown=display.level(*display.shown_level(read_scores(metrics_path))),
+        shown=display.level(*display.shown_level(read_scores(metrics_path)))
+        if config.scored
+        else "",
+        scans={scan: _scan(run_dir, scan) for scan in config.scans},
         searched=[
             _searched(config, run_dir, method)
             for method, entry in config.methods.items()
@@ -110,8 +123,26 @@ def prose(text: str) -> markupsafe.Markup:
     )
 
 
+def _scan(run_dir: Path, scan: str) -> ScanAsFound:
+    """What was found of a scan before it was mapped."""
+    picture, *said = (
+        layout.of_scan(run_dir, pattern, scan)
+        for pattern in (layout.CALIBRATION_PICTURE, layout.IMPORT_SAID, layout.CALIBRATION_SAID)
+    )
+    try:
+        data = base64.b64encode(picture.read_bytes()).decode()
+        lines = [line for path in said for line in path.read_text().splitlines()]
+    except FileNotFoundError as error:
+        raise InputError(f"{error.filename}: no such file; expected that of a scan") from None
+    return ScanAsFound(data, lines)
+
+
 def facts(config: Config) -> dict[str, str]:
     """The run in a few lines."""
+    recorded = {"Recorded scans": ", ".join(config.scans)} if config.scans else {}
+    methods = {"Methods": ", ".join(config.methods)}
+    if not config.scored:
+        return recorded | methods
     microscope = config.microscope
     backgrounds = sorted({level.background for level in config.levels})
     doses = {level.electrons for level in config.levels}
@@ -137,7 +168,8 @@ def facts(config: Config) -> dict[str, str]:
         f"{microscope.pixel_size_inv_A:g} 1/Å",
         "Noise levels": f"{len(config.levels)}: {', '.join(noise)}",
         "Seeds": ", ".join(map(str, config.seeds.test)),
-        "Methods": ", ".join(config.methods),
+        **recorded,
+        **methods,
     }
 
 
@@ -145,11 +177,11 @@ def pictures(config: Config, folder: Path) -> dict[str, list[Picture]]:
     """The figures that a run has, by scene, in the order to be read. InputError where there is none
     at all.
     """
-    by_scene: dict[str, list[Picture]] = {scene: [] for scene in config.scored}
+    by_scene: dict[str, list[Picture]] = {scene: [] for scene in [*config.scored, *config.scans]}
     for picture in _drawn(figures.catalogue(config), folder):
         by_scene[picture.entry.scene].append(picture)
     for scene, of_scene in by_scene.items():
-        if not of_scene:
+        if not of_scene and scene not in config.scans:  # whose maps may hold no answer
             raise InputError(
                 f"{folder}: no figure of scene {scene!r}; expected PNG files named "
                 f"{scene}_<kind>.png"
@@ -187,22 +219,17 @@ def _as_run(config: Config, run_dir: Path, method: str) -> MethodAsRun:
     devices: set[str] = set()
     remarks = []
     versions = "{}"
-    for scene in config.scored:
-        for level in config.levels:
-            for seed in config.seeds.test:
-                attributes = read_map(
-                    layout.map_path(run_dir, scene, level.name, seed, method)
-                ).attributes
-                text = json.dumps(json.loads(attributes["settings"]), indent=1)
-                name = display.level(level.background, level.electrons)
-                levels = by_settings.setdefault(text, [])
-                if name not in levels:
-                    levels.append(name)
-                devices.add(str(attributes["device"]))
-                if seed == config.seeds.test[0]:
-                    found = json.loads(str(attributes.get("found", "{}")))
-                    remarks += [(scene, name, said) for said in base.remarks(found)]
-                versions = str(attributes.get("versions", versions))
+    for scene, name, path, first in _maps(config, run_dir, method):
+        attributes = read_map(path).attributes
+        text = json.dumps(json.loads(attributes["settings"]), indent=1)
+        levels = by_settings.setdefault(text, [])
+        if name not in levels:
+            levels.append(name)
+        devices.add(str(attributes["device"]))
+        if first:
+            found = json.loads(str(attributes.get("found", "{}")))
+            remarks += [(scene, name, said) for said in base.remarks(found)]
+        versions = str(attributes.get("versions", versions))
     is_same = len(by_settings) == 1
     settings = {"" if is_same else "; ".join(levels): text for text, levels in by_settings.items()}
     return MethodAsRun(
@@ -212,3 +239,18 @@ def _as_run(config: Config, run_dir: Path, method: str) -> MethodAsRun:
         ", ".join(f"{k} {v}" for k, v in sorted(json.loads(versions).items())),
         remarks,
     )
+
+
+def _maps(config: Config, run_dir: Path, method: str) -> Iterator[tuple[str, str, Path, bool]]:
+    """The maps of a method: scene or scan, level for people, file, and whether it is of the first
+    seed.
+    """
+    for scene in config.scored:
+        for level in config.levels:
+            name = display.level(level.background, level.electrons)
+            for seed in config.seeds.test:
+                path = layout.map_path(run_dir, scene, level.name, seed, method)
+                yield scene, name, path, seed == config.seeds.test[0]
+    if method in config.mapping_scans:
+        for scan in config.scans:
+            yield scan, "recorded", layout.of_scan(run_dir, layout.SCAN_MAP, scan, method), True

@@ -18,7 +18,7 @@ from ccstae.evaluation import published, throughput
 from ccstae.geometry import COMPONENTS
 from ccstae.io import atomic, layout
 from ccstae.io.scores import read_not_run, read_scores
-from ccstae.reporting import claims, display, resolution, robustness, side_by_side
+from ccstae.reporting import claims, display, resolution, robustness, scans, side_by_side
 from ccstae.reporting import published as published_tables
 from ccstae.reporting.table import (
     BOUND,
@@ -62,7 +62,8 @@ def load(config: Config, metrics_path: Path) -> list[Table]:
         metrics_path: The scores, `metrics.csv`. The maps that did not run (`not_run.csv`) and, if
             the run measures them, the speeds (`throughput.csv`) and what stands beside published
             errors (`published.csv`) are read from the same folder. Where `config/structures.yaml`
-            has run, its scores are read from the folder of that run, beside this one's.
+            has run, its scores are read from the folder of that run, beside this one's. What the
+            maps of recorded scans tell of themselves is read from `precision` in the same folder.
 
     Returns:
         The tables that are not empty, the headline first.
@@ -73,7 +74,11 @@ def load(config: Config, metrics_path: Path) -> list[Table]:
     metrics_path, speeds = Path(metrics_path), None
     if config.throughput:
         speeds = throughput.read(metrics_path.with_name(layout.THROUGHPUT))
-    tables = make(config, read_scores(metrics_path), read_not_run(metrics_path), speeds)
+    tables = []
+    if config.scored:
+        tables = make(config, read_scores(metrics_path), read_not_run(metrics_path), speeds)
+    if config.scans:
+        tables.append(scans.table(config, metrics_path.parent))
     if not published.scenes(config):
         return tables
     measured = published.read(metrics_path.with_name(layout.PUBLISHED))
@@ -343,12 +348,14 @@ def summary(metrics_path: Path) -> str:
     Returns:
         Lines of text. For each scene a table with a line a method: interior rmse of exx (1e-4) at
         each level and the patterns mapped per second. Below it what the values are, why one may
-        lie below the bound, and why methods did not run.
+        lie below the bound, and why methods did not run. Nothing where no scene is scored.
 
     Raises:
         InputError: The scores are missing or unreadable.
     """
     metrics, not_run = read_scores(metrics_path), read_not_run(metrics_path)
+    if metrics.empty:
+        return ""
     metrics = with_not_run(metrics, not_run)
     frame = _summary_columns(metrics)
     scenes = list(dict.fromkeys(metrics["scene"]))
@@ -366,6 +373,15 @@ def summary(metrics_path: Path) -> str:
     ]
     lines += [f"not run: {error}" for error in dict.fromkeys(not_run["error"])]
     return "\n".join(lines)
+
+
+def scan_summary(config: Config, metrics_path: Path) -> str:
+    """The table of recorded scans for the terminal; empty where there are none.
+
+    Raises:
+        InputError: A file is missing or unreadable.
+    """
+    return plain(scans.table(config, Path(metrics_path).parent)) if config.scans else ""
 
 
 def _summary_columns(metrics: pd.DataFrame) -> pd.DataFrame:

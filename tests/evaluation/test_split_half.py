@@ -4,6 +4,7 @@ finds deviations that are stated rightly or wrongly.
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
@@ -36,6 +37,22 @@ def test_halves_are_independent_poisson_counts_of_half_the_dose() -> None:
     assert np.mean((first - 3) * (second - 3)) == pytest.approx(0.0, abs=0.02)
 
 
+def test_halves_of_readings_are_uncorrelated_and_have_half_of_mean_and_variance() -> None:
+    """Electrons of a camera with readout noise, of which the halves share a quarter."""
+    rng = np.random.default_rng(1)
+    noise = 0.02
+    one = CRYSTAL.counts(np.tile(np.eye(2), (1, 2, 1, 1)), 1e5, 0.25)
+    shape = (20, 2, 128, 128)
+    patterns = (rng.poisson(6.0, shape) + noise * rng.normal(size=shape)).astype(np.float32)
+    counts = type(one)(patterns, one.probe, one.calibration, one.path, one.good)
+    first, second = (np.stack(list(dealt(counts, half))).astype(float) for half in (0, 1))
+    np.testing.assert_allclose(first + second, patterns, atol=1e-5)
+    assert first.mean() == pytest.approx(3.0, abs=0.01)
+    assert first.var() == pytest.approx(3.0, abs=0.02)
+    assert second.var() == pytest.approx(3.0, abs=0.02)
+    assert np.mean((first - 3) * (second - 3)) == pytest.approx(noise**2 / 4, abs=0.02)
+
+
 @pytest.mark.parametrize("too_small", [1.0, 1.5])
 def test_chi_square_tells_whether_stated_deviations_hold(too_small: float) -> None:
     rng = np.random.default_rng(2)
@@ -55,6 +72,9 @@ def test_chi_square_tells_whether_stated_deviations_hold(too_small: float) -> No
         # 1,400 positions and more: to four standard errors
         assert row.chi_square == pytest.approx(too_small**2, rel=4 * np.sqrt(2 / 1400))
         assert row.rms_difference == pytest.approx(np.sqrt(2) * STATED[k % 4], rel=0.08)
+        # a normal law within 1.96 / too_small deviations, to four standard errors
+        expected = math.erf(1.959964 / too_small / math.sqrt(2))
+        assert row.coverage95 == pytest.approx(expected, abs=4 * np.sqrt(0.25 / 1400))
 
 
 def test_positions_without_an_answer_in_either_half_do_not_count() -> None:
@@ -112,19 +132,12 @@ def test_the_middle_of_a_large_scan_is_mapped_by_halves(
     assert {(row.region, row.positions) for row in found} == {("material 1", 12)}
 
 
-def test_what_has_no_halves_is_one_line(scan: Path, tmp_path: Path) -> None:
+def test_what_has_no_halves_is_one_line(scan: Path) -> None:
     F = np.tile(np.eye(2), (4, 6, 1, 1))
     with pytest.raises(InputError, match="of a method of this package"):
         split_half(scan, Map(F, {"method": "mine"}))
     with pytest.raises(InputError, match="expected that of the map"):
         split_half(scan, Map(F[:2], {"method": "com"}))
-    floats = tmp_path / "floats.h5"
-    counts = CRYSTAL.counts(F[:1], 1e5, 0.25)
-    rows = (row.astype(np.float32) for row in counts.scan_rows())
-    shape = counts.scan + counts.detector
-    write_counts(floats, rows, shape, counts.calibration, counts.probe)
-    with pytest.raises(InputError, match="expected integers"):
-        split_half(floats, Map(F[:1], {"method": "com"}))
 
 
 @pytest.mark.parametrize("words", [["--run", "results"], []])

@@ -74,6 +74,8 @@ wildcard_constraints:
     level="clean|w[0-9.]+_n[0-9.e+]+",
     seed="[0-9]+",
     method=ID_PATTERN,
+    scan=ID_PATTERN,
+    file="[^/]+",
     block="[0-9]+",
     blocks="[0-9]+",
 
@@ -175,6 +177,43 @@ def structures():
 
 def scenes():
     return expand(f"<results>/{layout.SCENE}", scene=SCORED)
+
+
+def recorded(wildcards):
+    """The file of a recorded scan, where the workflow can wait for it: a download, or a file that
+    is here. One that is not is the job's to miss, in one line."""
+    scan = RUN.scans[wildcards.scan]
+    if scan.url is not None:
+        return f"<results>/{layout.RECORDED}".replace("{file}", scan.name)
+    return [str(scan.path)] if scan.path.is_file() else []
+
+
+def recorded_words(wildcards):
+    """What `ccstae import` reads, and how."""
+    scan = RUN.scans[wildcards.scan]
+    path = scan.path
+    if path is None:
+        path = RUN_DIR / layout.RECORDED.format(scan=wildcards.scan, file=scan.name)
+    return [str(path), *scan.import_options]
+
+
+def references(wildcards):
+    """The files that a scan is calibrated with."""
+    scan = RUN.scans[wildcards.scan]
+    files = [scan.probe, scan.rings and scan.rings[0]]
+    return [str(path) for path in files if path is not None and path.is_file()]
+
+
+def unsmoothed_scan(wildcards):
+    """The map of a scan that a method smooths, where another row of the config makes it."""
+    row = RUN.unsmoothed(wildcards.method)
+    return f"<results>/{layout.SCAN_MAP}".replace("{method}", row) if row else []
+
+
+def of_scans(pattern):
+    """A file of every recorded scan, and of every method that maps it."""
+    files = expand(f"<results>/{pattern}", scan=RUN.scans, method=RUN.mapping_scans)
+    return list(dict.fromkeys(files))  # one a scan where the pattern names no method
 
 
 def truths():

@@ -173,7 +173,7 @@ rule throughput:
     input:
         counts=expand(
             f"<results>/{layout.COUNTS}",
-            scene=next(iter(SCORED)),
+            scene=list(SCORED)[:1],
             level=RUN.throughput,
             seed=RUN.seeds.test[0],
         ),

@@ -88,6 +88,7 @@ rule tables:
         throughput=throughput(),
         published=published(),
         structures=structures(),
+        precision=of_scans(layout.PRECISION),
         sources=stages.sources(RUN, "tables"),
     output:
         tables=directory(f"<results>/{layout.TABLES}"),
@@ -119,6 +120,7 @@ rule figures:
         scenes=scenes(),
         truths=truths(),
         maps=maps(),
+        scan_maps=of_scans(layout.SCAN_MAP),
         sources=stages.sources(RUN, "figures"),
     output:
         figures=directory(f"<results>/{layout.FIGURES}"),
@@ -152,6 +154,10 @@ rule report:
         structures=structures(),
         tables=f"<results>/{layout.TABLES}",
         figures=f"<results>/{layout.FIGURES}",
+        precision=of_scans(layout.PRECISION),
+        scan_maps=of_scans(layout.SCAN_MAP),
+        calibrations=of_scans(layout.CALIBRATION_PICTURE),
+        said=of_scans(layout.CALIBRATION_SAID),
         tuned=expand(
             f"<results>/{layout.TUNED}",
             method=[id for id, entry in RUN.methods.items() if entry.tune],

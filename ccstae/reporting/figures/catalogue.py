@@ -20,8 +20,9 @@ from ccstae.evaluation import published as published_errors
 from ccstae.evaluation import throughput
 from ccstae.evaluation.dislocations import circuits, find
 from ccstae.evaluation.metrics import compare, per_pattern, regions
+from ccstae.evaluation.reference import against
 from ccstae.io import layout
-from ccstae.io.maps import read_map
+from ccstae.io.maps import Map, read_map
 from ccstae.io.scene import read_patterns
 from ccstae.io.scores import read_not_run, read_scores
 from ccstae.io.truth import read_truth
@@ -37,6 +38,7 @@ from ccstae.reporting.figures import (
     published,
     resolution,
     robustness,
+    scans,
     scatter,
     speed,
     style,
@@ -97,7 +99,18 @@ def catalogue(config: Config) -> list[FigureEntry]:
                 ]
             else:
                 entries.append(FigureEntry(f"{scene}_{kind}", scene, kind, title, caption))
+    title, caption = _OF_SCANS
+    entries += [
+        FigureEntry(f"{scan}_maps", scan, "scan_maps", title, caption) for scan in config.scans
+    ]
     return entries
+
+
+_OF_SCANS = (
+    "Strain and rotation",
+    "By every method, each against the commonest lattice of its own map, which is that of a tenth "
+    "of its answers. Grey: no answer.",
+)
 
 
 def _captions(config: Config) -> dict[str, tuple[str, str]]:
@@ -231,6 +244,21 @@ def write(config: Config, run_dir: Path, figures_dir: Path) -> None:
                 style.save(drawn, figures_dir / f"{scene}_{kind}")
             for kind, drawn in _of_maps(config, run_dir, scene, of_scene):
                 style.save(drawn, figures_dir / f"{scene}_{kind}")
+        for scan in config.scans:
+            strained = _against_commonest(config, run_dir, scan)
+            if strained:
+                style.save(scans.draw(strained), figures_dir / f"{scan}_maps")
+
+
+def _against_commonest(config: Config, run_dir: Path, scan: str) -> dict[str, Map]:
+    """The maps of a recorded scan that hold an answer, by method."""
+    answers = {
+        method: read_map(layout.of_scan(run_dir, layout.SCAN_MAP, scan, method))
+        for method in config.mapping_scans
+    }
+    return {
+        method: against(answer) for method, answer in answers.items() if np.isfinite(answer.F).any()
+    }
 
 
 def _beside_published(config: Config, run_dir: Path, scene: str) -> Figure:
