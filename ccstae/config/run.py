@@ -266,13 +266,18 @@ def from_snakemake(configfiles: Sequence[Path | str], overrides: Mapping[str, An
 
 def dump(config: Config) -> str:
     """The whole config, defaults filled in, as YAML that `load` reads back."""
+    return yaml.safe_dump(plain(config), sort_keys=False)
+
+
+def plain(config: Config) -> dict[str, Any]:
+    """The whole config, defaults filled in, as plain data."""
     data = config.model_dump(mode="json")
     for row_id in config.methods:
         settings = config.method_settings(row_id)
         if settings is not None:
             data["methods"][row_id]["settings"] = settings.model_dump(mode="json")
         data["methods"][row_id]["tune"] = config.tried(row_id) or False
-    return yaml.safe_dump(data, sort_keys=False)
+    return data
 
 
 def _mapping(data: Any, where: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import yaml
 from ccstae.config.levels import Noise
 from ccstae.config.methods import Method, modules
 from ccstae.config.neighbours import STAGES
-from ccstae.config.run import Config, Seeds, dump
+from ccstae.config.run import Config, Seeds, plain
 from ccstae.machine.sources import made_from, module_names
 
 _PACKAGE = Path(__file__).parents[1]
@@ -38,6 +38,8 @@ _STARTS_IN = {
 }
 # The modules of the stages round a method.
 _STAGES_IN = {name: f"ccstae.methods.neighbours.{name}" for name in STAGES}
+# Every job's config is written, most of them twice: in C where PyYAML has it.
+_Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 # What a narrowed config says where the job has no use for the setting.
 _UNUSED = {
     "noise": {"clean": Noise(electrons=(math.inf,))},
@@ -117,8 +119,8 @@ def narrow(
 
 def one_line(config: Config) -> str:
     """A config as one line of YAML, every default filled in."""
-    return yaml.safe_dump(
-        yaml.safe_load(dump(config)), default_flow_style=True, sort_keys=False, width=math.inf
+    return yaml.dump(
+        plain(config), Dumper=_Dumper, default_flow_style=True, sort_keys=False, width=2**30
     ).strip()
 
 

@@ -28,7 +28,7 @@ rule score:
     input:
         truths=truths(),
         maps=maps(),
-        sources=stages.sources(RUN, "score"),
+        sources=sources("score"),
     output:
         metrics=f"<results>/{layout.METRICS}",
         not_run=f"<results>/{layout.NOT_RUN}",
@@ -57,7 +57,7 @@ rule published:
     input:
         truths=truths(),
         maps=maps(),
-        sources=stages.sources(RUN, "published"),
+        sources=sources("published"),
     output:
         published=f"<results>/{layout.PUBLISHED}",
     log:
@@ -88,7 +88,7 @@ rule tables:
         throughput=throughput(),
         published=published(),
         structures=structures(),
-        sources=stages.sources(RUN, "tables"),
+        sources=sources("tables"),
     output:
         tables=directory(f"<results>/{layout.TABLES}"),
     log:
@@ -119,7 +119,7 @@ rule figures:
         scenes=scenes(),
         truths=truths(),
         maps=maps(),
-        sources=stages.sources(RUN, "figures"),
+        sources=sources("figures"),
     output:
         figures=directory(f"<results>/{layout.FIGURES}"),
     log:
@@ -157,7 +157,7 @@ rule report:
             method=[id for id, entry in RUN.methods.items() if entry.tune],
             level=LEVELS,
         ),
-        sources=stages.sources(RUN, "report"),
+        sources=sources("report"),
     output:
         report=f"<results>/{layout.REPORT}",
     log:
@@ -185,7 +185,7 @@ rule provenance:
     input:
         metrics=f"<results>/{layout.METRICS}",
         report=f"<results>/{layout.REPORT}",
-        sources=stages.sources(RUN, "provenance"),
+        sources=sources("provenance"),
     output:
         provenance=f"<results>/{layout.PROVENANCE}",
     log:
