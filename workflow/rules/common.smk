@@ -3,6 +3,7 @@ import atexit
 import math
 import signal
 import sys
+from functools import cache
 from pathlib import Path
 
 try:
@@ -11,7 +12,6 @@ try:
     from ccstae.errors import InputError
     from ccstae.io import layout
     from ccstae.machine import device
-    from ccstae.methods import external
     from ccstae.pipeline import stages
     from ccstae.pipeline.claim import claim
 except ImportError as error:
@@ -83,18 +83,40 @@ wildcard_constraints:
 def settings(stage, *names):
     """The params function of a stage: its config narrowed by these wildcards, as one line."""
 
+    @cache
+    def line(*values):
+        return stages.one_line(stages.narrow(RUN, stage, **dict(zip(names, values))))
+
     def narrowed(wildcards):
-        given = {
-            name: int(wildcards[name]) if name == "seed" else wildcards[name] for name in names
-        }
-        return stages.one_line(stages.narrow(RUN, stage, **given))
+        return line(
+            *(int(wildcards[name]) if name == "seed" else wildcards[name] for name in names)
+        )
 
     return narrowed
 
 
-def folder(wildcards):
-    """The params function of a stage that finds its inputs by the layout of the run."""
-    return str(RUN_DIR)
+def sources(stage):
+    """The input function of a stage: its source files, here on disk wherever the products go.
+
+    A function, as a job's own Snakemake should look for those of its stage alone.
+    """
+
+    @cache
+    def files(method):
+        return [local(path) for path in stages.sources(RUN, stage, method)]
+
+    def found(wildcards):
+        return files(wildcards.method if stage in ("map", "tune", "precision") else None)
+
+    return found
+
+
+def folder(wildcards, input):
+    """The params function of a stage that finds its inputs by the layout of the run: the run's
+    folder, or where Snakemake has put those of its files that are inputs of the job."""
+    below = f"{RUN_DIR}/"
+    path = next(path for path in map(str, input) if below in path)
+    return path[: path.index(below)] + str(RUN_DIR)
 
 
 def disposable(path):
@@ -119,8 +141,14 @@ def environment(wildcards):
     """Which Python the programs of a method from outside run in, where they have one of their
     own."""
     entry = RUN.methods[wildcards.method]
-    names = (entry.environment, getattr(entry.denoise, "environment", None))
-    return [str(external.interpreter(name)) for name in names if name]
+    names = [
+        name for name in (entry.environment, getattr(entry.denoise, "environment", None)) if name
+    ]
+    if not names:
+        return []
+    from ccstae.methods import external  # which takes a second
+
+    return [local(str(external.interpreter(name))) for name in names]
 
 
 def unsmoothed(wildcards):

@@ -1,7 +1,7 @@
 # Clean patterns of a scene.
 rule simulate:
     input:
-        sources=stages.sources(RUN, "simulate"),
+        sources=sources("simulate"),
     output:
         scene=f"<results>/{layout.SCENE}",
         exact=disposable(f"<results>/{layout.EXACT}"),
@@ -33,7 +33,7 @@ rule truth:
     input:
         scene=f"<results>/{layout.SCENE}",
         exact=f"<results>/{layout.EXACT}",
-        sources=stages.sources(RUN, "truth"),
+        sources=sources("truth"),
     output:
         truth=f"<results>/{layout.TRUTH}",
     log:
@@ -60,7 +60,7 @@ rule truth:
 rule noise:
     input:
         scene=f"<results>/{layout.SCENE}",
-        sources=stages.sources(RUN, "noise"),
+        sources=sources("noise"),
     output:
         counts=disposable(f"<results>/{layout.COUNTS}"),
     log:

@@ -2,8 +2,8 @@
 rule regress:
     input:
         metrics=f"<results>/{layout.METRICS}",
-        baseline=f"tests/baselines/{RUN.name}.yaml",
-        sources=stages.sources(RUN, "regress"),
+        baseline=local(f"tests/baselines/{RUN.name}.yaml"),
+        sources=sources("regress"),
     log:
         "<logs>/regress.log",
     benchmark:

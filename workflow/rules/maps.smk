@@ -3,10 +3,10 @@
 # row does. `make peers` tries again.
 rule environment:
     input:
-        lock="envs/{environment}.lock",
-        script="peers/environment.py",
+        lock=local("envs/{environment}.lock"),
+        script=local("peers/environment.py"),
     output:
-        interpreter=".environments/{environment}.python",
+        interpreter=local(".environments/{environment}.python"),
     log:
         "<logs>/environment/{environment}.log",
     benchmark:
@@ -36,7 +36,7 @@ rule tune:
         truths=expand(f"<results>/{layout.TRUTH}", scene=RUN.tuning),
         unsmoothed=unsmoothed_tuning,
         environment=environment,
-        sources=lambda wildcards: stages.sources(RUN, "tune", wildcards.method),
+        sources=sources("tune"),
     output:
         tuned=f"<results>/{layout.TUNED}",
     log:
@@ -66,7 +66,7 @@ rule map_block:
         counts=f"<results>/{layout.COUNTS}",
         tuned=tuned,
         environment=environment,
-        sources=lambda wildcards: stages.sources(RUN, "map", wildcards.method),
+        sources=sources("map"),
     output:
         done=temp(touch(f"<results>/{layout.BLOCK}")),
     log:
@@ -102,7 +102,7 @@ rule map:
         tuned=tuned,
         unsmoothed=unsmoothed,
         environment=environment,
-        sources=lambda wildcards: stages.sources(RUN, "map", wildcards.method),
+        sources=sources("map"),
     output:
         strain=f"<results>/{layout.MAP}",
     log:
@@ -139,7 +139,7 @@ rule control:
         counts=f"<results>/{layout.COUNTS}",
         scene=f"<results>/{layout.SCENE}",
         truth=f"<results>/{layout.TRUTH}",
-        sources=stages.sources(RUN, "control"),
+        sources=sources("control"),
     output:
         strain=f"<results>/{layout.MAP}",
     log:
@@ -178,7 +178,7 @@ rule throughput:
             seed=RUN.seeds.test[0],
         ),
         metrics=f"<results>/{layout.METRICS}",
-        sources=stages.sources(RUN, "throughput"),
+        sources=sources("throughput"),
     output:
         throughput=f"<results>/{layout.THROUGHPUT}",
     log:

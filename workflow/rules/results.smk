@@ -28,7 +28,7 @@ rule score:
     input:
         truths=truths(),
         maps=maps(),
-        sources=stages.sources(RUN, "score"),
+        sources=sources("score"),
     output:
         metrics=f"<results>/{layout.METRICS}",
         not_run=f"<results>/{layout.NOT_RUN}",
@@ -57,7 +57,7 @@ rule published:
     input:
         truths=truths(),
         maps=maps(),
-        sources=stages.sources(RUN, "published"),
+        sources=sources("published"),
     output:
         published=f"<results>/{layout.PUBLISHED}",
     log:
@@ -89,7 +89,7 @@ rule tables:
         published=published(),
         structures=structures(),
         precision=of_scans(layout.PRECISION),
-        sources=stages.sources(RUN, "tables"),
+        sources=sources("tables"),
     output:
         tables=directory(f"<results>/{layout.TABLES}"),
     log:
@@ -121,7 +121,7 @@ rule figures:
         truths=truths(),
         maps=maps(),
         scan_maps=of_scans(layout.SCAN_MAP),
-        sources=stages.sources(RUN, "figures"),
+        sources=sources("figures"),
     output:
         figures=directory(f"<results>/{layout.FIGURES}"),
     log:
@@ -163,7 +163,7 @@ rule report:
             method=[id for id, entry in RUN.methods.items() if entry.tune],
             level=LEVELS,
         ),
-        sources=stages.sources(RUN, "report"),
+        sources=sources("report"),
     output:
         report=f"<results>/{layout.REPORT}",
     log:
@@ -191,7 +191,7 @@ rule provenance:
     input:
         metrics=f"<results>/{layout.METRICS}",
         report=f"<results>/{layout.REPORT}",
-        sources=stages.sources(RUN, "provenance"),
+        sources=sources("provenance"),
     output:
         provenance=f"<results>/{layout.PROVENANCE}",
     log:

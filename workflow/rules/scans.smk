@@ -4,7 +4,7 @@
 # The file of a scan with a URL: a link to where it is kept.
 rule fetch:
     input:
-        sources=stages.sources(RUN, "fetch"),
+        sources=sources("fetch"),
     output:
         file=f"<results>/{layout.RECORDED}",
     log:
@@ -29,7 +29,7 @@ rule fetch:
 rule import_scan:
     input:
         recorded=recorded,
-        sources=stages.sources(RUN, "import"),
+        sources=sources("import"),
     output:
         scan=temp(f"<results>/{layout.IMPORTED}"),
         said=f"<results>/{layout.IMPORT_SAID}",
@@ -58,7 +58,7 @@ rule calibrate:
     input:
         scan=f"<results>/{layout.IMPORTED}",
         references=references,
-        sources=stages.sources(RUN, "calibrate"),
+        sources=sources("calibrate"),
     output:
         scan=f"<results>/{layout.SCAN}",
         said=f"<results>/{layout.CALIBRATION_SAID}",
@@ -88,7 +88,7 @@ use rule map as map_scan with:
         tuned=[],
         unsmoothed=unsmoothed_scan,
         environment=environment,
-        sources=lambda wildcards: stages.sources(RUN, "map", wildcards.method),
+        sources=sources("map"),
     output:
         strain=f"<results>/{layout.SCAN_MAP}",
     log:
@@ -110,7 +110,7 @@ rule precision:
         counts=f"<results>/{layout.SCAN}",
         strain=f"<results>/{layout.SCAN_MAP}",
         environment=environment,
-        sources=lambda wildcards: stages.sources(RUN, "precision", wildcards.method),
+        sources=sources("precision"),
     output:
         precision=f"<results>/{layout.PRECISION}",
     log:
