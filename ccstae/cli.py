@@ -172,9 +172,12 @@ def map_strain(
             help="Do the I-th of N blocks of the scan alone; the whole map finds it there.",
         ),
     ] = None,
-    unsmoothed: Annotated[
+    from_map: Annotated[
         Path | None,
-        typer.Option(help="The map before the method's stage `smooth`: nothing is mapped anew."),
+        typer.Option(
+            help="The map that the row goes on from, that before its stage `smooth` or before it is"
+            " pooled: nothing is mapped anew."
+        ),
     ] = None,
 ) -> None:
     """Map strain with a method: of a scan of one's own, or of a config."""
@@ -183,9 +186,9 @@ def map_strain(
     from ccstae.methods import run as methods
 
     if is_hdf5(config):
-        if method is not None or counts is not None or tuned is not None or unsmoothed is not None:
+        if method is not None or counts is not None or tuned is not None or from_map is not None:
             raise InputError(
-                f"{config} is a scan; expected no METHOD, --counts, --tuned or --unsmoothed, which "
+                f"{config} is a scan; expected no METHOD, --counts, --tuned or --from-map, which "
                 f"go with a config: --method names the method"
             )
         row = Method(settings=json_mapping("--set", settings or "{}"))
@@ -204,7 +207,7 @@ def map_strain(
         from ccstae.io.tuned import apply_tuned
 
         run = apply_tuned(run, method, tuned)
-    methods.write(run, method, counts, out, weights, save_weights, block, unsmoothed)
+    methods.write(run, method, counts, out, weights, save_weights, block, from_map)
 
 
 @app.command()

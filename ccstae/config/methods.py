@@ -168,6 +168,11 @@ def tried(method: str) -> dict[str, list[Any]]:
     return values
 
 
+def goes_on_from(method: str) -> str | None:
+    """The method whose answer another one goes on from: its `GOES_ON_FROM`, or none."""
+    return getattr(_settings_module(method), "GOES_ON_FROM", None)
+
+
 def _settings_module(method: str) -> ModuleType:
     module = modules()[method]
     return import_module(re.sub(r"\.method$", ".settings", module))

@@ -201,14 +201,22 @@ class Config(Settings):
         own = row.settings if settings is None else settings.model_dump(mode="json")
         return own | {name: row.of_stage(name) for name in self.tried(row_id) if is_of_stage(name)}
 
-    def unsmoothed(self, row_id: str) -> str | None:
-        """The row of `methods` whose map a row smooths, where the two differ in `smooth` alone;
-        None where its patterns are to be mapped for it.
+    def goes_on_from(self, row_id: str) -> str | None:
+        """The row of `methods` whose map a row goes on from, so that no pattern is mapped for it:
+        one that differs in `smooth` alone, or one of the method whose answers this one pools, all
+        else alike. None where there is none, or where the settings are searched.
         """
         row = self.methods[row_id]
-        if row.smooth is None or not all(name.startswith("smooth.") for name in self.tried(row_id)):
-            return None
-        wanted = row.named(row_id).model_copy(update={"smooth": None, "tune": False})
+        if row.smooth is not None:
+            if not all(name.startswith("smooth.") for name in self.tried(row_id)):
+                return None
+            wanted = row.named(row_id).model_copy(update={"smooth": None, "tune": False})
+        else:
+            own = row.command is None and not self.control(row_id) and not row.tune
+            before = methods.goes_on_from(row.method or row_id) if own else None
+            if before is None:
+                return None
+            wanted = row.model_copy(update={"method": before})
         alike = (name for name, other in self.methods.items() if other.named(name) == wanted)
         return next(alike, None)
 

@@ -68,7 +68,7 @@ def write(config: Config, method: str, level_name: str, run_dir: Path, out: Path
             f"in seeds.tune"
         )
     begin = config.begin(method)
-    mapped = config.unsmoothed(method)  # whose maps are there already
+    mapped = config.goes_on_from(method)  # whose maps are there already
     costs: dict[str, Array | None] = {}  # of the settings run so far, as JSON
     max_silent = 1.0
 
@@ -175,7 +175,7 @@ def squares(
             answer = Path(folder) / "map.h5"
             given: dict[str, Any] = {}
             if mapped is not None:
-                given["unsmoothed"] = layout.map_path(run_dir, scene, level.name, seed, mapped)
+                given["from_map"] = layout.map_path(run_dir, scene, level.name, seed, mapped)
             counts = layout.counts_path(run_dir, scene, level.name, seed)
             run.write(config, method, counts, answer, **given)
             compared = compare(truth, read_map(answer).F)

@@ -26,6 +26,18 @@ _PER_POSITION: dict[str, tuple[tuple[int, ...], str]] = {
 }
 
 
+# Of n patterns and E entries: rank and kinds of number.
+_ALONE: dict[str, tuple[int, str]] = {
+    "rows": (1, "i"),
+    "M": (3, "f"),
+    "covariance": (3, "f"),
+    "odds": (2, "f"),
+    "beside": (2, "b"),
+    "area": (2, "f"),
+    "crystal": (1, "i"),
+}
+
+
 @dataclass(frozen=True)
 class Map:
     """A method's answer."""
@@ -45,6 +57,8 @@ class Map:
     # (Ry, Rx, 4, 4)
     F_per_pattern: NDArray[np.float64] | None = None
     covariance_per_pattern: NDArray[np.float64] | None = None
+    # what single patterns say, for a method that goes on from there; `read_alone` reads it
+    alone: dict[str, NDArray[Any]] | None = None
 
 
 def write_map(path: Path | str, answer: Map) -> None:
@@ -67,6 +81,8 @@ def fill(file: h5py.File, answer: Map) -> None:
     for name in (*_PER_POSITION, "dictionary", "residual"):
         if getattr(answer, name) is not None:
             file[name] = getattr(answer, name)
+    for name, value in (answer.alone or {}).items():
+        file[f"alone/{name}"] = value
     for key, value in answer.attributes.items():
         file.attrs[key] = json.dumps(value) if isinstance(value, dict | list) else value
 
@@ -109,6 +125,21 @@ def read_map(path: Path | str, shape: tuple[int, ...] | None = None, complete: b
                     f"device"
                 )
         return Map(F, attributes, **extra)
+
+
+def read_alone(path: Path | str) -> dict[str, NDArray[Any]] | None:
+    """What single patterns say, of a map that keeps it; None of another one.
+
+    Raises:
+        InputError: for a file that is none, and where a part of it is missing or unfit.
+    """
+    with opened(path) as file:
+        if not holds(file, "alone"):
+            return None
+        return {
+            name: dataset(file, f"alone/{name}", rank, kinds)[...]
+            for name, (rank, kinds) in _ALONE.items()
+        }
 
 
 def check_deformation(F: NDArray[np.float64], what: str) -> None:

@@ -13,6 +13,11 @@ functions more:
     save(path, model)
     load(path, counts, settings, device) -> Model
 
+A method that goes on from what another one finds has one function more, and says in its settings
+module which other one (`GOES_ON_FROM`):
+
+    go_on(answer: Answer, calibration: Calibration, settings) -> Answer
+
 `ccstae/evaluation/method_contract.py` holds a method against ideal patterns of known F.
 """
 
@@ -62,6 +67,8 @@ class Answer:
     """(Ry, Rx, 2, 2), of a method that pools neighbours: what each pattern says by itself."""
     covariance_per_pattern: NDArray[np.float64] | None = None
     """(Ry, Rx, 4, 4), of these."""
+    alone: dict[str, NDArray[Any]] | None = None
+    """What single patterns say, for a method that goes on from there."""
     found: dict[str, Any] = field(default_factory=dict)
     """What the method found by itself, as JSON takes it; the map keeps it beside the settings."""
 

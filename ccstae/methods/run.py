@@ -16,11 +16,12 @@ from importlib import import_module, metadata
 from pathlib import Path
 from types import ModuleType
 
+from ccstae.config import methods
 from ccstae.config.methods import Method, MethodSettings, modules
 from ccstae.config.run import Config, checked_settings
 from ccstae.errors import InputError, unknown
 from ccstae.io.counts import Counts, calibration_of, read_counts, scan_shape
-from ccstae.io.maps import Map, read_map, write_map
+from ccstae.io.maps import Map, read_alone, read_map, write_map
 from ccstae.machine import host
 from ccstae.machine.device import Device, resolve, within_memory
 from ccstae.machine.finished import BlockDone, keeping
@@ -39,7 +40,7 @@ def write(
     weights: Path | str | None = None,
     save_weights: Path | str | None = None,
     block: tuple[int, int] | None = None,
-    unsmoothed: Path | str | None = None,
+    from_map: Path | str | None = None,
 ) -> None:
     """Map strain by one method of a config, with the stages before and after it, and write the map
     file.
@@ -61,12 +62,14 @@ def write(
         block: (i, n), to do the i-th of n blocks of the scan alone and leave its results beside the
             map, which is not written. A map of the whole finds them there; its bytes are those of
             a map that did all of it.
-        unsmoothed: the map of these counts before the stage `smooth`, where there is one already.
+        from_map: the map of these counts that the row goes on from, where there is one already:
+            that before its stage `smooth`, or that of the method whose answers it pools. The answer
+            is that of a map without it; its seconds are those of both.
 
     Raises:
         InputError: for an unknown method, unreadable counts, a missing device, weights for a method
-            that has none, an answer that `base.check_answer` refuses, a map to smooth where nothing
-            smooths it, or a program from outside that fails (`external.run`).
+            that has none, an answer that `base.check_answer` refuses, a map to go on from where
+            nothing does, or a program from outside that fails (`external.run`).
     """
     if method_id not in config.methods:
         raise InputError(unknown("method", method_id, config.methods))
@@ -79,7 +82,7 @@ def write(
         weights,
         save_weights,
         block,
-        unsmoothed,
+        from_map,
     )
 
 
@@ -92,23 +95,23 @@ def write_row(
     weights: Path | str | None = None,
     save_weights: Path | str | None = None,
     block: tuple[int, int] | None = None,
-    unsmoothed: Path | str | None = None,
+    from_map: Path | str | None = None,
 ) -> None:
     """`write` of a row of `methods:` by itself, under an id, on a device: needs no config."""
     if block and not entry.by_blocks:
         raise InputError(f"method {method_id} maps whole scans; expected no block")
     stage = entry.smooth
     if stage is None:
-        if unsmoothed is not None:
-            raise InputError(f"methods.{method_id}.smooth: missing; expected how to smooth the map")
-        _write(entry, method_id, device, counts_path, map_path, weights, save_weights, block)
+        _write(
+            entry, method_id, device, counts_path, map_path, weights, save_weights, block, from_map
+        )
         return
     smooth = import_module("ccstae.methods.neighbours.smooth")
     with tempfile.TemporaryDirectory(prefix="ccstae-") as folder:
-        if unsmoothed is None:
-            unsmoothed = Path(folder) / "map.h5"
-            _write(entry, method_id, device, counts_path, unsmoothed, weights, save_weights)
-        answer = read_map(unsmoothed, scan_shape(counts_path))
+        if from_map is None:
+            from_map = Path(folder) / "map.h5"
+            _write(entry, method_id, device, counts_path, from_map, weights, save_weights)
+        answer = read_map(from_map, scan_shape(counts_path))
     smoothed = smooth.smoothed(answer, stage, calibration_of(counts_path).rotational_symmetry)
     write_map(map_path, replace(smoothed, attributes=smoothed.attributes | {"method": method_id}))
 
@@ -122,9 +125,15 @@ def _write(
     weights: Path | str | None,
     save_weights: Path | str | None,
     block: tuple[int, int] | None = None,
+    from_map: Path | str | None = None,
 ) -> None:
     """`write_row` without the stage after the method."""
     name = entry.method or method_id
+    if from_map is not None and (entry.command or methods.goes_on_from(name) is None):
+        raise InputError(
+            f"methods.{method_id}: goes on from no other map; expected a stage `smooth`, or a "
+            f"method that pools"
+        )
     denoise = _denoise(entry, method_id)
     if entry.command is not None:
         if weights or save_weights:
@@ -135,7 +144,9 @@ def _write(
         return
     method = base.load(name)
     map_strain = method.map_strain
-    if weights or save_weights:
+    if from_map is not None:
+        map_strain = _going_on(method_id, method, from_map)
+    elif weights or save_weights:
         map_strain = _with_weights(name, method, weights, save_weights)
     settings = checked_settings(name, entry.settings, f"methods.{method_id}.settings")
     assert isinstance(settings, MethodSettings)
@@ -178,6 +189,11 @@ def _write(
         "peak_memory_bytes": peak_memory_bytes(device),
         "versions": json.dumps(versions()),
     }
+    if from_map is not None:
+        before = read_map(from_map).attributes
+        attributes["seconds"] = seconds + float(before["seconds"])
+        peak = int(before.get("peak_memory_bytes", 0))
+        attributes["peak_memory_bytes"] = max(peak_memory_bytes(device), peak)
     if weights:
         attributes["weights"] = str(weights)
     if entry.denoise is not None:
@@ -194,6 +210,7 @@ def _write(
             answer.residual,
             F_per_pattern=answer.F_per_pattern,
             covariance_per_pattern=answer.covariance_per_pattern,
+            alone=answer.alone,
         ),
     )
     base.tell(counts_path, found)
@@ -258,6 +275,37 @@ def _with_weights(
             method.save(save, model)
         answer: base.Answer = method.apply(model, counts, device)
         return answer
+
+    return map_strain
+
+
+def _going_on(method_id: str, method: ModuleType, path: Path | str) -> Callable[..., base.Answer]:
+    """`map_strain` of a method that goes on from a map of the same counts.
+
+    InputError where the map was made with other settings.
+    """
+
+    def map_strain(counts: Counts, settings: MethodSettings, device: str) -> base.Answer:
+        before = read_map(path, counts.scan)
+        wanted = json.dumps(settings.model_dump(mode="json"))
+        if before.attributes["settings"] != wanted:
+            raise InputError(
+                f"{path}: has the settings {before.attributes['settings']}; expected a map with "
+                f"those of {method_id}, {wanted}"
+            )
+        found = json.loads(before.attributes.get("found", "{}"))
+        answer = base.Answer(
+            F=before.F,
+            covariance=before.covariance,
+            label=before.label,
+            centre_px=before.centre_px,
+            dictionary=before.dictionary,
+            alone=read_alone(path),
+            # that is said of the answer, and asked of the new one again
+            found={key: value for key, value in found.items() if key != "mirrored"},
+        )
+        gone_on: base.Answer = method.go_on(answer, counts.calibration, settings)
+        return gone_on
 
     return map_strain
 

@@ -131,7 +131,7 @@ def narrow(
         else:  # what was chosen comes as a file
             entry = entry.model_copy(update={"tune": False})
         rows = {method: entry}
-        mapped = config.unsmoothed(method)
+        mapped = config.goes_on_from(method)
         if stage == "tune" and mapped is not None:  # whose maps the search smooths
             rows[mapped] = config.methods[mapped]
         entries |= {"methods": rows, "device": config.device}

@@ -215,12 +215,12 @@ def test_stages_stand_before_and_after_a_method(tmp_path: Path, counts_path: Pat
     assert scatter["after"] < 0.7 * scatter["com"]
     assert scatter["before"] == pytest.approx(scatter["after"], rel=0.3)
     # a map that is there is not made again
-    run.write(made, "after", counts_path, tmp_path / "again.h5", unsmoothed=tmp_path / "com.h5")
+    run.write(made, "after", counts_path, tmp_path / "again.h5", from_map=tmp_path / "com.h5")
     np.testing.assert_array_equal(
         read_map(tmp_path / "again.h5").F, read_map(tmp_path / "after.h5").F
     )
-    with pytest.raises(InputError, match=r"methods\.com\.smooth: missing"):
-        run.write(made, "com", counts_path, tmp_path / "x.h5", unsmoothed=tmp_path / "com.h5")
+    with pytest.raises(InputError, match=r"methods\.com: goes on from no other map"):
+        run.write(made, "com", counts_path, tmp_path / "x.h5", from_map=tmp_path / "com.h5")
 
 
 # Shifts nothing, doubles the counts, and leaves an answer that says what it got.
@@ -283,8 +283,8 @@ def test_settings_of_stages_are_searched_by_their_full_names() -> None:
     assert made.tried("all")["denoise.width_steps"][0] == 0
     assert "threshold" in made.tried("all")
     # what differs in `smooth` alone smooths a map that is there
-    assert made.unsmoothed("one") == "ccstae"
-    assert [made.unsmoothed(name) for name in ("ccstae", "all", "alone")] == [None] * 3
+    assert made.goes_on_from("one") == "ccstae"
+    assert [made.goes_on_from(name) for name in ("ccstae", "all", "alone")] == [None] * 3
     with pytest.raises(InputError, match=r"did you mean 'width_steps'|unknown setting"):
         made.with_settings("one", {"smooth.width": 2})
     with pytest.raises(InputError, match=r"methods\.one\.smooth\.width_steps.*greater"):

@@ -151,15 +151,15 @@ def environment(wildcards):
     return [local(str(external.interpreter(name))) for name in names]
 
 
-def unsmoothed(wildcards):
-    """The map that a method smooths, where another row of the config makes it."""
-    row = RUN.unsmoothed(wildcards.method)
+def from_map(wildcards):
+    """The map that a method goes on from, where another row of the config makes it."""
+    row = RUN.goes_on_from(wildcards.method)
     return f"<results>/{layout.MAP}".replace("{method}", row) if row else []
 
 
-def unsmoothed_tuning(wildcards):
+def from_maps_tuning(wildcards):
     """The same for every map that a search looks at."""
-    row = RUN.unsmoothed(wildcards.method)
+    row = RUN.goes_on_from(wildcards.method)
     if not row:
         return []
     return expand(
@@ -175,7 +175,8 @@ def blocks(wildcards):
     """What the jobs leave that map a large scan block by block, before its map is put together."""
     positions = math.prod(RUN.scenes[wildcards.scene].scan.shape)
     number = math.ceil(positions / RUN.chunk_positions)
-    if number == 1 or not RUN.methods[wildcards.method].by_blocks:
+    alone = RUN.methods[wildcards.method].by_blocks and not RUN.goes_on_from(wildcards.method)
+    if number == 1 or not alone:
         return []
     return expand(
         f"<results>/{layout.BLOCK}",

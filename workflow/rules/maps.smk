@@ -34,7 +34,7 @@ rule tune:
             allow_missing=True,
         ),
         truths=expand(f"<results>/{layout.TRUTH}", scene=RUN.tuning),
-        unsmoothed=unsmoothed_tuning,
+        from_maps=from_maps_tuning,
         environment=environment,
         sources=sources("tune"),
     output:
@@ -100,7 +100,7 @@ rule map:
         counts=f"<results>/{layout.COUNTS}",
         blocks=blocks,
         tuned=tuned,
-        unsmoothed=unsmoothed,
+        from_map=from_map,
         environment=environment,
         sources=sources("map"),
     output:
@@ -121,9 +121,9 @@ rule map:
     params:
         given=lambda wildcards, input: [
             word
-            for name in ("tuned", "unsmoothed")
-            if getattr(input, name)
-            for word in (f"--{name}", str(getattr(input, name)))
+            for option, path in (("--tuned", input.tuned), ("--from-map", input.from_map))
+            if path
+            for word in (option, str(path))
         ],
         config=settings("map", "scene", "level", "seed", "method"),
     message:

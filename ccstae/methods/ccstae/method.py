@@ -13,7 +13,6 @@ One setting serves all noise levels.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,14 +21,14 @@ from jaxtyping import Float, Float64
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ccstae import geometry
 from ccstae.io.calibration import disk_radius_px
 from ccstae.io.counts import Counts
 from ccstae.machine.device import at_a_time, ceil_div, side_by_side
 from ccstae.methods.base import Answer
-from ccstae.methods.ccstae import dispersion, entries, posterior, trained
+from ccstae.methods.ccstae import dispersion, posterior, trained
 from ccstae.methods.ccstae import encoder as encoders
 from ccstae.methods.ccstae import learn as learning
+from ccstae.methods.ccstae.alone import Alone
 from ccstae.methods.ccstae.dictionary import Dictionary
 from ccstae.methods.ccstae.dispersion import Dispersion, Misfit
 from ccstae.methods.ccstae.encoder import Encoded
@@ -54,8 +53,6 @@ _BYTES_PER_BYTE = 64
 # any scan.
 MAX_CANDIDATES = 2048
 MAX_TEACHERS = 512  # patterns that teach the dictionary
-MAX_STRAIN_DEVIATION = 0.05  # an answer with a larger standard deviation is none
-MIN_COVERAGE = 0.5  # share of the probe on the sample, below which the label is that of vacuum
 
 
 def map_strain(counts: Counts, settings: CcstaeSettings, device: str) -> Answer:
@@ -71,18 +68,6 @@ def map_strain(counts: Counts, settings: CcstaeSettings, device: str) -> Answer:
         direct beam; for the scan the dictionary. Deformation and covariance are NaN where the data
         determine no lattice: the odds for a lattice are below 20 to 1, or the standard deviation of
         a strain component exceeds 0.05.
-    """
-    return mapped(counts, settings, device, apply)
-
-
-def mapped(
-    counts: Counts,
-    settings: CcstaeSettings,
-    device: str,
-    apply: Callable[[Trained, Counts, str], Answer],
-) -> Answer:
-    """What `apply` makes of a scan with what is learned from it; no answer where no pattern holds a
-    lattice.
     """
     finder = SiteFinder.learn(counts, device)
     model = _learn_with(finder, counts, settings, device)
@@ -164,7 +149,7 @@ def apply(model: Trained, counts: Counts, device: str) -> Answer:
     solved = solve_scan(model, counts, device)
     if solved is None:
         return no_answer(counts, model.finder)
-    return answer_of(counts, solved, solved.state.M.double(), solved.covariance)
+    return answer_of(counts, solved)
 
 
 @dataclass(frozen=True)
@@ -324,32 +309,19 @@ def no_answer(counts: Counts, finder: SiteFinder) -> Answer:
     )
 
 
-def answer_of(counts: Counts, solved: Solved, M: Tensor, covariance: Tensor) -> Answer:
-    """The answer for a scan, from the lattices of its patterns.
-
-    Args:
-        counts: the scan.
-        solved: what `solve_scan` returned.
-        M: lattices (n, 2, 2) of the rows of `solved`, float64.
-        covariance: of M, (n, 4, 4), float64.
-    """
-    scan = counts.scan
-    total = scan[0] * scan[1]
-    F = np.full((total, 2, 2), np.nan)
-    components = np.full((total, 4, 4), np.nan)
-    label = np.zeros(total, np.int8)
-    F[solved.rows], components[solved.rows] = deformation_and_covariance(M, covariance)
-    entry = entries.likeliest(solved.odds, solved.dictionary.area, entries.log_area(M, covariance))
-    beside = coverage(solved.dictionary, solved.state, entry) < MIN_COVERAGE
-    crystal = entries.crystals(solved.dictionary, counts.calibration.rotational_symmetry)[entry]
-    label[solved.rows] = np.where(beside.cpu().numpy(), 0, crystal.cpu().numpy() + 1)
-    lost = ~determined(components)
-    F[lost] = components[lost] = np.nan
+def answer_of(counts: Counts, solved: Solved) -> Answer:
+    """The answer for a scan, from what its patterns say."""
+    alone = Alone.of(
+        solved.rows,
+        solved.state,
+        solved.covariance,
+        solved.odds,
+        solved.dictionary,
+        counts.calibration.rotational_symmetry,
+    )
     return Answer(
-        F.reshape(*scan, 2, 2),
-        components.reshape(*scan, 4, 4),
-        label.reshape(scan),
-        solved.centre.cpu().double().numpy().reshape(*scan, 2),
+        **alone.answer(counts.scan, alone.M, alone.covariance),
+        centre_px=solved.centre.cpu().double().numpy().reshape(*counts.scan, 2),
         dictionary=solved.dictionary.pictures().cpu().numpy(),
         residual=solved.residual,
         found=solved.finder.found
@@ -364,36 +336,5 @@ def answer_of(counts: Counts, solved: Solved, M: Tensor, covariance: Tensor) -> 
             "gain": solved.readings.gain,
             "model": "; ".join(filter(None, [solved.readings.words(), solved.dispersion.words()])),
         },
+        alone=vars(alone),
     )
-
-
-def determined(covariance: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which of the answers of this covariance (n, 4, 4) of strain and rotation are any; NaN is
-    none.
-    """
-    deviation = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2)[:, :3]).max(1, initial=0.0)
-    return np.asarray(deviation < MAX_STRAIN_DEVIATION)
-
-
-def coverage(dictionary: Dictionary, state: State, entry: Tensor) -> Tensor:
-    """Share (n,) of the probe that meets the sample: diffracted over direct counts, against those
-    of the entry of the pattern (n,).
-
-    Below a half the centre of the probe is beside the sample, and its rim alone shows the lattice.
-    """
-    of_pattern = state.intensity[:, 1:].sum(1) / state.intensity[:, 0]
-    of_entry = dictionary.intensity[:, 1:].sum(1) / dictionary.intensity[:, 0]
-    return of_pattern / of_entry[entry]
-
-
-def deformation_and_covariance(
-    M: Tensor, covariance: Tensor
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """F (n, 2, 2) = M^-T and the covariance (n, 4, 4) of (exx, eyy, exy, theta), from M (n, 2, 2)
-    and its covariance (n, 4, 4), float64.
-    """
-    F = geometry.inverse_transpose(M.cpu().numpy())
-    # F = M^-T: dF = -M^-T dM^T M^-T, so dF_ij / dM_kl = -F_il F_kj.
-    change = -np.einsum("nil,nkj->nijkl", F, F).reshape(-1, 4, 4)
-    jacobian = geometry.components_jacobian(F) @ change
-    return F, jacobian @ covariance.cpu().numpy() @ np.swapaxes(jacobian, 1, 2)

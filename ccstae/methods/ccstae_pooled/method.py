@@ -13,9 +13,11 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from ccstae.io.calibration import Calibration
 from ccstae.io.counts import Counts
 from ccstae.methods.base import Answer
 from ccstae.methods.ccstae import method as ccstae
+from ccstae.methods.ccstae.alone import Alone, deformation_and_covariance, determined
 from ccstae.methods.ccstae.method import learn as learn
 from ccstae.methods.ccstae.refine import inverse
 from ccstae.methods.ccstae.settings import CcstaeSettings
@@ -41,7 +43,7 @@ def map_strain(counts: Counts, settings: CcstaeSettings, device: str) -> Answer:
     Returns:
         As `ccstae.map_strain`, with what single patterns say beside it.
     """
-    return ccstae.mapped(counts, settings, device, apply)
+    return go_on(ccstae.map_strain(counts, settings, device), counts.calibration, settings)
 
 
 def apply(model: Trained, counts: Counts, device: str) -> Answer:
@@ -58,43 +60,50 @@ def apply(model: Trained, counts: Counts, device: str) -> Answer:
     Raises:
         InputError: where the instrument or the nominal lattice is another one.
     """
-    solved = ccstae.solve_scan(model, counts, device)
-    if solved is None:
-        return ccstae.no_answer(counts, model.finder)
-    alone = ccstae.answer_of(counts, solved, solved.state.M.double(), solved.covariance)
-    held = np.zeros(counts.scan, bool)
-    held.ravel()[solved.rows] = True
+    return go_on(ccstae.apply(model, counts, device), counts.calibration, model.settings)
+
+
+def go_on(answer: Answer, calibration: Calibration, settings: CcstaeSettings) -> Answer:
+    """`map_strain` from the answer of `ccstae` for the same counts.
+
+    Args:
+        answer: of `ccstae`; of what single patterns say its `alone` is used, and no deformation.
+        calibration: of the scan.
+        settings: those of the answer.
+    """
+    if answer.alone is None:
+        return answer
+    alone, scan = Alone(**answer.alone), answer.F.shape[:2]
+    held = np.zeros(scan, bool)
+    held.ravel()[alone.rows] = True
     pooled = pool.pool(
-        solved.state.M.double().reshape(-1, 4).cpu().numpy(),
-        inverse(solved.covariance).cpu().numpy(),
+        alone.M.reshape(-1, 4),
+        inverse(torch.from_numpy(alone.covariance)).numpy(),
         held,
-        counts.calibration.rotational_symmetry,
-        model.settings.seed,
+        calibration.rotational_symmetry,
+        settings.seed,
     )
     own = held[pooled.answered]
-    answer = ccstae.answer_of(
-        counts,
-        solved,
-        torch.from_numpy(pooled.M[own]).reshape(-1, 2, 2).to(device),
-        torch.from_numpy(pooled.covariance[own]).to(device),
-    )
-    _fill(answer, pooled, held)
-    return replace(
+    by_itself = alone.answer(scan, alone.M, alone.covariance)
+    with_others = replace(
         answer,
-        F_per_pattern=alone.F,
-        covariance_per_pattern=alone.covariance,
+        **alone.answer(scan, pooled.M[own].reshape(-1, 2, 2), pooled.covariance[own]),
+        F_per_pattern=by_itself["F"],
+        covariance_per_pattern=by_itself["covariance"],
+        alone=None,
         found=answer.found | pooled.found,
     )
+    _fill(with_others, pooled, held)
+    return with_others
 
 
 def _fill(answer: Answer, pooled: pool.Pooled, held: pool.Mask) -> None:
     """Write the answers of positions that have none of their own."""
     borrowed = ~held[pooled.answered]
-    F, covariance = ccstae.deformation_and_covariance(
-        torch.from_numpy(pooled.M[borrowed]).reshape(-1, 2, 2),
-        torch.from_numpy(pooled.covariance[borrowed]),
+    F, covariance = deformation_and_covariance(
+        pooled.M[borrowed].reshape(-1, 2, 2), pooled.covariance[borrowed]
     )
-    sure = ccstae.determined(covariance)
+    sure = determined(covariance)
     at = np.argwhere(pooled.answered & ~held)[sure]
     assert answer.covariance is not None
     assert answer.label is not None

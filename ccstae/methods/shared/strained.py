@@ -2,9 +2,9 @@
 
 Disks of a lattice that is sheared by more than their radius over their distance from the beam lie
 beside the boxes of every turn and scale. Such a lattice is sought from the likeliest of these: the
-first ring alone, which strain moves least, takes all shears up to `MAX_STRAIN`, and all rings together
-then the steps that the first cannot tell. Steps move the outermost disk by half a radius, which the
-methods that begin there can do with.
+first ring alone, which strain moves least, takes all shears up to `MAX_STRAIN`, and all rings
+together then the steps that the first cannot tell. A step moves the outermost disk by half a
+radius, which the methods that begin there can do with.
 """
 
 from __future__ import annotations

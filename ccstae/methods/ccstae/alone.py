@@ -1,0 +1,109 @@
+"""What the patterns of a scan say each by itself, and the answer that it makes.
+
+A map keeps it (`Answer.alone`), so that a method that pools neighbours goes on from there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ccstae import geometry
+from ccstae.methods.ccstae import entries
+from ccstae.methods.ccstae.dictionary import Dictionary
+from ccstae.methods.ccstae.refine import State
+
+MAX_STRAIN_DEVIATION = 0.05  # an answer with a larger standard deviation is none
+MIN_COVERAGE = 0.5  # share of the probe on the sample, below which the label is that of vacuum
+
+
+@dataclass(frozen=True)
+class Alone:
+    """The n patterns with a lattice, and the E entries of the dictionary."""
+
+    rows: NDArray[np.int64]  # (n,), which patterns they are, in scan order
+    M: NDArray[np.float64]  # (n, 2, 2), F^-T
+    covariance: NDArray[np.float64]  # (n, 4, 4), of M
+    odds: NDArray[np.float32]  # (n, E), log odds of the entries from the intensities
+    beside: NDArray[np.bool_]  # (n, E), whether most of the probe is beside the sample
+    area: NDArray[np.float64]  # (E, 2), log det M of the patterns of an entry, mean and deviation
+    crystal: NDArray[np.int64]  # (E,), from 0
+
+    @classmethod
+    def of(
+        cls,
+        rows: NDArray[np.int64],
+        state: State,
+        covariance: Float64[Tensor, "n 4 4"],
+        odds: Float[Tensor, "n E"],
+        dictionary: Dictionary,
+        symmetry: int,
+    ) -> Self:
+        """What these states of patterns say."""
+        entry = torch.arange(len(dictionary.intensity), device=odds.device)
+        covered = coverage(dictionary, state, entry)
+        of_patterns = (state.M.double(), covariance, odds, covered < MIN_COVERAGE)
+        of_entries = (dictionary.area, entries.crystals(dictionary, symmetry))
+        return cls(rows, *(part.cpu().numpy() for part in (*of_patterns, *of_entries)))
+
+    def answer(
+        self, scan: tuple[int, int], M: NDArray[np.float64], covariance: NDArray[np.float64]
+    ) -> dict[str, NDArray[Any]]:
+        """F, covariance and label of a scan (Ry, Rx), as `Answer` has them, where the lattices of
+        the patterns are M (n, 2, 2), of covariance (n, 4, 4).
+        """
+        total = scan[0] * scan[1]
+        F = np.full((total, 2, 2), np.nan)
+        components = np.full((total, 4, 4), np.nan)
+        label = np.zeros(total, np.int8)
+        F[self.rows], components[self.rows] = deformation_and_covariance(M, covariance)
+        measured = entries.log_area(torch.from_numpy(M), torch.from_numpy(covariance))
+        odds, area = torch.from_numpy(self.odds), torch.from_numpy(self.area)
+        entry = entries.likeliest(odds, area, measured).numpy()
+        beside = self.beside[np.arange(len(entry)), entry]
+        label[self.rows] = np.where(beside, 0, self.crystal[entry] + 1)
+        lost = ~determined(components)
+        F[lost] = components[lost] = np.nan
+        return {
+            "F": F.reshape(*scan, 2, 2),
+            "covariance": components.reshape(*scan, 4, 4),
+            "label": label.reshape(scan),
+        }
+
+
+def coverage(dictionary: Dictionary, state: State, entry: Tensor) -> Tensor:
+    """Share (n, E) of the probe that meets the sample: diffracted over direct counts of n patterns,
+    against those of each entry (E,).
+
+    Below a half the centre of the probe is beside the sample, and its rim alone shows the lattice.
+    """
+    of_pattern = state.intensity[:, 1:].sum(1) / state.intensity[:, 0]
+    of_entry = dictionary.intensity[:, 1:].sum(1) / dictionary.intensity[:, 0]
+    return of_pattern[:, None] / of_entry[entry]
+
+
+def determined(covariance: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which of the answers of this covariance (n, 4, 4) of strain and rotation are any; NaN is
+    none.
+    """
+    deviation = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2)[:, :3]).max(1, initial=0.0)
+    return np.asarray(deviation < MAX_STRAIN_DEVIATION)
+
+
+def deformation_and_covariance(
+    M: NDArray[np.float64], covariance: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """F (n, 2, 2) = M^-T and the covariance (n, 4, 4) of (exx, eyy, exy, theta), from M (n, 2, 2)
+    and its covariance (n, 4, 4).
+    """
+    F = geometry.inverse_transpose(M)
+    # F = M^-T: dF = -M^-T dM^T M^-T, so dF_ij / dM_kl = -F_il F_kj.
+    change = -np.einsum("nil,nkj->nijkl", F, F).reshape(-1, 4, 4)
+    jacobian = geometry.components_jacobian(F) @ change
+    return F, jacobian @ covariance @ np.swapaxes(jacobian, 1, 2)
