@@ -34,7 +34,7 @@ from ccstae.methods.ccstae.dictionary import Dictionary
 from ccstae.methods.ccstae.dispersion import Dispersion, Misfit
 from ccstae.methods.ccstae.encoder import Encoded
 from ccstae.methods.ccstae.photon_transfer import PhotonTransfer
-from ccstae.methods.ccstae.refine import STEPS, State, covariance_of_M
+from ccstae.methods.ccstae.refine import STEPS, OfPatterns, covariance_of_M
 from ccstae.methods.ccstae.settings import CcstaeSettings
 from ccstae.methods.ccstae.solve import solve
 from ccstae.methods.ccstae.trained import Trained
@@ -52,7 +52,10 @@ _BYTES_PER_BYTE = 64
 # Patterns among which teachers are sought, spread over the scan. Learning then takes as long for
 # any scan.
 MAX_CANDIDATES = 2048
-MAX_TEACHERS = 512  # patterns that teach the dictionary
+# Patterns that teach the dictionary: with twice as many, answers move by 0.03 deviations.
+MAX_TEACHERS = 256
+# Batches of a scan, spread over it, whose misfit is looked at: 16,384 patterns on a CPU.
+MAX_MISFIT_BATCHES = 128
 MAX_STRAIN_DEVIATION = 0.05  # an answer with a larger standard deviation is none
 MIN_COVERAGE = 0.5  # share of the probe on the sample, below which the label is that of vacuum
 
@@ -163,7 +166,7 @@ def apply(model: Trained, counts: Counts, device: str) -> Answer:
     solved = solve_scan(model, counts, device)
     if solved is None:
         return no_answer(counts, model.finder)
-    return answer_of(counts, solved, solved.state.M.double(), solved.covariance)
+    return answer_of(counts, solved, solved.found.M.double(), solved.covariance)
 
 
 @dataclass(frozen=True)
@@ -221,15 +224,25 @@ class ScanPatterns:
 
 
 @dataclass(frozen=True)
+class Found(OfPatterns):
+    """What is kept of n patterns that are solved: of a large scan it fills the memory."""
+
+    M: Float[Tensor, "n 2 2"]
+    centre: Float[Tensor, "n 2"]  # direct beam, pixels
+    covariance: Float64[Tensor, "n 4 4"]  # of M, with centre and background scale unknown
+    diffracted: Float[Tensor, " n"]  # counts of the diffracted disks over those of the direct beam
+    odds: Float[Tensor, "n E"]  # log odds of the entries from the intensities
+
+
+@dataclass(frozen=True)
 class Solved:
     """What the counts of a scan say, pattern by pattern."""
 
     dictionary: Dictionary
     rows: NDArray[np.int64]  # (n,), the patterns with a lattice, in scan order
-    state: State
-    covariance: Float64[Tensor, "n 4 4"]  # of M, with centre and background scale unknown
-    dispersion: Dispersion  # by which the covariance was widened
-    odds: Float[Tensor, "n E"]  # log odds of the entries from the intensities
+    found: Found
+    covariance: Float64[Tensor, "n 4 4"]  # that of `found`, widened
+    dispersion: Dispersion  # by which it was widened
     centre: Float[Tensor, "patterns 2"]  # direct beams of all Ry Rx patterns of the scan
     finder: SiteFinder
     readings: PhotonTransfer
@@ -267,33 +280,43 @@ def solve_scan(model: Trained, counts: Counts, device: str) -> Solved | None:
     # The places of disks tell of the model where the likelihood has its maximum.
     at_maximum = not ("refinement" in without or dictionary.affine)
 
-    def solve_batch(part: NDArray[np.int64]) -> tuple[State, Tensor, Misfit | None, Tensor]:
+    batches = scan.batches(rows)
+    # The misfits of these tell of the whole scan.
+    telling = {int(part[0]) for part in batches[:: ceil_div(len(batches), MAX_MISFIT_BATCHES)]}
+
+    def solve_batch(part: NDArray[np.int64]) -> tuple[Found, Misfit | None]:
         data = scan.load(part)
         first = encoded(model.encoder, dictionary, data, rough[torch.from_numpy(part).to(device)])
         found = solve(dictionary, data, first, rounds=2, good=scan.good, steps=steps)
         state, information = found.state, found.at.information
-        misfit = dispersion.misfit(dictionary, found.at) if at_maximum else None
+        misfit = None
+        if at_maximum and int(part[0]) in telling:
+            misfit = dispersion.misfit(dictionary, found.at)
         if posterior_mean:
             state, information = posterior.posterior_mean(
                 found.patterns, dictionary, state, found.at
             )
-        return state, covariance_of_M(information), misfit, found.odds
+        kept = Found(
+            state.M,
+            state.centre,
+            covariance_of_M(information),
+            diffracted_over_direct(state.intensity),
+            found.odds,
+        )
+        return kept, misfit
 
-    batches = side_by_side(solve_batch, scan.batches(rows), device, (State, Misfit))
-    state = State.join([state for state, _, _, _ in batches])
-    misfits = [misfit for _, _, misfit, _ in batches if misfit is not None]
+    solved = side_by_side(solve_batch, batches, device, (Found, Misfit))
+    misfits = [misfit for _, misfit in solved if misfit is not None]
     scan_dispersion = dispersion.of_scan(misfits, dictionary.stray_px)
-    covariance = scan_dispersion.widened(torch.cat([part for _, part, _, _ in batches]))
-    odds = torch.cat([odds for _, _, _, odds in batches])
+    found = Found.join([kept for kept, _ in solved])
     centre = rough.centre.clone()
-    centre[rows] = state.centre
+    centre[rows] = found.centre
     return Solved(
         dictionary,
         rows,
-        state,
-        covariance,
+        found,
+        scan_dispersion.widened(found.covariance),
         scan_dispersion,
-        odds,
         centre,
         finder,
         model.readings,
@@ -333,8 +356,11 @@ def answer_of(counts: Counts, solved: Solved, M: Tensor, covariance: Tensor) -> 
     components = np.full((total, 4, 4), np.nan)
     label = np.zeros(total, np.int8)
     F[solved.rows], components[solved.rows] = deformation_and_covariance(M, covariance)
-    entry = entries.likeliest(solved.odds, solved.dictionary.area, entries.log_area(M, covariance))
-    beside = coverage(solved.dictionary, solved.state, entry) < MIN_COVERAGE
+    found = solved.found
+    entry = entries.likeliest(found.odds, solved.dictionary.area, entries.log_area(M, covariance))
+    # Below a half the probe's centre is beside the sample, and its rim alone shows the lattice.
+    of_entries = diffracted_over_direct(solved.dictionary.intensity)
+    beside = found.diffracted / of_entries[entry] < MIN_COVERAGE
     crystal = entries.crystals(solved.dictionary, counts.calibration.rotational_symmetry)[entry]
     label[solved.rows] = np.where(beside.cpu().numpy(), 0, crystal.cpu().numpy() + 1)
     lost = ~determined(components)
@@ -368,15 +394,11 @@ def determined(covariance: NDArray[np.float64]) -> NDArray[np.bool_]:
     return np.asarray(deviation < MAX_STRAIN_DEVIATION)
 
 
-def coverage(dictionary: Dictionary, state: State, entry: Tensor) -> Tensor:
-    """Share (n,) of the probe that meets the sample: diffracted over direct counts, against those
-    of the entry of the pattern (n,).
-
-    Below a half the centre of the probe is beside the sample, and its rim alone shows the lattice.
+def diffracted_over_direct(intensity: Tensor) -> Tensor:
+    """Counts of the diffracted disks over those of the direct beam (n,), from those of all disks
+    (n, K). Over that of its entry it is the share of the probe that meets the sample.
     """
-    of_pattern = state.intensity[:, 1:].sum(1) / state.intensity[:, 0]
-    of_entry = dictionary.intensity[:, 1:].sum(1) / dictionary.intensity[:, 0]
-    return of_pattern / of_entry[entry]
+    return intensity[:, 1:].sum(1) / intensity[:, 0]
 
 
 def deformation_and_covariance(

@@ -61,11 +61,11 @@ def apply(model: Trained, counts: Counts, device: str) -> Answer:
     solved = ccstae.solve_scan(model, counts, device)
     if solved is None:
         return ccstae.no_answer(counts, model.finder)
-    alone = ccstae.answer_of(counts, solved, solved.state.M.double(), solved.covariance)
+    alone = ccstae.answer_of(counts, solved, solved.found.M.double(), solved.covariance)
     held = np.zeros(counts.scan, bool)
     held.ravel()[solved.rows] = True
     pooled = pool.pool(
-        solved.state.M.double().reshape(-1, 4).cpu().numpy(),
+        solved.found.M.double().reshape(-1, 4).cpu().numpy(),
         inverse(solved.covariance).cpu().numpy(),
         held,
         counts.calibration.rotational_symmetry,
