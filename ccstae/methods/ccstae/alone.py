@@ -17,7 +17,6 @@ from torch import Tensor
 from ccstae import geometry
 from ccstae.methods.ccstae import entries
 from ccstae.methods.ccstae.dictionary import Dictionary
-from ccstae.methods.ccstae.refine import State
 
 MAX_STRAIN_DEVIATION = 0.05  # an answer with a larger standard deviation is none
 MIN_COVERAGE = 0.5  # share of the probe on the sample, below which the label is that of vacuum
@@ -39,16 +38,17 @@ class Alone:
     def of(
         cls,
         rows: NDArray[np.int64],
-        state: State,
+        M: Float[Tensor, "n 2 2"],
         covariance: Float64[Tensor, "n 4 4"],
         odds: Float[Tensor, "n E"],
+        diffracted: Float[Tensor, " n"],
         dictionary: Dictionary,
         symmetry: int,
     ) -> Self:
-        """What these states of patterns say."""
-        entry = torch.arange(len(dictionary.intensity), device=odds.device)
-        covered = coverage(dictionary, state, entry)
-        of_patterns = (state.M.double(), covariance, odds, covered < MIN_COVERAGE)
+        """What the patterns of these rows say, `diffracted` being as `diffracted_over_direct`."""
+        # Below a half the probe's centre is beside the sample, and its rim alone shows the lattice.
+        covered = diffracted[:, None] / diffracted_over_direct(dictionary.intensity)
+        of_patterns = (M.double(), covariance, odds, covered < MIN_COVERAGE)
         of_entries = (dictionary.area, entries.crystals(dictionary, symmetry))
         return cls(rows, *(part.cpu().numpy() for part in (*of_patterns, *of_entries)))
 
@@ -77,15 +77,12 @@ class Alone:
         }
 
 
-def coverage(dictionary: Dictionary, state: State, entry: Tensor) -> Tensor:
-    """Share (n, E) of the probe that meets the sample: diffracted over direct counts of n patterns,
-    against those of each entry (E,).
+def diffracted_over_direct(intensity: Float[Tensor, "n K"]) -> Float[Tensor, " n"]:
+    """Counts of the diffracted disks over those of the direct beam, from those of all K disks.
 
-    Below a half the centre of the probe is beside the sample, and its rim alone shows the lattice.
+    Over that of its entry it is the share of the probe that meets the sample.
     """
-    of_pattern = state.intensity[:, 1:].sum(1) / state.intensity[:, 0]
-    of_entry = dictionary.intensity[:, 1:].sum(1) / dictionary.intensity[:, 0]
-    return of_pattern[:, None] / of_entry[entry]
+    return intensity[:, 1:].sum(1) / intensity[:, 0]
 
 
 def determined(covariance: NDArray[np.float64]) -> NDArray[np.bool_]:

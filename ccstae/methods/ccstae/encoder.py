@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ccstae.machine.device import ceil_div
 from ccstae.methods.ccstae import diffuse_background, spline, transformer
 from ccstae.methods.ccstae.dictionary import Dictionary
 from ccstae.methods.shared import adam
@@ -30,7 +31,11 @@ _PRIOR_M = 0.03  # standard deviation of the deformation left after the rough la
 _PRIOR_CENTRE_PX = 0.5
 _STEPS = 100
 _RATE = 6e-3  # the highest learning rate
-_BATCH = 32
+_BATCH = 8
+_MAX_STARTS = 128  # lattices to start from, out of more
+# A drawn pattern is also shown mirrored, which costs far less than to draw another.
+# Axes of a map that are turned round, and the signs of x and y that go with it.
+_MIRRORS = (((), (1, 1)), ((-1,), (-1, 1)), ((-2,), (1, -1)), ((-1, -2), (-1, -1)))
 
 
 class Encoder(nn.Module):
@@ -179,6 +184,17 @@ def loss(
     return nn.functional.huber_loss(error, torch.zeros_like(error), delta=1.0)
 
 
+def mirrored(encoder: Network, maps: Tensor) -> tuple[Tensor, Tensor]:
+    """What the encoder says of maps (n, K, m^2) and of their mirror images, turned back: one after
+    another, for 4 n patterns.
+    """
+    square = maps.unflatten(-1, (2 * REACH + 1, 2 * REACH + 1))
+    images = torch.cat([square.flip(axes) for axes, _ in _MIRRORS]).flatten(-2)
+    sign = maps.new_tensor([sign for _, sign in _MIRRORS]).repeat_interleave(len(maps), 0)[:, None]
+    displacement, precision = encoder(images)
+    return displacement * sign, precision * sign[..., None] * sign[..., None, :]
+
+
 def train(
     dictionary: Dictionary, M: Tensor, centre: Tensor, shape: tuple[int, int], seed: int
 ) -> Encoder:
@@ -203,6 +219,8 @@ def train(
     g = dictionary.g[1:]
     pixels = dictionary.pixels + 2 * REACH
     window = transformer.square(pixels, M.device)
+    some = slice(None, None, ceil_div(len(M), _MAX_STARTS))
+    M, centre = M[some], centre[some]
     background = diffuse_background.render(dictionary.background, centre, shape)
     for step in range(_STEPS):
         pick = torch.randint(len(M), (_BATCH,), generator=generator)
@@ -223,6 +241,15 @@ def train(
             counts = torch.poisson(expected.cpu().clamp(0, 1e7), generator=generator).to(M.device)
             maps = score_maps(counts, kernel)
         optimiser.zero_grad()
-        loss(encoder, maps, offset, g, seen(patch), dM, dc).backward()
+        times = len(_MIRRORS)
+        loss(
+            lambda maps: mirrored(encoder, maps),
+            maps,
+            offset.repeat(times, 1, 1),
+            g,
+            seen(patch).repeat(times, 1),
+            dM.repeat(times, 1, 1),
+            dc.repeat(times, 1),
+        ).backward()
         optimiser.step(*adam.one_cycle(step, _STEPS, _RATE))
     return encoder.eval()

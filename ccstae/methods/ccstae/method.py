@@ -28,12 +28,12 @@ from ccstae.methods.base import Answer
 from ccstae.methods.ccstae import dispersion, posterior, trained
 from ccstae.methods.ccstae import encoder as encoders
 from ccstae.methods.ccstae import learn as learning
-from ccstae.methods.ccstae.alone import Alone
+from ccstae.methods.ccstae.alone import Alone, diffracted_over_direct
 from ccstae.methods.ccstae.dictionary import Dictionary
 from ccstae.methods.ccstae.dispersion import Dispersion, Misfit
 from ccstae.methods.ccstae.encoder import Encoded
 from ccstae.methods.ccstae.photon_transfer import PhotonTransfer
-from ccstae.methods.ccstae.refine import STEPS, State, covariance_of_M
+from ccstae.methods.ccstae.refine import STEPS, OfPatterns, State, covariance_of_M
 from ccstae.methods.ccstae.residual import mean_residual
 from ccstae.methods.ccstae.settings import CcstaeSettings
 from ccstae.methods.ccstae.solve import solve
@@ -52,7 +52,11 @@ _BYTES_PER_BYTE = 64
 # Patterns among which teachers are sought, spread over the scan. Learning then takes as long for
 # any scan.
 MAX_CANDIDATES = 2048
-MAX_TEACHERS = 512  # patterns that teach the dictionary
+# Patterns that teach the dictionary: with twice as many, answers move by 0.03 deviations.
+MAX_TEACHERS = 256
+# Batches of a scan, spread over it, whose misfit and residual are looked at: 16,384 patterns on a
+# CPU.
+MAX_MISFIT_BATCHES = 128
 
 
 def map_strain(counts: Counts, settings: CcstaeSettings, device: str) -> Answer:
@@ -207,15 +211,25 @@ class ScanPatterns:
 
 
 @dataclass(frozen=True)
+class Found(OfPatterns):
+    """What is kept of n patterns that are solved: of a large scan it fills the memory."""
+
+    M: Float[Tensor, "n 2 2"]
+    centre: Float[Tensor, "n 2"]  # direct beam, pixels
+    covariance: Float64[Tensor, "n 4 4"]  # of M, with centre and background scale unknown
+    diffracted: Float[Tensor, " n"]  # counts of the diffracted disks over those of the direct beam
+    odds: Float[Tensor, "n E"]  # log odds of the entries from the intensities
+
+
+@dataclass(frozen=True)
 class Solved:
     """What the counts of a scan say, pattern by pattern."""
 
     dictionary: Dictionary
     rows: NDArray[np.int64]  # (n,), the patterns with a lattice, in scan order
-    state: State
-    covariance: Float64[Tensor, "n 4 4"]  # of M, with centre and background scale unknown
-    dispersion: Dispersion  # by which the covariance was widened
-    odds: Float[Tensor, "n E"]  # log odds of the entries from the intensities
+    found: Found
+    covariance: Float64[Tensor, "n 4 4"]  # that of `found`, widened
+    dispersion: Dispersion  # by which it was widened
     centre: Float[Tensor, "patterns 2"]  # direct beams of all Ry Rx patterns of the scan
     finder: SiteFinder
     readings: PhotonTransfer
@@ -254,36 +268,48 @@ def solve_scan(model: Trained, counts: Counts, device: str) -> Solved | None:
     # The places of disks tell of the model where the likelihood has its maximum.
     at_maximum = not ("refinement" in without or dictionary.affine)
 
-    def solve_batch(part: NDArray[np.int64]) -> tuple[State, Tensor, Misfit | None, Tensor]:
+    batches = scan.batches(rows)
+    # The misfits and residuals of these tell of the whole scan.
+    telling = {int(part[0]) for part in batches[:: ceil_div(len(batches), MAX_MISFIT_BATCHES)]}
+
+    def solve_batch(part: NDArray[np.int64]) -> tuple[Found, Misfit | None, State | None]:
         data = scan.load(part)
         first = encoded(model.encoder, dictionary, data, rough[torch.from_numpy(part).to(device)])
         found = solve(dictionary, data, first, rounds=2, good=scan.good, steps=steps)
         state, information = found.state, found.at.information
-        misfit = dispersion.misfit(dictionary, found.at) if at_maximum else None
+        tells = int(part[0]) in telling
+        misfit = dispersion.misfit(dictionary, found.at) if at_maximum and tells else None
         if posterior_mean:
             state, information = posterior.posterior_mean(
                 found.patterns, dictionary, state, found.at
             )
-        return state, covariance_of_M(information), misfit, found.odds
+        kept = Found(
+            state.M,
+            state.centre,
+            covariance_of_M(information),
+            diffracted_over_direct(state.intensity),
+            found.odds,
+        )
+        return kept, misfit, state if tells else None
 
-    batches = side_by_side(solve_batch, scan.batches(rows), device, (State, Misfit))
-    states = [state for state, _, _, _ in batches]
-    fitted = ((scan.load(part), of) for part, of in zip(scan.batches(rows), states, strict=True))
+    solved = side_by_side(solve_batch, batches, device, (Found, Misfit, State))
+    misfits = [misfit for _, misfit, _ in solved if misfit is not None]
+    fitted = (
+        (scan.load(part), state)
+        for part, (_, _, state) in zip(batches, solved, strict=True)
+        if state is not None
+    )
     residual = mean_residual(dictionary, fitted, scan.good)
-    state = State.join(states)
-    misfits = [misfit for _, _, misfit, _ in batches if misfit is not None]
     scan_dispersion = dispersion.of_scan(misfits, dictionary.stray_px)
-    covariance = scan_dispersion.widened(torch.cat([part for _, part, _, _ in batches]))
-    odds = torch.cat([odds for _, _, _, odds in batches])
+    found = Found.join([kept for kept, _, _ in solved])
     centre = rough.centre.clone()
-    centre[rows] = state.centre
+    centre[rows] = found.centre
     return Solved(
         dictionary,
         rows,
-        state,
-        covariance,
+        found,
+        scan_dispersion.widened(found.covariance),
         scan_dispersion,
-        odds,
         centre,
         finder,
         model.readings,
@@ -311,11 +337,13 @@ def no_answer(counts: Counts, finder: SiteFinder) -> Answer:
 
 def answer_of(counts: Counts, solved: Solved) -> Answer:
     """The answer for a scan, from what its patterns say."""
+    found = solved.found
     alone = Alone.of(
         solved.rows,
-        solved.state,
+        found.M,
         solved.covariance,
-        solved.odds,
+        found.odds,
+        found.diffracted,
         solved.dictionary,
         counts.calibration.rotational_symmetry,
     )
