@@ -12,7 +12,8 @@ at once, and takes the hashes from the index.
   them.
 - `slurm.lock` holds what the extra `slurm` needs beside them.
 - `py4dstem.lock`, `blobfinder.lock` and `quantem.lock` are those of config/peers.yaml's methods,
-  `nlpar.lock` that of a program of config/neighbours.yaml.
+  `singleorigin.lock` and `tempo4d.lock` those of config/slow-peers.yaml's, `nlpar.lock` that of a
+  program of config/neighbours.yaml.
 
 torch is pinned without the name of a build, so the machine's own pip configuration decides between
 its CPU and its CUDA build. The index has the hashes of one; that of the wheel that pip takes on
@@ -50,6 +51,8 @@ PEERS = {
     "blobfinder": "libertem-blobfinder[udf]==0.6.1",
     "quantem": "quantem==0.1.10",
     "nlpar": "pyebsdindex==0.3.10.1",
+    "singleorigin": "SingleOrigin==3.0.1\nipython",  # which it imports and does not ask for
+    "tempo4d": "tempo4d==0.1.8",
 }
 PEER_HEADER = """\
 # The environment {name} of methods from outside, pinned, with the hashes of its files. Made

@@ -79,10 +79,18 @@ def test_conda_installs_the_lock_of_a_peer(lock: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "peer", ["py4dstem==0.14.18", "libertem-blobfinder==0.6.1", "quantem==0.1.10"]
+    ("name", "peer"),
+    [
+        ("peers", "py4dstem==0.14.18"),
+        ("peers", "libertem-blobfinder==0.6.1"),
+        ("peers", "quantem==0.1.10"),
+        ("slow-peers", "py4dstem==0.14.18"),
+        ("slow-peers", "singleorigin==3.0.1"),
+        ("slow-peers", "tempo4d==0.1.8"),
+    ],
 )
-def test_peers_are_pinned_where_their_method_looks(peer: str) -> None:
-    config = load(ROOT / "config" / "peers.yaml")
+def test_peers_are_pinned_where_their_method_looks(name: str, peer: str) -> None:
+    config = load(ROOT / "config" / f"{name}.yaml")
     locks = {entry.environment for entry in config.methods.values() if entry.environment}
     pins = {
         f"{name}=={version}"
