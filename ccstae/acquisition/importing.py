@@ -234,8 +234,8 @@ def _check(seen: Seen, scan: Scan) -> None:
 
 
 def _contrast(image: NDArray[np.float64]) -> float:
-    """Standard deviation over mean, of what lies above the lowest. A few patterns that were lost lie
-    below it, and say nothing.
+    """Standard deviation over mean, of what lies above the lowest. A few lost patterns lie below
+    it, and say nothing.
     """
     above = (image - np.quantile(image, 0.02)).clip(0)
     return float(above.std() / max(abs(above.mean()), 1e-300))

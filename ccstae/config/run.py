@@ -343,7 +343,7 @@ def _used_materials(config: Config, where: str) -> dict[str, Material]:
 
 
 def _check_references(config: Config, where: str) -> None:
-    """That every level, material and method that is named is there, and every search can be made."""
+    """Every level, material and method that is named is there, and every search can be made."""
     for scan_id, scan in config.scans.items():
         known = materials.of_the_package()
         if scan.material is not None and scan.material not in known:
@@ -381,7 +381,7 @@ def _check_tuning(config: Config, row_id: str, where: str) -> None:
     """
     if config.scans:
         raise InputError(
-            f"{where}: methods.{row_id}.tune: settings are searched where there is truth, and scans "
+            f"{where}: methods.{row_id}.tune: settings are searched where there is truth, scans "
             f"have none; expected no search in a config with scans"
         )
     tried = config.tried(row_id)
