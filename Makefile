@@ -12,7 +12,11 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 unexport PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := run
+<<<<<<< HEAD
 .PHONY: run setup test tune lint format unit dry ci regress resolution robustness robustness-gate baseline robustness-baseline mutate faults peers peers-test neighbours ablation paper experiment audit lock clean help
+=======
+.PHONY: run setup test tune lint format unit dry ci regress resolution robustness robustness-gate baseline robustness-baseline mutate slurm faults peers peers-test neighbours ablation paper audit lock clean help
+>>>>>>> slurm
 
 # Where jobs run: on this machine, or as a profile says.
 JOBS = $(if $(filter local,$(EXECUTOR)),--cores "$(CORES)",--profile "workflow/profiles/$(EXECUTOR)")
@@ -101,6 +105,9 @@ robustness-baseline: setup ## measure config/robustness-gate.yaml with 12 seeds 
 mutate: setup ## plant degradations, each of which the gate must see, then 20 unchanged runs that it must pass; hours
 	OMP_NUM_THREADS=1 python tools/mutation.py
 	OMP_NUM_THREADS=1 python tools/mutation.py --repeats 20
+
+slurm: setup $(VENV)/.slurm ## config/ci.yaml through a Slurm of this machine, killed and cancelled, against a local run; an hour
+	OMP_NUM_THREADS=1 python tools/slurm.py
 
 faults: setup ## kill real runs, fill a disk, take away the right to write; hours
 	python tools/faults.py kill

@@ -132,6 +132,7 @@ def main() -> None:
     parser.add_argument("config", type=Path, nargs="?", default=ROOT / "config" / "ci.yaml")
     parser.add_argument("targets", nargs="*")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # or the daemons would stay
     if absent := missing():
         sys.exit(f"error: no {', '.join(absent)}; expected Debian's slurm-wlm and munge")
     if find_spec("snakemake_executor_plugin_slurm") is None:
