@@ -31,19 +31,19 @@ def slow(checkout: Checkout) -> None:
         "bin/ccstae",
         lambda text: text.replace(
             "cat > /dev/null",
-            'case "$*" in *" noise "*) touch noise-began; sleep 60 ;; esac; cat > /dev/null',
+            'case "$*" in *" noise "*) touch noise-began; sleep 300 ;; esac; cat > /dev/null',
         ),
     )
 
 
 def fast(checkout: Checkout) -> None:
-    checkout.edit("bin/ccstae", lambda text: text.replace("sleep 60", "true"))
+    checkout.edit("bin/ccstae", lambda text: text.replace("sleep 300", "true"))
 
 
 def started(checkout: Checkout) -> subprocess.Popen[str]:
     """A run on its way, in the middle of the noise."""
     process = checkout.start(*RUN)
-    for _ in range(600):
+    for _ in range(3000):  # a run beside the whole suite starts slowly
         if (checkout.path / "noise-began").exists():
             time.sleep(0.5)
             return process
