@@ -12,11 +12,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 unexport PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := run
-<<<<<<< HEAD
-.PHONY: run setup test tune lint format unit dry ci regress resolution robustness robustness-gate baseline robustness-baseline mutate faults peers peers-test neighbours ablation paper experiment audit lock clean help
-=======
-.PHONY: run setup test tune lint format unit dry ci regress resolution robustness robustness-gate baseline robustness-baseline mutate slurm faults peers peers-test neighbours ablation paper audit lock clean help
->>>>>>> slurm
+.PHONY: run setup test tune lint format unit dry ci regress resolution robustness robustness-gate baseline robustness-baseline mutate slurm faults peers peers-test neighbours ablation paper experiment audit lock clean help
 
 # Where jobs run: on this machine, or as a profile says.
 JOBS = $(if $(filter local,$(EXECUTOR)),--cores "$(CORES)",--profile "workflow/profiles/$(EXECUTOR)")
