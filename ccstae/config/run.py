@@ -345,10 +345,10 @@ def _used_materials(config: Config, where: str) -> dict[str, Material]:
 def _check_references(config: Config, where: str) -> None:
     """Every level, material and method that is named is there, and every search can be made."""
     for scan_id, scan in config.scans.items():
-        known = materials.of_the_package()
-        if scan.material is not None and scan.material not in known:
+        ours = materials.of_the_package()
+        if scan.material is not None and scan.material not in ours:
             raise InputError(
-                f"{where}: scans.{scan_id}.material: {unknown('material', scan.material, known)}"
+                f"{where}: scans.{scan_id}.material: {unknown('material', scan.material, ours)}"
             )
     levels = [level.name for level in config.levels]
     if config.throughput is not None and config.throughput not in levels:

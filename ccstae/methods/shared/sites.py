@@ -152,8 +152,6 @@ class SiteFinder:
     branch: int | None = None  # turn of the lattice to follow, where patterns hold two
     scatter: float = 1.0  # variance over mean of its box sums
     poisson: bool = True  # whether its counts obey Poisson's law
-    # median log odds of its lattices over the counts of their beams; 0 where none is known
-    odds_per_count: float = 0.0
     # median log odds of its lattices over the counts of their direct beams; 0 where it is unknown
     odds_per_count: float = 0.0
     found: dict[str, Any] = field(default_factory=dict)  # what is said of the scan, as JSON has it

@@ -33,7 +33,7 @@ def draw(strained: dict[str, Map]) -> Figure:
         of_all = np.stack([of_method[..., c] for of_method in values.values()])
         end = factor * style.strain_end(style.all_but_largest(of_all))
         for panel, of_method in zip(panels[c], values.values(), strict=True):
-            nothing = ~np.isfinite(of_method).all(-1)
+            nothing = np.asarray(~np.isfinite(of_method).all(-1))
             shown = style.image(panel, factor * of_method[..., c], step_nm, end, vacuum=nothing)
         panels[c, 0].set_ylabel(display.SYMBOLS[name], fontsize=12)
         drawn.colorbar(shown, ax=list(panels[c]), pad=0.02, aspect=12, extend="both", label=unit)
