@@ -11,7 +11,6 @@ from pydantic import Field, model_validator
 
 from ccstae.config.base import Settings
 
-
 # Of a file on the web, which keeps it here.
 _NAME = "[A-Za-z0-9][A-Za-z0-9._-]*"
 

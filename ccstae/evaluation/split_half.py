@@ -6,8 +6,8 @@ independent Poisson counts of half the dose. A method whose variance goes as one
 in a half, twice the variance that it has in the whole.
 
 Readings that are no whole numbers, as of a camera that does not count, are dealt out as x / 2 + z
-and x / 2 - z, with z normal of variance x / 4. Where the variance of x is its mean, as Poisson's law
-has it, each half has a mean and a variance of half of that, and the two are not correlated:
+and x / 2 - z, with z normal of variance x / 4. Where the variance of x is its mean, as in Poisson's
+law, each half has a mean and a variance of half of that, and the two are not correlated:
 var(x) / 4 - E(x) / 4 = 0.
 """
 

@@ -149,8 +149,8 @@ def sources(config: Config, stage: str, method: str | None = None) -> list[str]:
     """The source files behind a stage: its module, what that imports from this package, and so on.
 
     For `simulate` the structure files of the materials too; for `map`, `tune` and `precision` the
-    files behind `method` and its stages; for a program from outside, the files that its command names and the
-    modules beside them that they import.
+    files behind `method` and its stages; for a program from outside, the files that its command
+    names and the modules beside them that they import.
 
     Args:
         config: of the job.
