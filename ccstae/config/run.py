@@ -67,7 +67,7 @@ class Config(Settings):
     scenes: dict[Id, AnyScene] = Field({}, min_length=1, exclude_if=_none)
     noise: dict[Id, Noise] = Field({}, min_length=1, exclude_if=_none)
     scans: dict[Id, RecordedScan] = Field({}, min_length=1, exclude_if=_none)
-    """Scans that were recorded, beside the scenes or alone: mapped, and held against themselves."""
+    """Scans that were recorded, beside scenes or alone: mapped, and held against themselves."""
     seeds: Seeds = Seeds()
     methods: dict[Id, AnyMethod] = Field(min_length=1)
     keep_counts: bool = False
@@ -381,8 +381,8 @@ def _check_tuning(config: Config, row_id: str, where: str) -> None:
     """
     if config.scans:
         raise InputError(
-            f"{where}: methods.{row_id}.tune: settings are searched where there is truth, scans "
-            f"have none; expected no search in a config with scans"
+            f"{where}: methods.{row_id}.tune: settings are searched where there is truth, and "
+            f"scans have none; expected no search in a config with scans"
         )
     tried = config.tried(row_id)
     if not tried:

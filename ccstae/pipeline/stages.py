@@ -154,7 +154,7 @@ def sources(config: Config, stage: str, method: str | None = None) -> list[str]:
 
     For `simulate` the structure files of the materials too; for `map`, `tune` and `precision` the
     files behind `method` and its stages; for a program from outside, the files that its command
-    names and modules beside them that they import.
+    names and the modules beside them that they import.
 
     Args:
         config: of the job.

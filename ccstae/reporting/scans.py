@@ -15,8 +15,8 @@ from ccstae.reporting import display
 from ccstae.reporting.table import Table
 
 _CAPTION = (
-    "Of recorded scans, which have no truth. Precision: of the whole map, from two of half the "
-    "electrons each, and what the method states of it, in units of 1e-4 (theta: 1e-4 rad). "
+    "Of recorded scans, which have no truth. Precision: of the whole map, from two maps of half "
+    "the electrons each, and what the method states of it, in units of 1e-4 (theta: 1e-4 rad). "
     "Chi-square: mean square of the halves' difference over its stated variance; 1 is right. "
     "Covered: share of these differences, in percent, within 1.96 of their stated deviation; 95 is "
     "right. Neighbours: root mean square deviation of the map from the median of its neighbours "

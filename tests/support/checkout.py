@@ -35,12 +35,13 @@ seeds: {test: [3], tune: []}
 methods: {zero: }
 """
 
-# Stands in for `ccstae`: whatever is named after --out, --exact or --not-run is there afterwards.
+# Stands in for `ccstae`: whatever is named after --out, --exact, --not-run or --picture is there
+# afterwards.
 STAND_IN = """#!/bin/sh
 cat > /dev/null
 while [ $# -gt 0 ]; do
     case "$1" in
-        --out | --exact | --not-run)
+        --out | --exact | --not-run | --picture)
             case "$2" in
                 *.*) mkdir -p "$(dirname "$2")" && [ -e "$2" ] || echo made > "$2" ;;
                 *) mkdir -p "$2" && echo made > "$2/file" ;;
