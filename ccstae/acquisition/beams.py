@@ -97,9 +97,8 @@ def brightest(pattern: Array, radius: float, near: Array | None, reach: float) -
             return near
     sums = box_sums(pattern, radius)
     if near is not None:
-        rows, columns = np.ogrid[: sums.shape[0], : sums.shape[1]]
-        far = np.hypot(columns + left - near[0], rows + top - near[1]) > reach
-        sums = np.where(far, -np.inf, sums)
+        rows, columns = _from(sums.shape, top, left, near)
+        sums[rows**2 + columns**2 > reach**2] = -np.inf
     row, column = np.unravel_index(sums.argmax(), sums.shape)
     return np.array([column + left, row + top], float)
 
@@ -114,15 +113,14 @@ def centroid(pattern: Array, at: Array, radius: float, rounds: int = 4) -> Array
         part = pattern[top : min(y + half + 1, height), left : min(x + half + 1, width)]
         if not part.size:
             return at
-        rows = np.arange(top, top + part.shape[0])[:, None] - at[1]
-        columns = np.arange(left, left + part.shape[1]) - at[0]
-        weight = part * np.clip(1.5 * radius + 0.5 - np.hypot(rows, columns), 0, 1)
-        weight = np.clip(weight, 0, None)
-        mass = weight.sum()
+        rows, columns = _from(part.shape, top, left, at)
+        window = 1.5 * radius + 0.5 - np.sqrt(rows**2 + columns**2)
+        weight = np.maximum(part, 0) * np.minimum(np.maximum(window, 0), 1)
+        along_x, along_y = weight.sum(0), weight.sum(1)
+        mass = along_x.sum()
         if mass <= 0:
             return at
-        step = np.array([(weight * columns).sum(), (weight * rows).sum()]) / mass
-        at = at + step
+        at = at + np.array([along_x @ columns, along_y @ rows[:, 0]]) / mass
     return at
 
 
@@ -132,8 +130,14 @@ def disk_sum(pattern: Array, at: Array, radius: float) -> float:
     half = math.ceil(radius) + 1
     top, left = max(y - half, 0), max(x - half, 0)
     part = pattern[top : y + half + 1, left : x + half + 1]
-    rows, columns = np.ogrid[top : top + part.shape[0], left : left + part.shape[1]]
-    return float(part[np.hypot(rows - at[1], columns - at[0]) <= radius].sum())
+    rows, columns = _from(part.shape, top, left, at)
+    return float(part[rows**2 + columns**2 <= radius**2].sum())
+
+
+def _from(shape: tuple[int, ...], top: int, left: int, place: Array) -> tuple[Array, Array]:
+    """Rows (h, 1) and columns (w,) of a part of a pattern, counted from a place (x, y)."""
+    rows, columns = np.arange(top, top + shape[0]), np.arange(left, left + shape[1])
+    return rows[:, None] - place[1], columns - place[0]
 
 
 def surface(places: NDArray[np.int64], beams: Array, scan: tuple[int, int]) -> tuple[Array, bool]:

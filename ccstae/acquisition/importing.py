@@ -161,8 +161,8 @@ def _readings(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
             values = values.astype(np.float32)
         values[~np.isfinite(values)] = np.nan
         return values
-    if values.dtype.kind == "b":
-        return values.astype(dtype)
+    if values.dtype.kind == "b" or values.dtype == dtype:
+        return values.astype(dtype, copy=False)
     top = np.iinfo(values.dtype).max
     if dtype.kind == "f":
         marks = values == top

@@ -5,6 +5,7 @@ them in the browser from its bundle, which a page holds once.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -109,10 +110,8 @@ def linked(
     height, width = next(iter(layers.values())).shape
     step = shown_step((height, width))
     row, column = np.indices((height, width), np.uint16)
-    images = {
-        name: [np.ascontiguousarray(layer[::step, ::step])]
-        for name, layer in {**layers, "row": row, "column": column}.items()
-    }
+    whole: dict[str, NDArray[Any]] = {**layers, "row": row, "column": column}
+    images = {name: [np.ascontiguousarray(part[::step, ::step])] for name, part in whole.items()}
     source = ColumnDataSource(images)
     across, down = Range1d(0, width * pixel), Range1d(height * pixel, 0)
     for moved in (across, down):
@@ -122,7 +121,7 @@ def linked(
         overlay=[Span(dimension=name, line_alpha=0.4) for name in ("width", "height")]
     )
     scales = {panel.scale: panel.scale.mapper() for line in rows for panel in line}
-    drawn = []
+    drawn: list[list[Any]] = []
     for line in rows:
         last = {panel.scale: panel for panel in line}
         drawn.append([])

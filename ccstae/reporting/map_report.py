@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ccstae import geometry
+from ccstae.acquisition.beams import disk_sum
 from ccstae.errors import InputError
 from ccstae.evaluation.reference import against
 from ccstae.evaluation.split_half import Precision, split_half
@@ -69,9 +70,9 @@ def write(map_path: Path, counts_path: Path, out: Path, reference: str | None = 
         why_none = str(error)
     answered = np.asarray(np.isfinite(answer.F).all((-1, -2)))
     seen = _seen(counts, answer.centre_px, answered)
-    residual, deviations = answer.residual, None
-    if residual is not None:
-        residual, deviations = _residual(residual, seen, str(counts_path), str(map_path))
+    residual = deviations = None
+    if answer.residual is not None:
+        residual, deviations = _residual(answer.residual, seen, str(counts_path), str(map_path))
     script, places = linked_maps.embedded(
         {
             "scan": _of_scan(strained, answered, seen),
@@ -163,17 +164,17 @@ class Seen:
 
 def _seen(counts: Counts, centre_px: Array | None, answered: NDArray[np.bool_]) -> Seen:
     """What the detector saw."""
-    y, x = np.indices(counts.detector)
     radius = disk_radius_px(counts.calibration) + 1.5
     mean, of_answered = np.zeros(counts.detector), np.zeros(counts.detector)
     bright, total = np.zeros(counts.scan), np.zeros(counts.scan)
+    nominal = np.array(counts.calibration.centre_px)
+    beams = np.tile(nominal, (*counts.scan, 1)) if centre_px is None else centre_px
+    beams = np.where(np.isfinite(beams), beams, nominal)
     for r, row in enumerate(counts.scan_rows()):
         mean += row.sum(0, dtype=np.float64)
         of_answered += row[answered[r]].sum(0, dtype=np.float64)
-        for c, pattern in enumerate(row):
-            at = counts.calibration.centre_px if centre_px is None else centre_px[r, c]
-            total[r, c] = pattern.sum(dtype=np.float64)
-            bright[r, c] = pattern[np.hypot(x - at[0], y - at[1]) <= radius].sum(dtype=np.float64)
+        total[r] = row.sum((1, 2), dtype=np.float64)
+        bright[r] = [disk_sum(*one, radius) for one in zip(row, beams[r], strict=True)]
     number = int(answered.sum())
     return Seen(
         mean / math.prod(counts.scan), of_answered / max(1, number), number, bright, total - bright
