@@ -6,8 +6,10 @@ narrowed config and nothing else, so it cannot use a setting that the workflow d
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
+from functools import cache
 from pathlib import Path
 
 import yaml
@@ -168,3 +170,14 @@ def sources(config: Config, stage: str, method: str | None = None) -> list[str]:
     }
     outside = named + sorted(path for path in beside if path.is_file())
     return made_from(*starts_in) + [str(path) for path in outside]
+
+
+def digest(files: list[str]) -> str:
+    """One word for what these files are called and hold: another one where any of them changes."""
+    held = "".join(f"{file} {_content(file)}\n" for file in files)
+    return hashlib.sha256(held.encode()).hexdigest()[:16]
+
+
+@cache
+def _content(file: str) -> str:
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
