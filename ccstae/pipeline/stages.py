@@ -6,8 +6,10 @@ narrowed config and nothing else, so it cannot use a setting that the workflow d
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
+from functools import cache
 from pathlib import Path
 
 import yaml
@@ -199,3 +201,14 @@ def _starts_in(stage: str) -> list[str]:
     """The modules that a stage starts in."""
     named = _STARTS_IN[stage]
     return [named] if isinstance(named, str) else list(named)
+
+
+def digest(files: list[str]) -> str:
+    """One word for what these files are called and hold: another one where any of them changes."""
+    held = "".join(f"{file} {_content(file)}\n" for file in files)
+    return hashlib.sha256(held.encode()).hexdigest()[:16]
+
+
+@cache
+def _content(file: str) -> str:
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()

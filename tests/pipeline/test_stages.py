@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -165,3 +166,18 @@ def test_a_row_depends_on_its_stages_and_on_no_others() -> None:
     assert blur.replace("blur", "smooth") not in files["before"]
     assert {blur, blur.replace("blur", "smooth")} <= files["after"]
     assert {"peers/run_quantem.py", "peers/adapter.py"} <= files["program"]
+
+
+def test_a_digest_tells_what_files_hold_and_not_when(tmp_path: Path) -> None:
+    files = [str(tmp_path / name) for name in ("one.py", "two.py")]
+    for file in files:
+        Path(file).write_text("a = 1\n")
+    told = stages.digest(files)
+    for file in files:
+        os.utime(file, (0, 0))
+    stages._content.cache_clear()
+    assert stages.digest(files) == told
+    assert stages.digest(files[:1]) != told
+    Path(files[1]).write_text("a = 2\n")
+    stages._content.cache_clear()
+    assert stages.digest(files) != told

@@ -23,7 +23,10 @@ RUN = Path("results/tiny")
 )
 def test_a_run_through_slurm_survives_kills_with_the_scores_of_a_local_one() -> None:
     done = subprocess.run(
-        [sys.executable, "tools/slurm.py", str(TINY), str(RUN / "metrics.csv")],
+        [
+            *("timeout", "1500"),  # which lets it end its daemons, as no kill does
+            *(sys.executable, "tools/slurm.py", str(TINY), str(RUN / "metrics.csv")),
+        ],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -95,20 +95,21 @@ def settings(stage, *names):
     return narrowed
 
 
-def sources(stage):
-    """The input function of a stage: its source files, here on disk wherever the products go.
+def code(stage):
+    """The params function of a stage: a digest of its source files. As inputs, every second
+    Snakemake would ask the disk for all of them.
 
     A function, as a job's own Snakemake should look for those of its stage alone.
     """
 
     @cache
-    def files(method):
-        return [local(path) for path in stages.sources(RUN, stage, method)]
+    def digest(method):
+        return stages.digest(stages.sources(RUN, stage, method))
 
-    def found(wildcards):
-        return files(wildcards.method if stage in ("map", "tune", "precision") else None)
+    def of_job(wildcards):
+        return digest(wildcards.method if stage in ("map", "tune", "precision") else None)
 
-    return found
+    return of_job
 
 
 def folder(wildcards, input):
@@ -127,6 +128,12 @@ def disposable(path):
 def tuned(wildcards):
     """What a search chose for a method at a noise level, where its settings are searched."""
     return f"<results>/{layout.TUNED}" if RUN.methods[wildcards.method].tune else []
+
+
+def given(wildcards, input):
+    """What a method gets beside counts and config."""
+    options = (("--tuned", input.tuned), ("--from-map", input.from_map))
+    return [word for option, path in options if path for word in (option, str(path))]
 
 
 CONTROLS = [row for row in RUN.methods if RUN.control(row)]
@@ -155,6 +162,12 @@ def from_map(wildcards):
     """The map that a method goes on from, where another row of the config makes it."""
     row = RUN.goes_on_from(wildcards.method)
     return f"<results>/{layout.MAP}".replace("{method}", row) if row else []
+
+
+def from_scan_map(wildcards):
+    """The same for the map of a recorded scan."""
+    row = RUN.goes_on_from(wildcards.method)
+    return f"<results>/{layout.SCAN_MAP}".replace("{method}", row) if row else []
 
 
 def from_maps_tuning(wildcards):
@@ -231,12 +244,6 @@ def references(wildcards):
     scan = RUN.scans[wildcards.scan]
     files = [scan.probe, scan.rings and scan.rings[0]]
     return [str(path) for path in files if path is not None and path.is_file()]
-
-
-def unsmoothed_scan(wildcards):
-    """The map of a scan that a method smooths, where another row of the config makes it."""
-    row = RUN.unsmoothed(wildcards.method)
-    return f"<results>/{layout.SCAN_MAP}".replace("{method}", row) if row else []
 
 
 def of_scans(pattern):

@@ -1,7 +1,5 @@
 # Clean patterns of a scene.
 rule simulate:
-    input:
-        sources=sources("simulate"),
     output:
         scene=f"<results>/{layout.SCENE}",
         exact=disposable(f"<results>/{layout.EXACT}"),
@@ -19,6 +17,7 @@ rule simulate:
         # no param: patterns are the same within 1e-5, so that another device reruns nothing
         device=RUN.device,
     params:
+        code=code("simulate"),
         config=settings("simulate", "scene"),
     message:
         "simulate {wildcards.scene}"
@@ -33,7 +32,6 @@ rule truth:
     input:
         scene=f"<results>/{layout.SCENE}",
         exact=f"<results>/{layout.EXACT}",
-        sources=sources("truth"),
     output:
         truth=f"<results>/{layout.TRUTH}",
     log:
@@ -47,6 +45,7 @@ rule truth:
         mem_mb=4000,
         runtime=240,
     params:
+        code=code("truth"),
         config=settings("truth", "scene"),
     message:
         "truth of {wildcards.scene}"
@@ -60,7 +59,6 @@ rule truth:
 rule noise:
     input:
         scene=f"<results>/{layout.SCENE}",
-        sources=sources("noise"),
     output:
         counts=disposable(f"<results>/{layout.COUNTS}"),
     log:
@@ -74,6 +72,7 @@ rule noise:
         mem_mb=2000,
         runtime=120,
     params:
+        code=code("noise"),
         config=settings("noise", "scene", "level", "seed"),
     message:
         "draw {wildcards.scene} at {wildcards.level}, seed {wildcards.seed}"

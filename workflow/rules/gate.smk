@@ -3,7 +3,6 @@ rule regress:
     input:
         metrics=f"<results>/{layout.METRICS}",
         baseline=local(f"tests/baselines/{RUN.name}.yaml"),
-        sources=sources("regress"),
     log:
         "<logs>/regress.log",
     benchmark:
@@ -15,6 +14,7 @@ rule regress:
         mem_mb=1000,
         runtime=10,
     params:
+        code=code("regress"),
         run=folder,
     message:
         "hold the scores against the baseline"

@@ -36,7 +36,6 @@ rule tune:
         truths=expand(f"<results>/{layout.TRUTH}", scene=RUN.tuning),
         from_maps=from_maps_tuning,
         environment=environment,
-        sources=sources("tune"),
     output:
         tuned=f"<results>/{layout.TUNED}",
     log:
@@ -51,6 +50,7 @@ rule tune:
         runtime=1440,
         gpu=GPU,
     params:
+        code=code("tune"),
         run=folder,
         config=settings("tune", "level", "method"),
     message:
@@ -66,7 +66,6 @@ rule map_block:
         counts=f"<results>/{layout.COUNTS}",
         tuned=tuned,
         environment=environment,
-        sources=sources("map"),
     output:
         done=temp(touch(f"<results>/{layout.BLOCK}")),
     log:
@@ -81,6 +80,7 @@ rule map_block:
         runtime=1440,
         gpu=GPU,
     params:
+        code=code("map"),
         tuned=lambda wildcards, input: ["--tuned", str(input.tuned)] if input.tuned else [],
         strain=f"{RUN_DIR}/{layout.MAP}",
         config=settings("map", "scene", "level", "seed", "method"),
@@ -102,7 +102,6 @@ rule map:
         tuned=tuned,
         from_map=from_map,
         environment=environment,
-        sources=sources("map"),
     output:
         strain=f"<results>/{layout.MAP}",
     log:
@@ -119,12 +118,8 @@ rule map:
         runtime=1440,
         gpu=GPU,
     params:
-        given=lambda wildcards, input: [
-            word
-            for option, path in (("--tuned", input.tuned), ("--from-map", input.from_map))
-            if path
-            for word in (option, str(path))
-        ],
+        code=code("map"),
+        given=given,
         config=settings("map", "scene", "level", "seed", "method"),
     message:
         "map {wildcards.scene} at {wildcards.level}, seed {wildcards.seed}, with {wildcards.method}"
@@ -139,7 +134,6 @@ rule control:
         counts=f"<results>/{layout.COUNTS}",
         scene=f"<results>/{layout.SCENE}",
         truth=f"<results>/{layout.TRUTH}",
-        sources=sources("control"),
     output:
         strain=f"<results>/{layout.MAP}",
     log:
@@ -156,6 +150,7 @@ rule control:
         runtime=1440,
         gpu=GPU,
     params:
+        code=code("control"),
         config=settings("control", "scene", "level", "seed", "method"),
     message:
         "control {wildcards.method} of {wildcards.scene} at {wildcards.level}, seed"
@@ -178,7 +173,6 @@ rule throughput:
             seed=RUN.seeds.test[0],
         ),
         metrics=f"<results>/{layout.METRICS}",
-        sources=sources("throughput"),
     output:
         throughput=f"<results>/{layout.THROUGHPUT}",
     log:
@@ -194,6 +188,7 @@ rule throughput:
         gpu=GPU,
         slurm_extra="--exclusive",  # its timings are worth nothing beside other jobs
     params:
+        code=code("throughput"),
         run=folder,
         config=settings("throughput"),
     message:

@@ -28,7 +28,6 @@ rule score:
     input:
         truths=truths(),
         maps=maps(),
-        sources=sources("score"),
     output:
         metrics=f"<results>/{layout.METRICS}",
         not_run=f"<results>/{layout.NOT_RUN}",
@@ -43,6 +42,7 @@ rule score:
         mem_mb=2000,
         runtime=60,
     params:
+        code=code("score"),
         run=folder,
         config=settings("score"),
     message:
@@ -57,7 +57,6 @@ rule published:
     input:
         truths=truths(),
         maps=maps(),
-        sources=sources("published"),
     output:
         published=f"<results>/{layout.PUBLISHED}",
     log:
@@ -71,6 +70,7 @@ rule published:
         mem_mb=2000,
         runtime=60,
     params:
+        code=code("published"),
         run=folder,
         config=settings("published"),
     message:
@@ -89,7 +89,6 @@ rule tables:
         published=published(),
         structures=structures(),
         precision=of_scans(layout.PRECISION),
-        sources=sources("tables"),
     output:
         tables=directory(f"<results>/{layout.TABLES}"),
     log:
@@ -103,6 +102,7 @@ rule tables:
         mem_mb=1000,
         runtime=10,
     params:
+        code=code("tables"),
         config=settings("tables"),
     message:
         "write the tables"
@@ -121,7 +121,6 @@ rule figures:
         truths=truths(),
         maps=maps(),
         scan_maps=of_scans(layout.SCAN_MAP),
-        sources=sources("figures"),
     output:
         figures=directory(f"<results>/{layout.FIGURES}"),
     log:
@@ -135,6 +134,7 @@ rule figures:
         mem_mb=2000,
         runtime=60,
     params:
+        code=code("figures"),
         run=folder,
         config=settings("figures"),
     message:
@@ -163,7 +163,6 @@ rule report:
             method=[id for id, entry in RUN.methods.items() if entry.tune],
             level=LEVELS,
         ),
-        sources=sources("report"),
     output:
         report=f"<results>/{layout.REPORT}",
     log:
@@ -177,6 +176,7 @@ rule report:
         mem_mb=1000,
         runtime=30,
     params:
+        code=code("report"),
         run=folder,
         config=settings("report"),
     message:
@@ -191,7 +191,6 @@ rule provenance:
     input:
         metrics=f"<results>/{layout.METRICS}",
         report=f"<results>/{layout.REPORT}",
-        sources=sources("provenance"),
     output:
         provenance=f"<results>/{layout.PROVENANCE}",
     log:
@@ -205,6 +204,7 @@ rule provenance:
         mem_mb=1000,
         runtime=10,
     params:
+        code=code("provenance"),
         run=folder,
         config=settings("provenance"),
     message:

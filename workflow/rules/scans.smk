@@ -3,8 +3,6 @@
 
 # The file of a scan with a URL: a link to where it is kept.
 rule fetch:
-    input:
-        sources=sources("fetch"),
     output:
         file=f"<results>/{layout.RECORDED}",
     log:
@@ -18,6 +16,7 @@ rule fetch:
         mem_mb=500,
         runtime=1440,
     params:
+        code=code("fetch"),
         config=settings("fetch", "scan"),
     message:
         "fetch {wildcards.scan}"
@@ -29,7 +28,6 @@ rule fetch:
 rule import_scan:
     input:
         recorded=recorded,
-        sources=sources("import"),
     output:
         scan=temp(f"<results>/{layout.IMPORTED}"),
         said=f"<results>/{layout.IMPORT_SAID}",
@@ -44,6 +42,7 @@ rule import_scan:
         mem_mb=2000,
         runtime=240,
     params:
+        code=code("import"),
         words=recorded_words,
     message:
         "import {wildcards.scan}"
@@ -58,7 +57,6 @@ rule calibrate:
     input:
         scan=f"<results>/{layout.IMPORTED}",
         references=references,
-        sources=sources("calibrate"),
     output:
         scan=f"<results>/{layout.SCAN}",
         said=f"<results>/{layout.CALIBRATION_SAID}",
@@ -74,6 +72,7 @@ rule calibrate:
         mem_mb=2000,
         runtime=240,
     params:
+        code=code("calibrate"),
         words=lambda wildcards: RUN.scans[wildcards.scan].calibration_options,
     message:
         "calibrate {wildcards.scan}"
@@ -86,9 +85,8 @@ use rule map as map_scan with:
     input:
         counts=f"<results>/{layout.SCAN}",
         tuned=[],
-        unsmoothed=unsmoothed_scan,
+        from_map=from_scan_map,
         environment=environment,
-        sources=sources("map"),
     output:
         strain=f"<results>/{layout.SCAN_MAP}",
     log:
@@ -96,9 +94,8 @@ use rule map as map_scan with:
     benchmark:
         "<benchmarks>/map_scan/{scan}/{method}.tsv"
     params:
-        given=lambda wildcards, input: (
-            ["--unsmoothed", str(input.unsmoothed)] if input.unsmoothed else []
-        ),
+        code=code("map"),
+        given=given,
         config=settings("map", "scan", "method"),
     message:
         "map {wildcards.scan} with {wildcards.method}"
@@ -110,7 +107,6 @@ rule precision:
         counts=f"<results>/{layout.SCAN}",
         strain=f"<results>/{layout.SCAN_MAP}",
         environment=environment,
-        sources=sources("precision"),
     output:
         precision=f"<results>/{layout.PRECISION}",
     log:
@@ -125,6 +121,7 @@ rule precision:
         runtime=2880,
         gpu=GPU,
     params:
+        code=code("precision"),
         config=settings("precision", "scan", "method"),
     message:
         "measure {wildcards.scan} mapped with {wildcards.method}"
