@@ -12,7 +12,6 @@ seen.
 from __future__ import annotations
 
 import math
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -64,13 +63,8 @@ def refine(
         if (
             settings.background == "radial" and turn < 2
         ):  # once between the rough sites, once between the fitted ones
-            background = windows.piecewise(
-                partial(radial_mean, exclude=radius + EDGE_PX),
-                patterns,
-                found.centre.to(patterns.dtype),
-                at.to(patterns.dtype),
-            )
-            clean = patterns - background
+            middle = found.centre.to(patterns.dtype)
+            clean = patterns - radial_mean(patterns, middle, at, radius + EDGE_PX)
         shift, mass = centre_of_mass(clean, at.to(patterns.dtype), settings, radius)
         mass = torch.where(windows.inside(at, radius + 1, patterns.shape), mass.clamp_min(0), 0)
         weights = mass

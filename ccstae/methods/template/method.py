@@ -20,7 +20,12 @@ from torch import Tensor
 from ccstae.io.counts import Counts
 from ccstae.methods.base import Answer
 from ccstae.methods.shared import lattice_fit, peaks, windows
-from ccstae.methods.shared.between_disks import EDGE_PX, radial_mean, without_beam
+from ccstae.methods.shared.between_disks import (
+    EDGE_PX,
+    at_pixels,
+    radial_profile,
+    without_beam,
+)
 from ccstae.methods.shared.filled import filler
 from ccstae.methods.shared.lattice_fit import LatticeFit
 from ccstae.methods.shared.lattice_sites import nodes, one_hot_rings
@@ -69,16 +74,15 @@ class Matcher:
             (disk * slope).sum() / (disk * kernel).sum()
         )  # v / h of a disk without background
 
-    def _map(self, patterns: Tensor, centre: Tensor, sites: Tensor) -> Tensor:
-        """Correlation maps of patterns, both (B, Qy, Qx), without the background between disks at
-        `sites` (B, S, 2) about beams at `centre` (B, 2).
+    def _map(self, patterns: Tensor, centre: Tensor, profile: Tensor) -> Tensor:
+        """Correlation maps of patterns, both (B, Qy, Qx), without the background of `profile`
+        (B, n) about beams at `centre` (B, 2).
         """
         # A trench takes off a flat background alone. On a slope, such as that of a halo, it moves
         # disks.
-        reach = self.radius + EDGE_PX
-        shown = patterns - radial_mean(patterns, centre, sites, reach)
+        shown = patterns - at_pixels(patterns, centre, profile)
         if not self.with_beam:
-            shown = without_beam(shown, centre, reach)
+            shown = without_beam(shown, centre, self.radius + EDGE_PX)
         return kernels.correlate(
             kernels.padded_spectrum(shown, self.n),
             self.spectrum,
@@ -91,8 +95,9 @@ class Matcher:
         settings = self.settings
         shape = patterns.shape
         found, lost = LatticeFit(rough.centre.double(), rough.G.double()), ~rough.has_lattice
-        sites = found.positions(self.hk).to(patterns.dtype)
-        maps = windows.piecewise(self._map, patterns, rough.centre, sites)
+        sites = found.positions(self.hk)
+        profile = radial_profile(patterns, rough.centre, sites, self.radius + EDGE_PX)
+        maps = windows.piecewise(self._map, patterns, rough.centre, profile)
         free = None
         if settings.search == "free":
             free = peaks.subpixel(
@@ -102,7 +107,10 @@ class Matcher:
                 settings.upsample,
             )
         reach = settings.search_px
-        for _ in range(settings.iterations):
+        for turn in range(settings.iterations):
+            # All rounds but the last only predict where disks are, and a parabola does for that.
+            last = turn == settings.iterations - 1
+            subpixel = settings.subpixel if last else "parabolic"
             at = found.positions(self.hk)
             usable = windows.inside(at, self.radius + 1, shape)
             # To choose among the sites would wait for a GPU.
@@ -115,20 +123,18 @@ class Matcher:
             )
             if free is None:
                 pixel = peaks.near(maps, at, reach)
-                measured, height = peaks.subpixel(maps, pixel, settings.subpixel, settings.upsample)
+                measured, height = peaks.subpixel(maps, pixel, subpixel, settings.upsample)
             else:
                 measured, height = _index(*free, at)
             usable &= self.with_beam | (hk != 0).any(-1)
             usable &= torch.linalg.vector_norm(measured - at, dim=-1) <= reach
             height = torch.where(usable, height.clamp_min(0), 0)
-            if settings.weights == "information":
+            if last and settings.weights == "information":
                 weights = lattice_fit.information(
                     height, self._noise(patterns, measured), self.least, ring
                 )
             else:
-                weights = (
-                    height if settings.weights == "intensity" else (height > 0).to(height.dtype)
-                )
+                weights = (height > 0).to(height.dtype) if settings.weights == "none" else height
             found, lost = track(
                 lattice_fit.fit(measured, weights, hk, settings.reject_outliers), rough, lost
             )
