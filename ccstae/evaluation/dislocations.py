@@ -22,10 +22,10 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
 from scipy.ndimage import binary_opening, correlate
 from scipy.optimize import linear_sum_assignment
-from scipy.stats import chi2
 
 from ccstae import geometry
 
@@ -125,7 +125,7 @@ def find(
     median = float(np.median(_square(closure, variance + trapezoid)[free]))
     scale = median / (2 * math.log(2))  # the median of chi^2 with two degrees of freedom
     variance = variance * (scale if covariance is None else max(1.0, scale)) + trapezoid
-    min_square = chi2.isf(_MAX_FALSE_ALARMS / free.sum(), 2)
+    min_square = scipy.stats.chi2.isf(_MAX_FALSE_ALARMS / free.sum(), 2)
     y = np.arange(free.shape[0]) + circuit.cells / 2
     x = np.arange(free.shape[1]) + circuit.cells / 2
     middle = np.stack(np.meshgrid(x, y), -1)

@@ -6,9 +6,9 @@ import math
 from pathlib import Path
 from typing import Any, Literal
 
+import scipy
 import yaml
 from pydantic import Field, FiniteFloat, ValidationError
-from scipy.stats import t
 
 from ccstae.config.base import Id, Settings
 from ccstae.errors import InputError
@@ -75,7 +75,10 @@ def false_breaches(baseline: Baseline, seeds: int = 3) -> float:
     sides = {"lower": 1, "higher": 1, "same": 2}
     freedom = baseline.seeds - 1
     return float(
-        sum(sides[e.better] * t.sf(e.tolerance / (e.spread * off), freedom) for e in asked)
+        sum(
+            sides[e.better] * scipy.stats.t.sf(e.tolerance / (e.spread * off), freedom)
+            for e in asked
+        )
     )
 
 

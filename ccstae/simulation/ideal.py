@@ -104,14 +104,15 @@ class IdealCrystal:
         fine = (np.arange((2 * half + 1) * oversample) + 0.5) / oversample - 0.5 - half
         for (x, y), value in zip(sites, share, strict=True):
             cx, cy = round(x), round(y)
+            if not all(-half <= middle < self.px + half for middle in (cx, cy)):
+                continue  # off the detector
             r = np.hypot(fine[None, :] + cx - x, fine[:, None] + cy - y)
             disk = 0.5 * (1 - erf((r - self.radius_px) / (np.sqrt(2) * self.edge_px)))
             disk = disk.reshape(2 * half + 1, oversample, 2 * half + 1, oversample).sum((1, 3))
             disk *= value / disk.sum()
             ys, xs = np.arange(cy - half, cy + half + 1), np.arange(cx - half, cx + half + 1)
             keep_y, keep_x = (ys >= 0) & (ys < self.px), (xs >= 0) & (xs < self.px)
-            if keep_y.any() and keep_x.any():
-                out[np.ix_(ys[keep_y], xs[keep_x])] += disk[np.ix_(keep_y, keep_x)]
+            out[np.ix_(ys[keep_y], xs[keep_x])] += disk[np.ix_(keep_y, keep_x)]
         return out
 
     @property
@@ -149,11 +150,12 @@ class IdealCrystal:
             seed: of the Poisson counts.
         """
         rng = np.random.default_rng(seed)
+        probe = self.probe
         patterns = np.empty((*F.shape[:2], self.px, self.px))
         for i, j in np.ndindex(F.shape[:2]):
             empty = vacuum is not None and vacuum[i, j]
             patterns[i, j] = (
-                self.probe
+                probe
                 if empty
                 else self.pattern(F[i, j], oversample=3 if np.isfinite(electrons) else 5)
             )
@@ -161,8 +163,8 @@ class IdealCrystal:
         drawn = (
             np.rint(patterns * 1e9) if np.isinf(electrons) else rng.poisson(patterns * electrons)
         )
-        good = np.ones(self.probe.shape, bool)
-        return Counts(drawn.astype(np.uint32), self.probe, self.calibration, Path("ideal.h5"), good)
+        good = np.ones(probe.shape, bool)
+        return Counts(drawn.astype(np.uint32), probe, self.calibration, Path("ideal.h5"), good)
 
     def limit(
         self,
