@@ -156,6 +156,25 @@ def test_trained_encoder_comes_closer_than_an_untrained_one_and_than_the_rough_l
     assert miss(trained) < 0.5 * miss(untrained)
 
 
+def test_mirrored_maps_are_those_of_mirrored_places():
+    """An encoder that answers the brightest place is the same of all mirror images."""
+    side = 2 * encoders.REACH + 1
+    maps = torch.randn(3, 5, side**2, generator=torch.Generator().manual_seed(0))
+    steps = transformer.square(side, maps.device).float()
+    skew = torch.tensor([[2.0, 0.5], [0.5, 1.0]])
+
+    def brightest(maps):
+        at = steps[maps.argmax(-1)]
+        sign = torch.sign(at + 0.5)  # a precision that turns with the place
+        return at, skew * sign[..., None] * sign[..., None, :]
+
+    at, precision = encoders.mirrored(brightest, maps)
+    expected, _ = brightest(maps)
+    torch.testing.assert_close(at, expected.repeat(4, 1, 1))
+    away = (expected != 0).all(-1).repeat(4, 1)
+    torch.testing.assert_close(precision[away], brightest(maps)[1].repeat(4, 1, 1, 1)[away])
+
+
 def test_lattice_fit_of_the_encoder_is_exact_for_consistent_displacements_and_has_true_gradients():
     g = torch.from_numpy(Model().G0.T @ np.eye(2)).double()
     g = torch.cat([g, -g, g.sum(0, keepdim=True)]) * 77

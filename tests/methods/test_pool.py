@@ -350,6 +350,55 @@ def test_strips_of_a_scan_say_what_the_whole_says(monkeypatch):
     assert share(parts.M.reshape(truth.shape), truth, values) < 0.4
 
 
+def test_the_mean_of_strips_is_that_of_the_whole_to_a_hundredth_of_a_deviation(monkeypatch):
+    shape = (40, 44)
+    values, information = measured(waves(shape, np.eye(2)), 0.006)
+    held = np.ones(shape, bool)
+    typical = np.linalg.inv(information[0, 0])
+    data = Data(values[held], information[held], typical)
+    closing = operators.closures(held, np.eye(2))
+    terms = [
+        Term(operators.second_differences(held), 0.1 * typical, 2.0),
+        Term(closing, 1e-3 * np.trace(typical) * np.eye(2), 1.0, learned=False),
+    ]
+    fit = Fit(data, terms, tiles.strips(held), np.random.default_rng(0))
+    for _ in range(3):
+        fit.round()
+    whole = fit.field()
+    monkeypatch.setattr(tiles, "MAX_WIDTH", 20)
+    parts = Fit(data, terms, tiles.strips(held), np.random.default_rng(0)).field()
+    deviation = np.sqrt(np.diagonal(whole.covariance, axis1=1, axis2=2))
+    assert np.sqrt(np.mean(((parts.mean - whole.mean) / deviation) ** 2)) < 0.01
+
+
+def test_scales_of_a_part_serve_the_whole(monkeypatch):
+    truth = waves((28, 40), np.eye(2))
+    values, whole = pooled(truth, 0.006)
+    monkeypatch.setattr(tiles, "SAMPLE", 600)
+    monkeypatch.setattr(tiles, "_TILE", 14)
+    _, taught = pooled(truth, 0.006)
+    deviation = np.sqrt(np.diagonal(whole.covariance, axis1=1, axis2=2))
+    assert np.sqrt(np.mean(((taught.M - whole.M) / deviation) ** 2)) < 0.3
+    error = np.abs(taught.M.reshape(truth.shape) - truth)
+    assert share(taught.M.reshape(truth.shape), truth, values) < 0.4
+    stated = np.sqrt(np.diagonal(taught.covariance, axis1=1, axis2=2)).reshape(truth.shape)
+    assert 0.92 < (error < 1.96 * stated).mean() < 0.99
+
+
+def test_a_sample_of_a_scan_is_made_of_parts_apart(monkeypatch):
+    monkeypatch.setattr(tiles, "SAMPLE", 500)
+    monkeypatch.setattr(tiles, "_TILE", 10)
+    held = np.random.default_rng(8).random((47, 60)) < 0.9
+    held[:, :20] = False
+    rows, alone = tiles.sample(held, np.random.default_rng(0))
+    assert len(rows) == alone.sum() == len(set(rows.tolist()))
+    assert 400 < len(rows) <= 500
+    # neighbours in the sample are neighbours in the scan
+    place = np.argwhere(held)[rows]
+    i, j = links(alone)
+    assert (np.abs(place[i] - place[j]).sum(1) == 1).all()
+
+
 def test_strips_cover_a_scan_once(monkeypatch):
     monkeypatch.setattr(tiles, "MAX_WIDTH", 20)
     held = np.random.default_rng(7).random((50, 37)) < 0.9

@@ -77,7 +77,7 @@ def sample(held: Mask, generator: np.random.Generator) -> tuple[NDArray[np.int64
         ]
         numbers = np.array([(tile >= 0).sum() for tile in tiles])
         full = np.flatnonzero(numbers >= numbers.max() / 2)
-        some = generator.permutation(full)[: SAMPLE // (height * width)]
+        some = generator.permutation(full)[: max(1, SAMPLE // (height * width))]
         apart = [np.pad(tiles[k], ((0, 0), (0, _GAP)), constant_values=-1) for k in sorted(some)]
         index = np.concatenate(apart, 1)
     return index[index >= 0], index >= 0
