@@ -24,9 +24,9 @@ PEERS = {
     if entry.environment
 }
 
-# Their positions are off alike in all patterns, up to 1 % of a lattice vector: a peak of the cepstrum
-# stands on a slope towards the middle, and the network has a bias of its own. What they tell
-# against a reference is held to the bound of the others.
+# Their positions are off alike in all patterns, by up to 1 % of a lattice vector: a peak of the
+# cepstrum stands on a slope towards the middle, and the network has a bias of its own. What they
+# tell against a reference is held to the bound of the others.
 AGAINST_A_REFERENCE = ("singleorigin", "tempo4d")
 
 
