@@ -93,34 +93,31 @@ def settings(stage, *names):
     return narrowed
 
 
-def code(stage):
-    """The params function of a stage: a digest of its source files. As inputs, every second
-    Snakemake would ask the disk for all of them.
+def sources(stage):
+    """The input function of a stage: its source files, here on disk wherever the products go.
 
     A function, as a job's own Snakemake should look for those of its stage alone.
     """
 
     @cache
-    def digest(method):
-        return stages.digest(stages.sources(RUN, stage, method))
-
-    def of_job(wildcards):
-        return digest(wildcards.method if stage in ("map", "tune") else None)
-
-    return of_job
-
-
-def sources(stage):
-    """The same as inputs."""
-
-    @cache
     def files(method):
         return [local(path) for path in stages.sources(RUN, stage, method)]
 
-    def of_job(wildcards):
+    def found(wildcards):
         return files(wildcards.method if stage in ("map", "tune") else None)
 
-    return of_job
+    return found
+
+
+def code(stage):
+    """The params function of a stage: a digest of its source files. As inputs, every second
+    Snakemake would ask the disk for all of them."""
+    files = sources(stage)
+
+    def digest(wildcards):
+        return stages.digest([str(path) for path in files(wildcards)])
+
+    return digest
 
 
 def folder(wildcards, input):
