@@ -93,31 +93,34 @@ def settings(stage, *names):
     return narrowed
 
 
-def sources(stage):
-    """The input function of a stage: its source files, here on disk wherever the products go.
+def code(stage):
+    """The params function of a stage: a digest of its source files. As inputs, every second
+    Snakemake would ask the disk for all of them.
 
     A function, as a job's own Snakemake should look for those of its stage alone.
     """
 
     @cache
+    def digest(method):
+        return stages.digest(stages.sources(RUN, stage, method))
+
+    def of_job(wildcards):
+        return digest(wildcards.method if stage in ("map", "tune") else None)
+
+    return of_job
+
+
+def sources(stage):
+    """The same as inputs."""
+
+    @cache
     def files(method):
         return [local(path) for path in stages.sources(RUN, stage, method)]
 
-    def found(wildcards):
+    def of_job(wildcards):
         return files(wildcards.method if stage in ("map", "tune") else None)
 
-    return found
-
-
-def code(stage):
-    """The params function of a stage: a digest of its source files. As inputs, every second
-    Snakemake would ask the disk for all of them."""
-    files = sources(stage)
-
-    def digest(wildcards):
-        return stages.digest([str(path) for path in files(wildcards)])
-
-    return digest
+    return of_job
 
 
 def folder(wildcards, input):
