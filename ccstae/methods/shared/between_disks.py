@@ -83,7 +83,11 @@ def _profile(
     place = torch.arange(n).to(blocks) / (bins_per_ring / 2)
     # Numbers below exp(-40) are slow, and say nothing.
     near = torch.exp(-0.5 * (place[:, None] - place).square().clamp_max(80))
-    profile = _filled_mean(*(sums @ near))
+    area = sums[1] @ near
+    profile = _filled_mean(sums[0] @ near, area)
+    # A smooth mean flattens what is bent; that of the residuals gives it back (J. W. Tukey,
+    # Exploratory Data Analysis (1977), "twicing").
+    profile = profile + _filled_mean((sums[0] - sums[1] * profile) @ near, area)
     level, certain = _certainty(between, *sums.reshape(2, B, -1, bins_per_ring).sum(-1))
     return torch.lerp(level, profile, certain)
 
