@@ -215,6 +215,41 @@ def test_a_finder_maps_another_scan_of_another_shape() -> None:
 OBLIQUE = np.linalg.inv(np.array([[6.42, -3.16], [0.0, 5.70]])).T
 
 
+# Disks of 4 px on rings of 38 px and more, as in the published simulation.
+SMALL_DISKS = Model(
+    px=200, energy_keV=120.0, semiangle_mrad=1.286, pixel_size_inv_A=0.0096, a_A=3.18
+)
+STRAINED = [(0.085, -0.075, 0.0), (-0.08, 0.08, 0.02), (0.0, 0.0, 0.08), (-0.06, 0.05, -0.04)]
+
+
+@pytest.mark.parametrize("electrons", [1e4, np.inf])
+def test_lattices_strained_by_8_percent_are_found_among_others(electrons: float) -> None:
+    """No turn and scale of the nominal lattice meets the outer disks of these."""
+    F = random_deformations((8, 8))
+    for column, strain in enumerate(STRAINED):
+        F[2, column] = geometry.deformation(*strain, 0.4 * column)
+    found = located(SMALL_DISKS.counts(F, electrons))
+    assert found.has_lattice.all()
+    nominal = SMALL_DISKS.G0 / SMALL_DISKS.pixel_size_inv_A
+    rough = geometry.deformation_from_reciprocal(found.G.double().numpy().reshape(F.shape), nominal)
+    away = geometry.inverse_transpose(geometry.to_branch(rough, F, 6))
+    away = (away - geometry.inverse_transpose(F))[2, : len(STRAINED)]
+    # All disks lie within a radius of where the rough lattice puts them.
+    at = away @ nominal @ SiteFinder.blank(SMALL_DISKS.calibration, (200, 200), "cpu").hk.numpy().T
+    assert np.linalg.norm(at, axis=1).max() < SMALL_DISKS.radius_px
+
+
+def test_a_pattern_of_few_electrons_is_not_taken_for_a_strained_one() -> None:
+    """At 500 electrons many a pattern shows half of what the others do, by chance."""
+    F = random_deformations((12, 12))
+    made = MODEL.counts(F, 500)
+    finder = SiteFinder.learn(made, "cpu")
+    patterns = torch.from_numpy(made.counts.reshape(-1, 128, 128).astype(np.float32))
+    found = finder.locate(patterns)
+    without = replace(finder, odds_per_count=0.0).locate(patterns)
+    assert (found.G != without.G).any((1, 2)).float().mean() <= 0.01
+
+
 def test_a_mirrored_oblique_lattice_is_said_and_not_answered() -> None:
     """The measured lattices of a mirrored image, near enough to be taken for strain."""
     calibration = replace(MODEL.calibration, lattice_inv_A=OBLIQUE, rotational_symmetry=2)
