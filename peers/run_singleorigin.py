@@ -6,7 +6,8 @@ nominal lattice take their place. Everything after that is the package's own.
 
 Settings: `units_an_electron` (what the counts are multiplied with: the package takes the logarithm
 of 0.1 and them), `r_max` (over the length of the longer lattice vector; the nodes within are
-measured) and `window_size` (px, in which a peak is looked for).
+measured) and `window_size` (px, in which a peak is looked for; from 7, the package's own, windows
+of neighbouring peaks overlap).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 from SingleOrigin import ReciprocalLattice
 
-DEFAULTS = {"units_an_electron": 1.0, "r_max": 1.2, "window_size": 5}
+DEFAULTS = {"units_an_electron": 1.0, "r_max": 1.2, "window_size": 3}
 
 # The package starts a process for every core of the machine.
 psutil.cpu_count = lambda logical=True: THREADS
@@ -49,10 +50,13 @@ def map_strain(scan: Scan, settings: dict[str, Any]) -> Found:
     lattice.initalize_ewpc_analysis(1, 1, r_max=r_max)
     plt.close("all")
     lattice.get_ewpc_basis(window_size=settings["window_size"])
+    G = np.swapaxes(lattice.basis_recip_px, -1, -2)
+    if min(scan.counts.shape[:2]) == 1:  # where its strain loses an axis
+        return Found(G)
     lattice.get_strain(ref=nominal)
     maps = lattice.strain_maps
     strain = [maps["exx"] / 100, maps["eyy"] / 100, -maps["exy"] / 100, np.radians(maps["theta"])]
-    return Found(np.swapaxes(lattice.basis_recip_px, -1, -2), np.stack(strain, -1))
+    return Found(G, np.stack(strain, -1))
 
 
 if __name__ == "__main__":
