@@ -234,7 +234,7 @@ def _check(seen: Seen, scan: Scan) -> None:
 
 
 def _contrast(image: NDArray[np.float64]) -> float:
-    """Standard deviation over mean, of what lies above the lowest; a few lost patterns lie below."""
+    """Standard deviation over mean, of what lies above the lowest: few lost patterns do not."""
     above = (image - np.quantile(image, 0.02)).clip(0)
     return float(above.std() / max(abs(above.mean()), 1e-300))
 
