@@ -62,6 +62,13 @@ def against(answer: Map, reference: Reference = None) -> Map:
     return Map(F @ inverse, answer.attributes, covariance, answer.label)
 
 
+def commonest(answer: Map) -> Mask:
+    """The positions (Ry, Rx) of the commonest lattice of a map, which has an answer."""
+    answered = np.asarray(np.isfinite(answer.F).all((-1, -2)))
+    symmetry = int(answer.attributes.get("rotational_symmetry", LEAST_SYMMETRY))
+    return _commonest(geometry.to_branch(answer.F, answer.F[answered][0], symmetry), answered)
+
+
 def _positions(answer: Map, F: Array, answered: Mask, reference: Reference) -> Mask:
     """The reference as a mask (Ry, Rx)."""
     scan = answered.shape

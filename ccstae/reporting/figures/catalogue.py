@@ -20,7 +20,7 @@ from ccstae.evaluation import published as published_errors
 from ccstae.evaluation import throughput
 from ccstae.evaluation.dislocations import circuits, find
 from ccstae.evaluation.metrics import compare, per_pattern, regions
-from ccstae.evaluation.reference import against
+from ccstae.evaluation.reference import against, commonest
 from ccstae.io import layout
 from ccstae.io.maps import Map, read_map
 from ccstae.io.scene import read_patterns
@@ -108,8 +108,8 @@ def catalogue(config: Config) -> list[FigureEntry]:
 
 _OF_SCANS = (
     "Strain and rotation",
-    "By every method, each against the commonest lattice of its own map, which is that of a tenth "
-    "of its answers. Grey: no answer.",
+    "By every method, against the commonest lattice of the first one's map: that of a tenth of its "
+    "answers. Grey: no answer.",
 )
 
 
@@ -256,8 +256,15 @@ def _against_commonest(config: Config, run_dir: Path, scan: str) -> dict[str, Ma
         method: read_map(layout.of_scan(run_dir, layout.SCAN_MAP, scan, method))
         for method in config.mapping_scans
     }
+    answers = {name: answer for name, answer in answers.items() if np.isfinite(answer.F).any()}
+    if not answers:
+        return {}
+    # The same positions for every method: of two materials either may be the commonest.
+    reference = commonest(next(iter(answers.values())))
     return {
-        method: against(answer) for method, answer in answers.items() if np.isfinite(answer.F).any()
+        name: against(answer, reference)
+        for name, answer in answers.items()
+        if np.isfinite(answer.F[reference]).all((-1, -2)).any()
     }
 
 
