@@ -37,7 +37,7 @@ $(VENV)/.slurm: $(READY) envs/slurm.lock
 	@$(VENV)/bin/python envs/install.py envs/slurm.lock
 	@touch $@
 
-test: setup lint unit dry ci ## everything that continuous integration checks
+test: setup lint unit dry ci robustness-gate ## everything that continuous integration checks
 
 tune: setup ## only search the settings of the methods of $(CONFIG) that are tuned
 	snakemake --cores "$(CORES)" --configfile "$(CONFIG)" --no-hooks --until tune
