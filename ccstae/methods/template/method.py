@@ -107,10 +107,7 @@ class Matcher:
                 settings.upsample,
             )
         reach = settings.search_px
-        for turn in range(settings.iterations):
-            # All rounds but the last only predict where disks are, and a parabola does for that.
-            last = turn == settings.iterations - 1
-            subpixel = settings.subpixel if last else "parabolic"
+        for _ in range(settings.iterations):
             at = found.positions(self.hk)
             usable = windows.inside(at, self.radius + 1, shape)
             # To choose among the sites would wait for a GPU.
@@ -123,18 +120,20 @@ class Matcher:
             )
             if free is None:
                 pixel = peaks.near(maps, at, reach)
-                measured, height = peaks.subpixel(maps, pixel, subpixel, settings.upsample)
+                measured, height = peaks.subpixel(maps, pixel, settings.subpixel, settings.upsample)
             else:
                 measured, height = _index(*free, at)
             usable &= self.with_beam | (hk != 0).any(-1)
             usable &= torch.linalg.vector_norm(measured - at, dim=-1) <= reach
             height = torch.where(usable, height.clamp_min(0), 0)
-            if last and settings.weights == "information":
+            if settings.weights == "information":
                 weights = lattice_fit.information(
                     height, self._noise(patterns, measured), self.least, ring
                 )
             else:
-                weights = (height > 0).to(height.dtype) if settings.weights == "none" else height
+                weights = (
+                    height if settings.weights == "intensity" else (height > 0).to(height.dtype)
+                )
             found, lost = track(
                 lattice_fit.fit(measured, weights, hk, settings.reject_outliers), rough, lost
             )
