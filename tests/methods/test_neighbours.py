@@ -223,6 +223,34 @@ def test_stages_stand_before_and_after_a_method(tmp_path: Path, counts_path: Pat
         run.write(made, "com", counts_path, tmp_path / "x.h5", from_map=tmp_path / "com.h5")
 
 
+def test_a_pooled_row_goes_on_from_a_map_of_single_patterns(
+    tmp_path: Path, counts_path: Path
+) -> None:
+    """The same bytes as anew, the seconds of both, and no map of other settings."""
+    settings = {"without": ["encoder", "shape"]}
+    made = configured(
+        {
+            "one": {"method": "ccstae", "settings": settings},
+            "both": {"method": "ccstae-pooled", "settings": settings},
+            "other": {"method": "ccstae-pooled"},
+            "searched": {"method": "ccstae-pooled", "settings": settings, "tune": {"seed": [0, 1]}},
+        }
+    )
+    assert made.goes_on_from("both") == "one"
+    assert [made.goes_on_from(name) for name in ("one", "other", "searched")] == [None] * 3
+    run.write(made, "one", counts_path, tmp_path / "one.h5")
+    run.write(made, "both", counts_path, tmp_path / "anew.h5")
+    run.write(made, "both", counts_path, tmp_path / "both.h5", from_map=tmp_path / "one.h5")
+    with h5py.File(tmp_path / "anew.h5") as anew, h5py.File(tmp_path / "both.h5") as both:
+        assert set(anew) == set(both)
+        assert all(anew[name][...].tobytes() == both[name][...].tobytes() for name in anew)
+        assert anew.attrs["found"] == both.attrs["found"]
+    before, after = (read_map(tmp_path / f"{name}.h5").attributes for name in ("one", "both"))
+    assert after["seconds"] > before["seconds"]
+    with pytest.raises(InputError, match=r"one\.h5: has the settings .* those of other"):
+        run.write(made, "other", counts_path, tmp_path / "x.h5", from_map=tmp_path / "one.h5")
+
+
 # Shifts nothing, doubles the counts, and leaves an answer that says what it got.
 DOUBLED = """
 import json, shutil, sys, h5py
