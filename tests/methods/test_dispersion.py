@@ -39,6 +39,12 @@ def counts_of(electrons, stray_px=0.0, background=0.1, alike=False):
     return replace(MODEL.counts(F[:0], 1.0), counts=drawn)
 
 
+@pytest.fixture(scope="module")
+def clean():
+    """The map of disks that lie on the lattice."""
+    return ccstae.map_strain(counts_of(1e6), SETTINGS, "cpu")
+
+
 def test_strays_of_disks_are_found_and_the_deviations_allow_for_them():
     answer = ccstae.map_strain(counts_of(1e6, stray_px=0.3), SETTINGS, "cpu")
     assert answer.found["stray_px"] == pytest.approx(0.3, rel=0.15)
@@ -46,25 +52,23 @@ def test_strays_of_disks_are_found_and_the_deviations_allow_for_them():
     assert 0.8 < over_stated(answer, F) < 1.25
 
 
-def test_disks_of_clean_data_do_not_stray():
-    answer = ccstae.map_strain(counts_of(1e6), SETTINGS, "cpu")
-    found = answer.found
+def test_disks_of_clean_data_do_not_stray(clean):
+    found = clean.found
     assert (found["stray_px"], found["dispersion_of_counts"], found["deviations_widened"]) == (
         0.0,
         1.0,
         1.0,
     )
-    assert 0.8 < over_stated(answer, F) < 1.25
+    assert 0.8 < over_stated(clean, F) < 1.25
 
 
-def test_disks_off_the_lattice_by_the_same_step_everywhere_cost_nothing_and_stray_nowhere():
+def test_disks_off_the_lattice_by_the_same_step_everywhere_cost_nothing_and_stray_nowhere(clean):
     """Strain is relative: what is the same at every position is not in it."""
 
     def about_the_mean(answer):
         wrong = errors(answer.F, F)
         return wrong - wrong.mean((0, 1))
 
-    clean = ccstae.map_strain(counts_of(1e6), SETTINGS, "cpu")
     answer = ccstae.map_strain(counts_of(1e6, stray_px=0.3, alike=True), SETTINGS, "cpu")
     assert answer.found["stray_px"] == 0
     assert answer.found["chi2_per_degree_of_freedom"] == pytest.approx(1, abs=0.2)

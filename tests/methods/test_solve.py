@@ -34,22 +34,29 @@ def over_bound(answer):
     return float(np.sqrt((ratio**2).mean()))
 
 
-def test_a_scan_whose_beam_moves_is_solved_as_well_as_one_that_stands_still():
+@pytest.fixture(scope="module")
+def still():
+    """The scan of a beam that stands still, and its map."""
+    scan = recorded(MODEL, F, ELECTRONS, BACKGROUND)
+    return scan, ccstae.map_strain(scan, SETTINGS, "cpu")
+
+
+def test_a_scan_whose_beam_moves_is_solved_as_well_as_one_that_stands_still(still):
     along = np.linspace(-5, 5, F.shape[0] * F.shape[1]).reshape(F.shape[:2])
     moving = np.stack([along, -along], -1)
-    for shift in (np.zeros_like(moving), moving):
-        scan = recorded(MODEL, F, ELECTRONS, BACKGROUND, shift)
-        answer = ccstae.map_strain(scan, SETTINGS, "cpu")
+    scan = recorded(MODEL, F, ELECTRONS, BACKGROUND, moving)
+    answers = (np.zeros_like(moving), still[1]), (moving, ccstae.map_strain(scan, SETTINGS, "cpu"))
+    for shift, answer in answers:
         assert over_bound(answer) < 1.2
         assert 0.8 < over_stated(answer, F) < 1.2
         assert np.abs(answer.centre_px - 64 - shift).max() < 0.05
         assert answer.found["deviations_widened"] == 1
 
 
-def test_a_probe_recorded_elsewhere_says_the_same():
-    scan = recorded(MODEL, F, ELECTRONS, BACKGROUND)
+def test_a_probe_recorded_elsewhere_says_the_same(still):
+    scan, here = still
     elsewhere = replace(scan, probe=np.roll(scan.probe, (9, -5), (0, 1)))
-    here, there = (ccstae.map_strain(one, SETTINGS, "cpu") for one in (scan, elsewhere))
+    there = ccstae.map_strain(elsewhere, SETTINGS, "cpu")
     deviation = MODEL.limit(np.eye(2), ELECTRONS, BACKGROUND)
     assert (np.abs(errors(there.F, here.F)) < 0.05 * deviation).all()
     np.testing.assert_allclose(there.covariance, here.covariance, rtol=0.02, atol=1e-10)
@@ -115,12 +122,13 @@ def test_what_bad_pixels_hold_changes_nothing(spoilt_scan: Path) -> None:
     assert over_stated(first, F) == pytest.approx(1, abs=0.2)
 
 
-def test_the_covariance_grows_as_the_bound_without_bad_pixels_does(spoilt_scan: Path) -> None:
+def test_the_covariance_grows_as_the_bound_without_bad_pixels_does(
+    still, spoilt_scan: Path
+) -> None:
     scan = read_counts(spoilt_scan)
-    whole = recorded(MODEL, F, ELECTRONS, BACKGROUND)
     deviations = [
-        np.sqrt(np.diagonal(ccstae.map_strain(one, SETTINGS, "cpu").covariance, 0, 2, 3))
-        for one in (whole, scan)
+        np.sqrt(np.diagonal(answer.covariance, 0, 2, 3))
+        for answer in (still[1], ccstae.map_strain(scan, SETTINGS, "cpu"))
     ]
     bounds = [
         MODEL.limit(np.eye(2), ELECTRONS, BACKGROUND, good=good) for good in (None, scan.good)
