@@ -45,7 +45,7 @@ class Data:
     @property
     def weighted(self) -> Array:
         """Information times M, (n, 4)."""
-        return np.einsum("nab,nb->na", self.information, self.M)
+        return np.asarray(np.einsum("nab,nb->na", self.information, self.M))
 
     def __getitem__(self, rows: Rows) -> Data:
         return Data(self.M[rows], self.information[rows], self.typical)
