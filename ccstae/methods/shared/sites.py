@@ -16,9 +16,6 @@ looks like a lattice.
 A pattern that shows much less of a lattice than the others of its scan may hold one that is
 strained by up to 12 %. It is sought beside the likeliest candidate (`strained`).
 
-A pattern that shows less of a lattice than others of the scan may hold one that is strained by up
-to 10 %. It is sought beside the likeliest candidate (`strained`).
-
 The weights of the mixture are the orientations that the scan does hold. They steady the patterns
 that hold too few electrons to say by themselves.
 
@@ -153,8 +150,6 @@ class SiteFinder:
     scatter: float = 1.0  # variance over mean of its box sums
     poisson: bool = True  # whether its counts obey Poisson's law
     # median log odds of its lattices over the counts of their beams; 0 where none is known
-    odds_per_count: float = 0.0
-    # median log odds of its lattices over the counts of their direct beams; 0 where it is unknown
     odds_per_count: float = 0.0
     found: dict[str, Any] = field(default_factory=dict)  # what is said of the scan, as JSON has it
 
