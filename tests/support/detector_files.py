@@ -209,15 +209,16 @@ def write_zspy(path: Path, patterns: NDArray[Any]) -> Path:
         return value.item() if hasattr(value, "item") else value
 
     with h5py.File(write_by_rosettasciio(path.with_suffix(".hspy"), patterns)) as file:
-
-        def copy(name: str, item: h5py.Group | h5py.Dataset) -> None:
+        names: list[str] = []
+        # The visit holds the lock of h5py, for which zarr's own threads may wait.
+        file.visit(names.append)
+        for name in names:
+            item = file[name]
             if isinstance(item, h5py.Group):
                 made = root.require_group(name)
             else:
                 made = root.create_array(name, data=item[...])
             made.attrs.update({key: plain(value) for key, value in item.attrs.items()})
-
-        file.visititems(copy)
         root.attrs.update({key: plain(value) for key, value in file.attrs.items()})
     return path
 
