@@ -300,6 +300,7 @@ def _going_on(method_id: str, method: ModuleType, path: Path | str) -> Callable[
             label=before.label,
             centre_px=before.centre_px,
             dictionary=before.dictionary,
+            residual=before.residual,
             alone=read_alone(path),
             # that is said of the answer, and asked of the new one again
             found={key: value for key, value in found.items() if key != "mirrored"},
