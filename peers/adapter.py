@@ -123,6 +123,13 @@ def read(path: str) -> Scan:
         return Scan(counts, probe, centre, lattice, radius, int(file.attrs["rotational_symmetry"]))
 
 
+def with_defaults(settings: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """All settings of a program; ValueError where one is none of it."""
+    if unknown := set(settings) - set(defaults):
+        raise ValueError(f"unknown settings {sorted(unknown)}; expected some of {sorted(defaults)}")
+    return defaults | settings
+
+
 def wavelength_A(energy_keV: float) -> float:
     return 12.398419843 / np.sqrt(energy_keV * (energy_keV + 2 * 510.99895))
 

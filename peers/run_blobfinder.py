@@ -12,7 +12,7 @@ from typing import Any
 
 import libertem.api as lt
 import numpy as np
-from adapter import THREADS, Found, Scan, main
+from adapter import THREADS, Found, Scan, main, with_defaults
 from libertem_blobfinder.common import gridmatching, patterns
 from libertem_blobfinder.udf import refinement
 
@@ -33,9 +33,7 @@ DEFAULTS = {
 
 
 def map_strain(scan: Scan, settings: dict[str, Any]) -> Found:
-    if unknown := set(settings) - set(DEFAULTS):
-        raise ValueError(f"unknown settings {sorted(unknown)}; expected some of {sorted(DEFAULTS)}")
-    settings = DEFAULTS | settings
+    settings = with_defaults(settings, DEFAULTS)
     radius, search = scan.radius_px, settings["search"] * scan.radius_px
     half = int(np.ceil(search))
     cx, cy = np.rint(scan.centre_px).astype(int)

@@ -17,7 +17,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import psutil
-from adapter import THREADS, Found, Scan, main
+from adapter import THREADS, Found, Scan, main, with_defaults
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
@@ -30,9 +30,7 @@ psutil.cpu_count = lambda logical=True: THREADS
 
 
 def map_strain(scan: Scan, settings: dict[str, Any]) -> Found:
-    if unknown := set(settings) - set(DEFAULTS):
-        raise ValueError(f"unknown settings {sorted(unknown)}; expected some of {sorted(DEFAULTS)}")
-    settings = DEFAULTS | settings
+    settings = with_defaults(settings, DEFAULTS)
     lattice = ReciprocalLattice(
         scan.counts * np.float32(settings["units_an_electron"]),
         plot_mean_image=False,

@@ -32,7 +32,7 @@ os.environ |= {
 import matplotlib as mpl
 import numpy as np
 import torch
-from adapter import THREADS, Found, Scan, main
+from adapter import THREADS, Found, Scan, main, with_defaults
 
 mpl.use("Agg")
 try:
@@ -60,9 +60,7 @@ DEFAULTS = {
 
 
 def map_strain(scan: Scan, settings: dict[str, Any]) -> Found:
-    if unknown := set(settings) - set(DEFAULTS):
-        raise ValueError(f"unknown settings {sorted(unknown)}; expected some of {sorted(DEFAULTS)}")
-    settings = DEFAULTS | settings
+    settings = with_defaults(settings, DEFAULTS)
     y, x = np.indices(scan.probe.shape)
     outside = np.hypot(x - scan.centre_px[0], y - scan.centre_px[1]) >= (
         settings["beam_radii"] * scan.radius_px

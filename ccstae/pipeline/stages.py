@@ -24,25 +24,25 @@ from ccstae.machine.sources import made_from, module_names
 
 _PACKAGE = Path(__file__).parents[1]
 # The modules that each stage starts in.
-_STARTS_IN: dict[str, str | tuple[str, ...]] = {
-    "fetch": "ccstae.io.fetched",
-    "import": "ccstae.acquisition.importing",
+_STARTS_IN: dict[str, tuple[str, ...]] = {
+    "fetch": ("ccstae.io.fetched",),
+    "import": ("ccstae.acquisition.importing",),
     "calibrate": ("ccstae.acquisition.calibration", "ccstae.reporting.figures.calibration"),
-    "simulate": "ccstae.simulation.simulate",
-    "truth": "ccstae.simulation.truth",
-    "noise": "ccstae.simulation.noise",
-    "map": "ccstae.methods.run",
-    "tune": "ccstae.evaluation.tuning",
-    "control": "ccstae.evaluation.controls",
-    "precision": "ccstae.evaluation.precision",
-    "score": "ccstae.evaluation.score",
-    "throughput": "ccstae.evaluation.throughput",
-    "published": "ccstae.evaluation.published",
-    "tables": "ccstae.reporting.tables",
-    "figures": "ccstae.reporting.figures.catalogue",
-    "report": "ccstae.reporting.report",
-    "provenance": "ccstae.pipeline.provenance",
-    "regress": "ccstae.gate.compare",
+    "simulate": ("ccstae.simulation.simulate",),
+    "truth": ("ccstae.simulation.truth",),
+    "noise": ("ccstae.simulation.noise",),
+    "map": ("ccstae.methods.run",),
+    "tune": ("ccstae.evaluation.tuning",),
+    "control": ("ccstae.evaluation.controls",),
+    "precision": ("ccstae.evaluation.precision",),
+    "score": ("ccstae.evaluation.score",),
+    "throughput": ("ccstae.evaluation.throughput",),
+    "published": ("ccstae.evaluation.published",),
+    "tables": ("ccstae.reporting.tables",),
+    "figures": ("ccstae.reporting.figures.catalogue",),
+    "report": ("ccstae.reporting.report",),
+    "provenance": ("ccstae.pipeline.provenance",),
+    "regress": ("ccstae.gate.compare",),
 }
 # The modules of the stages round a method.
 _STAGES_IN = {name: f"ccstae.methods.neighbours.{name}" for name in STAGES}
@@ -134,7 +134,7 @@ def narrow(
             entry = entry.model_copy(update={"tune": False})
         rows = {method: entry}
         mapped = config.goes_on_from(method)
-        if stage == "tune" and mapped is not None:  # whose maps the search smooths
+        if stage == "tune" and mapped is not None:  # whose maps the search goes on from
             rows[mapped] = config.methods[mapped]
         entries |= {"methods": rows, "device": config.device}
     return config.model_copy(update=entries)
@@ -167,7 +167,7 @@ def sources(config: Config, stage: str, method: str | None = None) -> list[str]:
         Paths, those of the package from the working folder.
     """
     if method is None:
-        files = made_from(*_starts_in(stage))
+        files = made_from(*_STARTS_IN[stage])
         if stage == "report":
             templates = (_PACKAGE / "reporting" / "templates").iterdir()
             files += sorted(os.path.relpath(template) for template in templates)
@@ -176,7 +176,7 @@ def sources(config: Config, stage: str, method: str | None = None) -> list[str]:
             files += sorted({str(m.structure) for m in materials if m.structure is not None})
         return files
     entry = config.methods[method]
-    starts_in = _starts_in(stage)
+    starts_in = [*_STARTS_IN[stage]]
     starts_in += [_STAGES_IN[name] for name in STAGES if getattr(entry, name) is not None]
     commands = [entry.command, getattr(entry.denoise, "command", None)]
     if entry.command is None:
@@ -195,12 +195,6 @@ def sources(config: Config, stage: str, method: str | None = None) -> list[str]:
     }
     outside = named + sorted(path for path in beside if path.is_file())
     return made_from(*starts_in) + [str(path) for path in outside]
-
-
-def _starts_in(stage: str) -> list[str]:
-    """The modules that a stage starts in."""
-    named = _STARTS_IN[stage]
-    return [named] if isinstance(named, str) else list(named)
 
 
 def digest(files: list[str]) -> str:
