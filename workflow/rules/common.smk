@@ -114,9 +114,10 @@ def code(stage):
 
 def folder(wildcards, input):
     """The params function of a stage that finds its inputs by the layout of the run: the run's
-    folder, or where Snakemake has put those of its files that are inputs of the job."""
+    folder, or where Snakemake has put those of its files that are inputs of the job. A run of
+    recorded scans alone has no maps to score, so its score has no such inputs."""
     below = f"{RUN_DIR}/"
-    path = next(path for path in map(str, input) if below in path)
+    path = next((path for path in map(str, input) if below in path), below)
     return path[: path.index(below)] + str(RUN_DIR)
 
 
