@@ -93,6 +93,71 @@ def test_entries_are_counted_and_told_apart():
     assert len(one) == 1
 
 
+K = 16
+SHARES = np.tile([1.2, 0.8, 1.0, 1.0], 4) / K
+
+
+def drawn(
+    rng: np.random.Generator, contrast: np.ndarray | float, step: float, n: int = 400
+) -> tuple[torch.Tensor, torch.Tensor, entries.LogArea, np.ndarray]:
+    """Intensities, variances and log areas of n patterns of two kinds, told apart by no single
+    pattern: 400 counts in all disks on a background of as many in each.
+    """
+    kind = (rng.random(n) < 0.4).astype(int)
+    shares = SHARES * (1 + (kind[:, None] - 0.5) * contrast)
+    mean = 400 * shares / shares.sum(1, keepdims=True)
+    variance = mean + 400
+    intensity = rng.normal(mean, variance**0.5)
+    deviation = 0.02
+    size = rng.normal(step * kind, deviation)
+    size[:4] = -0.4  # lattices found wrong
+    measured = entries.LogArea(
+        torch.from_numpy(size), torch.full((n,), deviation**2, dtype=torch.float64)
+    )
+    return torch.from_numpy(intensity), torch.from_numpy(variance), measured, kind
+
+
+MATERIAL = 0.34 * np.where(np.arange(K) % 2, 1, -1)  # disks a sixth brighter or fainter: WS2, WSe2
+STRAIN = 0.06 * np.where(np.arange(K) % 2, 1, -1)  # what 4 % of strain along one axis does
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_two_materials_are_told_apart_where_their_intensities_alone_are_lost_in_noise(seed):
+    intensity, variance, measured, kind = drawn(np.random.default_rng(seed), MATERIAL, -0.07)
+    alone, _ = entries.cluster(intensity, variance)
+    assert len(alone) == 1
+    two = entries.told_apart_by_area(entries.Relative.of(intensity, variance), measured)
+    assert two is not None
+    centre, odds, area = two
+    assert area[:, 0].tolist() == pytest.approx([-0.07, 0], abs=0.01)
+    found = entries.likeliest(odds, area, measured).numpy()
+    assert ((found == 0) == (kind == 1))[4:].mean() > 0.94
+    # The regression undoes what patterns of the other kind in a share do to its mean.
+    for e, sign in ((0, 0.5), (1, -0.5)):
+        expected = SHARES * (1 + sign * MATERIAL)
+        off = (centre[e].numpy() / float(centre[e].sum()) - expected / expected.sum()) * K
+        assert np.sqrt((off**2).mean()) < 0.12
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(
+    ("contrast", "step"),
+    [(0.0, -0.07), (STRAIN, -0.07), (MATERIAL, 0.0)],
+    ids=["one crystal, two sizes", "a strained grain", "sizes that tell nothing"],
+)
+def test_the_size_of_the_cell_alone_makes_no_second_material(contrast, step, seed):
+    intensity, variance, measured, _ = drawn(np.random.default_rng(seed), contrast, step, 1600)
+    relative = entries.Relative.of(intensity, variance)
+    assert entries.told_apart_by_area(relative, measured) is None
+
+
+def test_patterns_all_alike_are_of_one_material():
+    intensity = torch.full((100, K), 25.0, dtype=torch.float64)
+    same = torch.zeros(100, dtype=torch.float64)
+    relative = entries.Relative.of(intensity, intensity)
+    assert entries.told_apart_by_area(relative, entries.LogArea(same, same + 1e-8)) is None
+
+
 def test_entries_are_counted_where_disks_hold_few_counts():
     """Ten counts a disk, without background: the variance that a pattern states is its own counts,
     small where they are few by chance.

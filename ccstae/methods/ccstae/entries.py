@@ -1,8 +1,10 @@
 """The sparse code: how many entries the dictionary has, and which one a pattern belongs to.
 
 An entry is a set of disk intensities. The entry of a pattern is read from its intensities and from
-the size of its cell, since materials differ in both. Entries are counted by intensities alone, so
-that grains of different strain are not taken for different materials.
+the size of its cell, since materials differ in both. Cells of two sizes alone are no two entries,
+so that grains of different strain are not taken for different materials: their intensities must
+differ, by more than strain changes them. In noise, the size of the cell says best whose intensities
+to compare.
 
 A lattice looks the same after a turn by its symmetry, but the crystal need not: a grain that is
 turned by more than half that angle shows the intensities of its disks permuted. It has an entry of
@@ -15,7 +17,7 @@ import math
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from ccstae.methods.ccstae.dictionary import Dictionary
@@ -24,6 +26,8 @@ from ccstae.methods.ccstae.refine import State
 MAX_ENTRIES = 4
 MIN_ENTRY_SHARE = 0.02  # of the patterns
 MIN_PATTERNS_PER_ENTRY = 20
+MAX_SIZE_OFF = 6.0  # median distances from the median size, 4 deviations of a normal law
+MIN_SIGNIFICANCE = 5.0  # deviations of chi^2, by which the intensities of two entries differ
 MIN_AREA_DEVIATION = 1e-3  # deviation of log det M within an entry
 MIN_SPREAD = 0.02  # relative; what strain alone does to the intensities
 MAX_SPREAD = 0.5
@@ -60,34 +64,19 @@ def cluster(
     Returns:
         The entries' relative intensities (E, K), and the log odds of each for each pattern (n, E).
     """
-    total = intensity.sum(1, keepdim=True).clamp_min(1e-9)
-    x = (intensity / total).double()
-    v = (background_variance(intensity, variance) / total**2).double()
-    n, K = x.shape
+    measured = Relative.of(intensity, variance)
+    n, K = measured.x.shape
     best, lowest = None, float("inf")
-    order = torch.argsort(_main_axis(x, v + x.mean(0) / total))
+    order = torch.argsort(measured.main_axis())
     for E in range(1, max_entries + 1):
         if E > 1 and n < MIN_PATTERNS_PER_ENTRY * E:
             break
-        share = torch.zeros(n, E, dtype=x.dtype, device=x.device)
-        share[order, torch.arange(n, device=x.device) * E // n] = 1.0
+        share = measured.x.new_zeros(n, E)
+        share[order, torch.arange(n, device=share.device) * E // n] = 1.0
         for _ in range(60):
             weight = share.sum(0).clamp_min(1e-9)
-            centre = x.mean(0).expand(E, K)
-            for _ in range(2):
-                at_least = centre.clamp_min(0.2 * centre.mean())
-                precision = 1 / (
-                    v[:, None] + at_least / total[:, None] + (_CLUSTER_SPREAD * at_least) ** 2
-                )  # (n, E, K)
-                weighted = share[..., None] * precision
-                centre = (weighted * x[:, None]).sum(0) / weighted.sum(0).clamp_min(1e-30)
-            z2 = (x[:, None] - centre) ** 2 * precision
-            # A Student law is bounded: one odd disk must not decide.
-            logp = (
-                -0.5 * (9 * torch.log1p(z2 / 9)).sum(2)
-                + 0.5 * precision.log().sum(2)
-                + (weight / n).log()
-            )
+            centre, _ = measured.means(share)
+            logp = measured.log_density(centre) + (weight / n).log()
             new_share = logp.softmax(1)
             if (new_share - share).abs().max() < SHARE_TOLERANCE:
                 break
@@ -102,6 +91,131 @@ def cluster(
     return best
 
 
+@dataclass(frozen=True)
+class Relative:
+    """Relative intensities of n patterns, and the variance of clusters of them: that of the
+    expected counts, plus a relative spread.
+    """
+
+    x: Float64[Tensor, "n K"]
+    background: Float64[Tensor, "n K"]  # the background's part of their variance
+    total: Float[Tensor, "n 1"]  # counts in all disks
+
+    @staticmethod
+    def of(intensity: Tensor, variance: Tensor) -> Relative:
+        """From counts in the disks (n, K) and their variances."""
+        total = intensity.sum(1, keepdim=True).clamp_min(1e-9)
+        background = background_variance(intensity, variance) / total**2
+        return Relative((intensity / total).double(), background.double(), total)
+
+    def precision(self, centre: Tensor) -> Tensor:
+        """One over the variances of the patterns about centres (E, K), (n, E, K)."""
+        at_least = centre.clamp_min(0.2 * centre.mean())
+        return 1 / (
+            self.background[:, None]
+            + at_least / self.total[:, None]
+            + (_CLUSTER_SPREAD * at_least) ** 2
+        )
+
+    def means(self, share: Tensor) -> tuple[Tensor, Tensor]:
+        """Centres (E, K) of clusters in which the patterns have shares (n, E), and the information
+        that they rest on.
+        """
+        centre = self.x.mean(0).expand(share.shape[1], -1)
+        for _ in range(2):
+            weighted = share[..., None] * self.precision(centre)
+            information = weighted.sum(0).clamp_min(1e-30)
+            centre = (weighted * self.x[:, None]).sum(0) / information
+        return centre, information
+
+    def log_density(self, centre: Tensor) -> Tensor:
+        """Of the patterns about centres (E, K), (n, E). A Student law is bounded: one odd disk must
+        not decide.
+        """
+        precision = self.precision(centre)
+        z2 = (self.x[:, None] - centre) ** 2 * precision
+        return -0.5 * (9 * torch.log1p(z2 / 9)).sum(2) + 0.5 * precision.log().sum(2)
+
+    def main_axis(self) -> Tensor:
+        """Projection (n,) of whitened intensities on their first principal axis, along which
+        clusters lie apart if any do.
+        """
+        v = self.background + self.x.mean(0) / self.total
+        white = (self.x - self.x.mean(0)) / (v.mean(0) + 1e-12).sqrt()
+        white = white.nan_to_num(0.0, 0.0, 0.0)  # fits that diverged lie apart from none
+        return white @ torch.linalg.eigh(white.T @ white)[1][:, -1]
+
+
+def told_apart_by_area(
+    relative: Relative, measured: LogArea
+) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Two entries where the intensities differ with the size of the cell.
+
+    The size of the cell says nothing of the counts in the disks, so it may choose whose intensities
+    are compared. One chi^2 then judges the difference. A mixture of intensities must also find out
+    which pattern is of which entry: in noise it needs several times as many patterns. The sizes are
+    taken for a mixture of two. With the shares s of the patterns in these, the intensities of the
+    entries are the weighted regression of the patterns' on s, free of the patterns that the sizes
+    put wrong.
+
+    Args:
+        relative: intensities of n patterns.
+        measured: size of their cells.
+
+    Returns:
+        Entries and odds as `cluster` gives them, and the log areas of the entries, (2, 2). None
+        where there is one set of intensities. Those of the two, a and b, must differ by 5
+        deviations of chi^2, and by sum_k (a_k - b_k)^2 / x_k > 0.1^2 beyond noise, with x the mean
+        of all patterns. Strain does not reach that.
+    """
+    share = _two_sizes(measured)
+    n, K = relative.x.shape
+    if share.sum(0).min() < max(MIN_PATTERNS_PER_ENTRY, MIN_ENTRY_SHARE * n):
+        return None
+    precision = relative.precision(relative.x.mean(0, keepdim=True))[:, 0]
+    information = torch.einsum("ne,nk,nf->kef", share, precision, share)
+    weighted = torch.einsum("ne,nk,nk->ke", share, precision, relative.x)
+    covariance, singular = torch.linalg.inv_ex(information)
+    if singular.any():  # one size
+        return None
+    centre = (covariance @ weighted[..., None])[..., 0].T
+    variance = (covariance * covariance.new_tensor([[1, -1], [-1, 1]])).sum((1, 2))
+    squares = (centre[0] - centre[1]) ** 2
+    mean = relative.x.mean(0).clamp_min(1e-9)
+    chi2, difference, noise = (
+        float(each.sum()) for each in (squares / variance, squares / mean, variance / mean)
+    )
+    differ = (
+        chi2 > K + MIN_SIGNIFICANCE * (2 * K) ** 0.5
+        and noise < _CLUSTER_SPREAD**2
+        and difference - noise > _CLUSTER_SPREAD**2
+    )
+    if not differ:
+        return None
+    return centre, relative.log_density(centre) + share.mean(0).log(), _area(share, measured)
+
+
+def _two_sizes(measured: LogArea) -> Tensor:
+    """Shares (n, 2) of the patterns in a mixture of two normal laws of the size of the cell, of one
+    deviation, by expectation maximisation from its smaller and its larger half. Patterns far from
+    all others have no share.
+    """
+    x = measured.value
+    n = len(x)
+    off = (x - x.median()).abs()
+    within = (off <= MAX_SIZE_OFF * off.median()).double()[:, None]
+    share = x.new_zeros(n, 2)
+    share[torch.argsort(x), torch.arange(n, device=x.device) * 2 // n] = 1.0
+    share *= within
+    for _ in range(60):
+        mean, deviation = _area(share, measured).T
+        # Two deviations would let one law cover both sizes.
+        variance = (share.mean(0) * deviation**2).sum() + measured.variance[:, None]
+        z2 = (x[:, None] - mean) ** 2 / variance
+        share = (share.mean(0).log() - 0.5 * z2).softmax(1) * within
+    return share
+
+
 def background_variance(intensity: Tensor, variance: Tensor) -> Tensor:
     """The background's part of the variance of intensities, (n, K).
 
@@ -109,15 +223,6 @@ def background_variance(intensity: Tensor, variance: Tensor) -> Tensor:
     are used: measured counts would state a small variance where they are few by chance.
     """
     return (variance - intensity).clamp_min(0)
-
-
-def _main_axis(x: Tensor, v: Tensor) -> Tensor:
-    """Projection (n,) of whitened intensities on their first principal axis, along which clusters
-    lie apart if any do.
-    """
-    white = (x - x.mean(0)) / (v.mean(0) + 1e-12).sqrt()
-    white = white.nan_to_num(0.0, 0.0, 0.0)  # fits that diverged lie apart from none
-    return white @ torch.linalg.eigh(white.T @ white)[1][:, -1]
 
 
 def log_area(M: Tensor, covariance: Tensor) -> LogArea:
@@ -161,10 +266,19 @@ def areas(odds: Tensor, measured: LogArea) -> Tensor:
     for _ in range(30):
         share = (odds + area_odds(area, measured)).softmax(1)
         weight = share / (area[:, 1] ** 2 + v[:, None])
-        mean = (weight * x[:, None]).sum(0) / weight.sum(0)
-        beyond = (share * ((x[:, None] - mean) ** 2 - v[:, None])).sum(0) / share.sum(0)
-        area = torch.stack([mean, beyond.clamp_min(MIN_AREA_DEVIATION**2).sqrt()], 1)
+        area = _area(share, measured, weight)
     return area
+
+
+def _area(share: Tensor, measured: LogArea, weight: Tensor | None = None) -> Tensor:
+    """Mean and deviation (E, 2) of the log area of entries in which the patterns have shares
+    (n, E); the mean by other weights where given.
+    """
+    x, v = measured.value[:, None], measured.variance[:, None]
+    weight = share if weight is None else weight
+    mean = (weight * x).sum(0) / weight.sum(0)
+    beyond = (share * ((x - mean) ** 2 - v)).sum(0) / share.sum(0)
+    return torch.stack([mean, beyond.clamp_min(MIN_AREA_DEVIATION**2).sqrt()], 1)
 
 
 def expected_intensity(
@@ -224,6 +338,11 @@ def learn_code(
     centre, odds = cluster(state.intensity[:, 1:], variance[:, 1:], max_entries)
     measured = log_area(state.M, covariance)
     area = areas(odds, measured)
+    if len(centre) == 1 and max_entries > 1:
+        relative = Relative.of(state.intensity[:, 1:], variance[:, 1:])
+        two = told_apart_by_area(relative, measured)
+        if two is not None:
+            centre, odds, area = two[0].to(centre), two[1], two[2]
     label = likeliest(odds, area, measured)
     # An entry that all its patterns leave for another is dropped.
     used = (torch.bincount(label, minlength=len(centre)) > 0).nonzero()[:, 0]

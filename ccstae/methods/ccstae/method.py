@@ -52,9 +52,7 @@ _BYTES_PER_BYTE = 64
 # Patterns among which teachers are sought, spread over the scan. Learning then takes as long for
 # any scan.
 MAX_CANDIDATES = 2048
-# Patterns that teach the dictionary. Half as many leave strain as it is to 0.03 deviations, but two
-# materials at w 0.50 are then taken for one.
-MAX_TEACHERS = 512
+MAX_TEACHERS = 512  # patterns that teach the dictionary
 # Batches of a scan, spread over it, whose misfit and residual are looked at: 16,384 patterns on a
 # CPU.
 MAX_MISFIT_BATCHES = 128
