@@ -23,6 +23,7 @@ STEP_PX = 0.25
 """Between the distances at which a profile is tabulated. Between them it is linear."""
 # What lies this far outside a disk is background; nearer where disks leave less room.
 MIN_RIM_PX, MAX_RIM_PX = 1.0, 3.0
+_RING_BATCH = 32  # patterns at a time whose rings are summed
 MIN_RING_COUNTS = 100  # a ring with fewer borrows from its neighbours,
 # One with as many stands alone. Disks leave its neighbours other shares of their pixels, which
 # would pull the mean of a steep profile by more than the noise of these counts.
@@ -60,33 +61,37 @@ def ring_sums(
         dose: of each pattern, against that of the mean one, (n,).
         good: True where a pixel tells something, (Qy, Qx); None where all do.
     """
-    n, height, width = counts.shape
+    height, width = counts.shape[1:]
+    last = torch.tensor([[0, 0], [width - 1, 0], [0, height - 1], [width - 1, height - 1]])
+    dx, dy = (last.to(position) - position[:, :1]).unbind(-1)
+    rings = int(torch.hypot(dy, dx).max()) + 1
     offsets = transformer.square(2 * math.ceil(clear_px) + 1, counts.device)
-    patch = transformer.patches(position, offsets, (height, width))
-    on_disk = (offsets - patch.shift(position)[:, :, None]).norm(dim=-1) < clear_px
-    off_disk = 1.0 - (on_disk & (patch.inside > 0)).reshape(n, -1).to(counts.dtype)
-    usable = torch.ones(height, width, device=counts.device, dtype=counts.dtype)
+    usable = torch.ones(height * width, device=counts.device, dtype=counts.dtype)
     if good is not None:
-        usable = good.to(counts.dtype)
-    usable = usable.reshape(1, -1).repeat(n, 1)
-    # Several patches may share a clamped index; any that lies on a disk wins.
-    free = usable.scatter_reduce(1, patch.index.reshape(n, -1), off_disk, "amin")
-    r = distance(position[:, 0], (height, width)).reshape(n, -1)
-    step = (r / STEP_PX).long()
-    ring = r.long()
-    rings = int(r.max()) + 1
-    flat, of_dose = counts.reshape(n, -1), dose[:, None].to(counts.dtype)
-
-    def sums(index: Tensor, values: Tensor, size: int) -> Tensor:
-        out = torch.zeros(size, device=counts.device, dtype=torch.float64)
-        return out.index_add_(0, index.reshape(-1), values.reshape(-1).double()).to(counts.dtype)
-
-    return Rings(
-        total=sums(ring, free * flat, rings),
-        area=sums(ring, free * of_dose, rings),
-        all_counts=sums(ring, usable * flat, rings),
-        all_area=sums(step, usable * of_dose, math.ceil(rings / STEP_PX)),
-    )
+        usable = good.reshape(-1).to(counts.dtype)
+    total, area, all_counts = torch.zeros(3, rings, device=counts.device, dtype=torch.float64)
+    steps = math.ceil(rings / STEP_PX)
+    all_area = torch.zeros(steps, device=counts.device, dtype=torch.float64)
+    for part in torch.arange(len(counts), device=counts.device).split(_RING_BATCH):
+        at, flat = position[part], counts[part].reshape(len(part), -1)
+        patch = transformer.patches(at, offsets, (height, width))
+        on_disk = (offsets - patch.shift(at)[:, :, None]).norm(dim=-1) < clear_px
+        off_disk = 1.0 - (on_disk & (patch.inside > 0)).reshape(len(part), -1).to(counts.dtype)
+        # Several patches may share a clamped index; any that lies on a disk wins.
+        free = usable.repeat(len(part), 1).scatter_reduce(
+            1, patch.index.reshape(len(part), -1), off_disk, "amin"
+        )
+        r = distance(at[:, 0], (height, width)).reshape(len(part), -1)
+        ring = r.long()
+        of_dose = dose[part, None].to(counts.dtype)
+        for sums, index, values in (
+            (total, ring, free * flat),
+            (area, ring, free * of_dose),
+            (all_counts, ring, usable * flat),
+            (all_area, (r / STEP_PX).long(), usable * of_dose),
+        ):
+            sums.index_add_(0, index.reshape(-1), values.reshape(-1).double())
+    return Rings(*(sums.to(counts.dtype) for sums in (total, area, all_counts, all_area)))
 
 
 def distance(centre: Tensor, shape: tuple[int, int]) -> Tensor:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from ccstae.machine.device import ceil_div
 from ccstae.methods.ccstae import diffuse_background, spline, transformer
 from ccstae.methods.ccstae.dictionary import Dictionary
+from ccstae.methods.ccstae.refine import OfPatterns
 from ccstae.methods.shared import adam
 
 REACH = 4
@@ -72,14 +73,11 @@ Network = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
-class Encoded:
+class Encoded(OfPatterns):
     """First answers for n patterns."""
 
     M: Float[Tensor, "n 2 2"]  # F^-T
     centre: Float[Tensor, "n 2"]  # direct beam, pixels
-
-    def __getitem__(self, rows: Tensor) -> Encoded:
-        return Encoded(self.M[rows], self.centre[rows])
 
 
 def fit_lattice(displacement: Tensor, precision: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:

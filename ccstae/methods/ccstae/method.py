@@ -117,7 +117,12 @@ def _learn_with(
     encoder = None
     if "encoder" not in settings.without:
         encoder = encoders.train(dictionary, rough.M, rough.centre, scan.shape, settings.seed)
-    first = encoded(encoder, dictionary, data, rough)
+    first = Encoded.join(
+        [
+            encoded(encoder, dictionary, data[part], rough[part])
+            for part in torch.arange(len(data)).split(scan.batch)
+        ]
+    )
     dictionary, found = learning.teach(
         dictionary, data, first, radius, scan.batch, scan.good, settings.without
     )
