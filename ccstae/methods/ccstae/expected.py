@@ -4,7 +4,6 @@ light of the next disks in the window of one.
 
 from __future__ import annotations
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
