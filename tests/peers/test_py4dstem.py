@@ -15,6 +15,7 @@ import torch
 
 from ccstae import geometry
 from ccstae.io.counts import read_counts, write_counts
+from ccstae.io.slips import nearest_px
 from ccstae.methods import external
 from ccstae.methods.shared import peaks, windows
 from ccstae.methods.shared.lattice_sites import nodes, rings
@@ -63,7 +64,12 @@ def test_disk_positions_agree(subpixel: str, tmp_path: Path, counts_path: Path) 
     hk = nodes(counts.calibration, counts.counts.shape)
     finder = SiteFinder.learn(counts, "cpu")
     matcher = template.Matcher(
-        torch.from_numpy(counts.probe), hk, rings(counts.calibration, hk), finder.radius, settings
+        torch.from_numpy(counts.probe),
+        hk,
+        rings(counts.calibration, hk),
+        finder.radius,
+        nearest_px(counts.calibration),
+        settings,
     )
     patterns = torch.from_numpy(counts.counts.reshape(-1, *counts.probe.shape).astype(np.float32))
     maps = kernels.correlate(

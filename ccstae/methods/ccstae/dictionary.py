@@ -49,6 +49,7 @@ class Dictionary:
     stray_px: float = 0.0
     # True where disks are warped with the lattice, as an image is; else they keep their shape
     affine: bool = False
+    touching: bool = False  # whether the window of a disk holds light of the next disks
 
     def to(self, device: str) -> Dictionary:
         """The dictionary on another device."""
@@ -183,13 +184,20 @@ class Dictionary:
 
 def patch_pixels(radius_px: float, spacing_px: float) -> int:
     """Edge of the patch round a disk: the disk, its soft edge and a rim of background, but nothing
-    of the next disk, which is `spacing_px` away.
+    of the next disk, which is `spacing_px` away, unless the two are `touching`.
     """
     half = math.ceil(radius_px + RIM_PX)
     alone = (spacing_px - radius_px - SOFT_EDGE_PX) / math.sqrt(2)  # to the corner of the patch
     if half > alone:
         half = max(math.floor(alone), math.ceil(radius_px + MIN_RIM_PX))
     return 2 * half + 1
+
+
+def touching(radius_px: float, spacing_px: float) -> bool:
+    """Whether disks lie so near one another that the round window of one holds light of the next,
+    however small it is.
+    """
+    return patch_pixels(radius_px, spacing_px) / 2 > spacing_px - radius_px - SOFT_EDGE_PX
 
 
 def improve(

@@ -20,12 +20,13 @@ from ccstae.methods.ccstae import (
     diffuse_background,
     dispersion,
     entries,
+    expected,
     probe_profile,
     refine,
     spline,
     transformer,
 )
-from ccstae.methods.ccstae.dictionary import Dictionary, improve, patch_pixels
+from ccstae.methods.ccstae.dictionary import Dictionary, improve, patch_pixels, touching
 from ccstae.methods.ccstae.dispersion import Misfit
 from ccstae.methods.ccstae.encoder import Encoded
 from ccstae.methods.ccstae.photon_transfer import PhotonTransfer, photon_transfer
@@ -144,6 +145,7 @@ def start(
         pixels=pixels,
         floor=1e-13 * electrons,
         affine=affine,
+        touching=touching(radius_px, spacing_px),
     )
 
 
@@ -308,7 +310,10 @@ def learn_shape(
         unit = spline.render(dictionary.disk, shift, dictionary.pixels)
         scale = state.background_scale[:, None, None]
         diffuse = (scale * patch.cut(patterns.background))[whole].reshape(unit.shape)
-        model = intensity[:, None, None] * unit + diffuse + dictionary.floor
+        disks = intensity[:, None, None] * unit
+        if dictionary.touching:
+            disks = expected.all_disks(dictionary, state, patch)[whole].reshape(unit.shape)
+        model = disks + diffuse + dictionary.floor
         patches = patch.cut(patterns.counts)[whole].reshape(unit.shape)
         dictionary = improve(dictionary, patches, model, intensity, shift, _PROBE_COUNTS)
     return dictionary
@@ -338,7 +343,8 @@ def model_error(
     unit = (expansion[:, :1] @ images).reshape(patch.index.shape)
     disk = state.intensity[:, 1:, None] * unit
     diffuse = state.background_scale[:, None, None] * patch.cut(patterns.background)
-    model = disk + diffuse + dictionary.floor
+    disks = expected.all_disks(dictionary, state, patch) if dictionary.touching else disk
+    model = disks + diffuse + dictionary.floor
     used = patch.inside * (model > 1)
     residual = patch.cut(patterns.counts) - model
     if beyond_common and len(patterns) > 1:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ccstae.io.counts import Counts
 from ccstae.machine.device import ceil_div
-from ccstae.methods.ccstae import transformer
+from ccstae.methods.ccstae import expected, transformer
 from ccstae.methods.ccstae.dictionary import Dictionary
 from ccstae.methods.ccstae.dispersion import MIN_DISPERSION
 from ccstae.methods.ccstae.refine import State
@@ -124,7 +124,10 @@ def _curve(dictionary: Dictionary, patterns: Patterns, state: State) -> tuple[Te
     unit, along_x, along_y = (expansion @ images).unflatten(0, patch.index.shape[:2]).unbind(2)
     intensity = state.intensity[:, 1:, None]
     diffuse = state.background_scale[:, None, None] * patch.cut(patterns.background)
-    model = intensity * unit + diffuse + dictionary.floor
+    disks = intensity * unit
+    if dictionary.touching:
+        disks = expected.all_disks(dictionary, state, patch)
+    model = disks + diffuse + dictionary.floor
     used = patch.inside > 0
     m = model[used].double()
     square = (patch.cut(patterns.counts)[used].double() - m) ** 2

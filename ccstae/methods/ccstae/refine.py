@@ -129,10 +129,17 @@ def _evaluate(patterns: Patterns, dictionary: Dictionary, state: State) -> Evalu
     disks = (expansion @ images).unflatten(0, d.shape[:2])  # (n, K, 3, p): T, A T_x, A T_y
     m = state.background_scale[:, None, None] * beta
     m = m.addcmul_(A, disks[:, :, 0]).add_(dictionary.floor)
+    without_disks = patterns.level[:, None, None] * beta + dictionary.floor
+    once = patch.inside
+    if dictionary.touching:
+        own = A * disks[:, :, 0]
+        m = m + patch.together(own, patterns.counts) - own * patch.inside
+        # A pixel of several windows tells of each of their disks, but counts once.
+        once = once / patch.together(torch.ones_like(own), patterns.counts).clamp_min(1)
+        beta = beta * once
     extra = patterns.error_variance
     w = patch.inside / (m + extra)
-    without_disks = patterns.level[:, None, None] * beta + dictionary.floor
-    deviance = relative_deviance(d, m, without_disks, extra, patch.inside, patterns.exact)
+    deviance = relative_deviance(d, m, without_disks, extra, once, patterns.exact)
     # (n K, 5, p): slopes of m with A, s_x, s_y and b, and the residual
     basis = torch.cat([disks, beta[:, :, None], (d - m)[:, :, None]], 2).flatten(0, 1)
     ratio = ((d + extra) * w).reshape(len(basis), 1, -1)  # counts over those expected

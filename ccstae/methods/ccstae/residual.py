@@ -6,11 +6,10 @@ from collections.abc import Iterable
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ccstae.methods.ccstae import affine, diffuse_background, transformer
+from ccstae.methods.ccstae import expected
 from ccstae.methods.ccstae.dictionary import Dictionary
 from ccstae.methods.ccstae.refine import State
 
@@ -34,7 +33,7 @@ def mean_residual(
     for counts, states in patterns:
         size = _AT_A_TIME[counts.device.type]
         for some in (slice(i, i + size) for i in range(0, len(counts), size)):
-            model = expected(dictionary, states[some])
+            model = expected.pattern(dictionary, states[some])
             # A climb that ran off leaves numbers that are none.
             sound = model.isfinite().all((1, 2))
             difference = torch.where(sound[:, None, None], counts[some] - model, 0.0)
@@ -46,25 +45,3 @@ def mean_residual(
     if good is not None:
         mean[~good.cpu()] = torch.nan
     return mean.numpy()
-
-
-def expected(dictionary: Dictionary, state: State) -> Float[Tensor, "n Qy Qx"]:
-    """Counts that the model expects in n patterns, m = sum_k A_k T(q - s_k) + b beta(q)."""
-    g = dictionary.g
-    diffuse = diffuse_background.render(dictionary.background, state.centre, dictionary.detector_px)
-    model = state.background_scale[:, None, None] * diffuse
-    position = transformer.positions(state.M, state.centre, g) + state.stray
-    patch = transformer.patches(position, dictionary.offsets, dictionary.detector_px)
-    shift = patch.shift(position)
-    if dictionary.affine:
-        direct, disk = (
-            affine.Surface(profile, dictionary.pixels)
-            for profile in (dictionary.direct, dictionary.disk)
-        )
-        disks = affine.render_warped(direct, disk, state.M, dictionary.offsets, shift)[0]
-    else:
-        images, expansion = dictionary.images_near(shift)
-        disks = (expansion[:, :1] @ images).reshape(patch.index.shape)
-    disks = disks * state.intensity[..., None] * patch.inside
-    flat = model.flatten(1)
-    return flat.scatter_add(1, patch.index.flatten(1), disks.flatten(1)).reshape(model.shape)

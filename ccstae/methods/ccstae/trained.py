@@ -20,7 +20,7 @@ from ccstae.io.hdf5 import short
 from ccstae.io.slips import nearest_px
 from ccstae.io.stored import slabs
 from ccstae.methods.ccstae import entries, spline
-from ccstae.methods.ccstae.dictionary import Dictionary, patch_pixels
+from ccstae.methods.ccstae.dictionary import Dictionary, patch_pixels, touching
 from ccstae.methods.ccstae.encoder import Encoder
 from ccstae.methods.ccstae.photon_transfer import PhotonTransfer
 from ccstae.methods.ccstae.settings import CcstaeSettings
@@ -223,4 +223,5 @@ def _load_dictionary(
         error=weights.number(path, about, "error"),
         stray_px=weights.number(path, about, "stray_px"),
         affine=settings.transformer == "affine",
+        touching=touching(disk_radius_px(calibration), nearest_px(calibration)),
     )

@@ -28,6 +28,17 @@ class Patches:
         flat = images.reshape(-1, images.shape[-1] * images.shape[-2]).expand(n, -1)
         return flat.gather(1, self.index.reshape(n, -1)).reshape(self.index.shape).mul_(self.inside)
 
+    def added_to(self, images: Tensor, values: Tensor) -> Tensor:
+        """Images (n, Qy, Qx) plus the values (n, K, p) of all windows."""
+        values = (values * self.inside).flatten(1)
+        return images.flatten(1).scatter_add(1, self.index.flatten(1), values).reshape(images.shape)
+
+    def together(self, values: Tensor, images: Tensor) -> Tensor:
+        """For each pixel of each window the sum of what all windows of its pattern hold there,
+        (n, K, p), of values (n, K, p); `images` (n, Qy, Qx) are the patterns.
+        """
+        return self.cut(self.added_to(torch.zeros_like(images), values))
+
     def shift(self, position: Tensor) -> Tensor:
         """Positions (n, K, 2) in pixels, counted from the middle pixel of each window."""
         return position - self.middle.to(position.dtype)

@@ -129,7 +129,14 @@ def _interpolation_matrix(upsample: int, like: Tensor) -> Tensor:
     """
     reach = math.ceil(0.8 * upsample)
     offsets = torch.arange(-reach, reach + 1, dtype=torch.float64) / upsample
-    distance = offsets[:, None] - torch.arange(-TAPS, TAPS + 1)
+    return interpolation_weights(offsets).to(like)
+
+
+def interpolation_weights(offsets: Tensor) -> Tensor:
+    """Weights (..., 2 TAPS + 1) of the pixels round a middle one that read a map at offsets (...)
+    from it, in pixels.
+    """
+    distance = offsets[..., None] - torch.arange(-TAPS, TAPS + 1, device=offsets.device)
     window = torch.special.i0(KAISER_BETA * (1 - (distance / (TAPS + 1)) ** 2).clamp_min(0).sqrt())
     weights = torch.sinc(distance) * window
-    return (weights / weights.sum(1, keepdim=True)).to(like)
+    return weights / weights.sum(-1, keepdim=True)

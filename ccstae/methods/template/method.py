@@ -13,11 +13,13 @@ seen.
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from ccstae.io.counts import Counts
+from ccstae.io.slips import nearest_px
 from ccstae.methods.base import Answer
 from ccstae.methods.shared import lattice_fit, peaks, windows
 from ccstae.methods.shared.between_disks import (
@@ -32,18 +34,28 @@ from ccstae.methods.shared.lattice_sites import nodes, one_hot_rings
 from ccstae.methods.shared.refined_map import strain, track
 from ccstae.methods.shared.sites import Located, SiteFinder
 from ccstae.methods.template import kernels
+from ccstae.methods.template.apart import Apart
 from ccstae.methods.template.settings import TemplateSettings
 
 # The interpolation of correlation maps passes 0.25 cycles a pixel (`peaks.TAPS`). The spectrum of a
 # disk of radius R ends at 0.61 / R, so that smaller disks hold power beyond it.
 MIN_SHARP_RADIUS_PX = 2.5
+# From the centre of a disk to the edge of the next, in radii: less has no room for a trench of two
+# radii with its soft edge, of which a thousandth is left there.
+MIN_TRENCH_ROOM_RADII = 2.7
 
 
 class Matcher:
     """A template, made once, and the lattices it finds in patterns."""
 
     def __init__(
-        self, probe: Tensor, hk: Tensor, ring: Tensor, radius: float, settings: TemplateSettings
+        self,
+        probe: Tensor,
+        hk: Tensor,
+        ring: Tensor,
+        radius: float,
+        spacing_px: float,
+        settings: TemplateSettings,
     ) -> None:
         self.hk = torch.cat(
             [torch.zeros_like(hk[:1]), hk]
@@ -58,11 +70,19 @@ class Matcher:
         # Whitened, or under an interpolation that does not pass all, a beam a thousand times as
         # bright as a disk rings through the map.
         self.with_beam = settings.correlation_power == 1 and radius >= MIN_SHARP_RADIUS_PX
+        has_room = spacing_px - radius >= MIN_TRENCH_ROOM_RADII * radius
         kernel = kernels.smooth(
-            kernels.template(wide, radius, settings.kernel, settings.trench_radii),
+            kernels.template(
+                wide, radius, settings.kernel if has_room else "flat", settings.trench_radii
+            ),
             settings.smoothing_px,
         )
         self.spectrum = torch.fft.rfft2(kernel)
+        # Only correlation that is linear can tell what disks do to one another.
+        linear = settings.correlation_power == 1 and settings.search == "predicted"
+        self.apart = None
+        if linear and not has_room:
+            self.apart = Apart(wide, self.spectrum, radius)
         half = math.ceil(radius) + 3
         slope = (
             (kernel.roll(-1, 0) - kernel.roll(1, 0)) ** 2
@@ -74,17 +94,21 @@ class Matcher:
             (disk * slope).sum() / (disk * kernel).sum()
         )  # v / h of a disk without background
 
-    def _map(self, patterns: Tensor, centre: Tensor, profile: Tensor) -> Tensor:
-        """Correlation maps of patterns, both (B, Qy, Qx), without the background of `profile`
-        (B, n) about beams at `centre` (B, 2).
+    def _shown(self, patterns: Tensor, centre: Tensor, profile: Tensor) -> Tensor:
+        """Patterns (B, Qy, Qx) without the background of `profile` (B, n) about beams at `centre`
+        (B, 2), and without these where they would ring.
         """
         # A trench takes off a flat background alone. On a slope, such as that of a halo, it moves
         # disks.
         shown = patterns - at_pixels(patterns, centre, profile)
         if not self.with_beam:
             shown = without_beam(shown, centre, self.radius + EDGE_PX)
+        return shown
+
+    def _map(self, patterns: Tensor, centre: Tensor, profile: Tensor) -> Tensor:
+        """Correlation maps of patterns, both (B, Qy, Qx), as `_shown`."""
         return kernels.correlate(
-            kernels.padded_spectrum(shown, self.n),
+            kernels.padded_spectrum(self._shown(patterns, centre, profile), self.n),
             self.spectrum,
             self.settings.correlation_power,
             patterns.shape,
@@ -97,7 +121,8 @@ class Matcher:
         found, lost = LatticeFit(rough.centre.double(), rough.G.double()), ~rough.has_lattice
         sites = found.positions(self.hk)
         profile = radial_profile(patterns, rough.centre, sites, self.radius + EDGE_PX)
-        maps = windows.piecewise(self._map, patterns, rough.centre, profile)
+        look = self._map if self.apart is None else self._shown
+        maps = windows.piecewise(look, patterns, rough.centre, profile)
         free = None
         if settings.search == "free":
             free = peaks.subpixel(
@@ -107,18 +132,24 @@ class Matcher:
                 settings.upsample,
             )
         reach = settings.search_px
-        for _ in range(settings.iterations):
+        # In a first round more, disks are taken off where the rough lattice has them.
+        for _ in range(settings.iterations + (self.apart is not None)):
             at = found.positions(self.hk)
             usable = windows.inside(at, self.radius + 1, shape)
+            lit = usable if self.apart is None else windows.inside(at, -self.radius, shape)
             # To choose among the sites would wait for a GPU.
-            seen = usable.any(0) if maps.device.type == "cpu" else slice(None)
+            seen = lit.any(0) if maps.device.type == "cpu" else slice(None)
             at, usable, hk, ring = (
                 at[:, seen].to(maps.dtype),
                 usable[:, seen],
                 self.hk[seen],
                 self.ring[seen],
             )
-            if free is None:
+            if self.apart is not None:
+                find = partial(self.apart.peaks, reach, settings.subpixel, settings.upsample)
+                peak = windows.piecewise(find, maps, at)
+                measured, height = peak[..., :2], peak[..., 2]
+            elif free is None:
                 pixel = peaks.near(maps, at, reach)
                 measured, height = peaks.subpixel(maps, pixel, settings.subpixel, settings.upsample)
             else:
@@ -162,6 +193,7 @@ def map_strain(counts: Counts, settings: TemplateSettings, device: str) -> Answe
         hk,
         one_hot_rings(counts.calibration, hk),
         finder.radius,
+        nearest_px(counts.calibration),
         settings,
     )
     filled = filler(counts.good, device)
