@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ccstae import geometry
-from ccstae.acquisition.beams import disk_sum
+from ccstae.acquisition.beams import bright_and_dark
 from ccstae.errors import InputError
 from ccstae.evaluation.reference import against
 from ccstae.evaluation.split_half import Precision, middle_rows, split_half
@@ -155,19 +155,16 @@ def _seen(counts: Counts, centre_px: Array | None, answered: NDArray[np.bool_]) 
     """What the detector saw."""
     radius = disk_radius_px(counts.calibration) + 1.5
     mean, of_answered = np.zeros(counts.detector), np.zeros(counts.detector)
-    bright, total = np.zeros(counts.scan), np.zeros(counts.scan)
+    bright, dark = np.zeros(counts.scan), np.zeros(counts.scan)
     nominal = np.array(counts.calibration.centre_px)
     beams = np.tile(nominal, (*counts.scan, 1)) if centre_px is None else centre_px
     beams = np.where(np.isfinite(beams), beams, nominal)
     for r, row in enumerate(counts.scan_rows()):
         mean += row.sum(0, dtype=np.float64)
         of_answered += row[answered[r]].sum(0, dtype=np.float64)
-        total[r] = row.sum((1, 2), dtype=np.float64)
-        bright[r] = [disk_sum(*one, radius) for one in zip(row, beams[r], strict=True)]
+        bright[r], dark[r] = bright_and_dark(row, beams[r], radius)
     number = int(answered.sum())
-    return Seen(
-        mean / math.prod(counts.scan), of_answered / max(1, number), number, bright, total - bright
-    )
+    return Seen(mean / math.prod(counts.scan), of_answered / max(1, number), number, bright, dark)
 
 
 def _residual(
