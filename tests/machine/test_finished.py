@@ -77,15 +77,22 @@ def done_until(
     with monkeypatch.context() as patch:
         patch.setattr(finished.Store, "keep", counted)
         try:
-            run.write(config, method, *paths, block=block)
+            run.write(config, method, *paths, run.Options(block=block))
         except Killed:
             assert parts == done
     return done
 
 
 def arrays(path: Path) -> dict[str, bytes]:
+    found = {}
+
+    def keep(name: str, item: h5py.Dataset | h5py.Group) -> None:
+        if isinstance(item, h5py.Dataset):
+            found[name] = item[...].tobytes()
+
     with h5py.File(path) as file:
-        return {name: file[name][...].tobytes() for name in file}
+        file.visititems(keep)
+    return found
 
 
 @pytest.mark.parametrize("method", ["com", "ccstae"])
