@@ -115,6 +115,7 @@ def map_strain(
         raise InputError(f"--block {block[0]} {block[1]}: expected I and N, with I from 1 to N")
     from ccstae.methods import run as methods
 
+    options = methods.Options(weights, save_weights, block, from_map)
     if is_hdf5(config):
         if method is not None or counts is not None or tuned is not None or from_map is not None:
             raise InputError(
@@ -122,9 +123,7 @@ def map_strain(
                 f"go with a config: --method names the method"
             )
         row = Method(settings=json_mapping("--set", settings or "{}"))
-        methods.write_row(
-            row, chosen or "ccstae", "auto", config, out, weights, save_weights, block
-        )
+        methods.write_row(row, chosen or "ccstae", "auto", config, out, options)
         return
     if method is None or counts is None or chosen is not None or settings is not None:
         raise InputError(
@@ -137,7 +136,7 @@ def map_strain(
         from ccstae.io.tuned import apply_tuned
 
         run = apply_tuned(run, method, tuned)
-    methods.write(run, method, counts, out, weights, save_weights, block, from_map)
+    methods.write(run, method, counts, out, options)
 
 
 def tune(config: ConfigPath, method: str, level: str, run_dir: RunDir, out: Out) -> None:
