@@ -18,15 +18,16 @@ from ccstae.io.counts import Counts
 from ccstae.methods import mirrored
 from ccstae.methods.base import Answer
 from ccstae.methods.shared import lattice_sites, sites
+from ccstae.methods.shared.site_tables import SiteTables
 from ccstae.methods.shared.sites import SiteFinder
 
 MODEL = Model()
 
 
 def test_tables_of_a_usual_scan_hold_every_whole_ring() -> None:
-    finder = SiteFinder.blank(MODEL.calibration, (128, 128), "cpu")
-    length = (finder.hk.float() @ torch.from_numpy(MODEL.G0).float().T).norm(dim=-1)
-    assert len(finder.hk) == 18
+    tables = SiteTables.of(MODEL.calibration, (128, 128), "cpu")
+    length = (tables.hk.float() @ torch.from_numpy(MODEL.G0).float().T).norm(dim=-1)
+    assert len(tables.hk) == 18
     assert length.max() / length.min() == pytest.approx(2, rel=1e-5)
 
 
@@ -40,11 +41,11 @@ def test_small_disks_on_a_large_detector_get_fewer_sites(side: int) -> None:
         centre_px=(side / 2, side / 2),
         rotational_symmetry=2,
     )
-    finder = SiteFinder.blank(calibration, (side, side), "cpu")
-    size = lattice_sites.BYTES_PER_SITE * len(finder.hk) * len(finder.G)
+    tables = SiteTables.of(calibration, (side, side), "cpu")
+    size = lattice_sites.BYTES_PER_SITE * len(tables.hk) * len(tables.G)
     assert size <= lattice_sites.MAX_PATTERN_BYTES
-    assert len(finder.hk) < len(lattice_sites.nodes(calibration, (side, side)))
-    assert np.linalg.matrix_rank(finder.hk.numpy()) == 2
+    assert len(tables.hk) < len(lattice_sites.nodes(calibration, (side, side)))
+    assert np.linalg.matrix_rank(tables.hk.numpy()) == 2
 
 
 def test_disks_too_small_for_any_table_are_refused() -> None:
@@ -56,13 +57,13 @@ def test_disks_too_small_for_any_table_are_refused() -> None:
         rotational_symmetry=2,
     )
     with pytest.raises(InputError, match=r"disks of radius 0\.0368 px are too small .*64 MiB"):
-        SiteFinder.blank(calibration, (1024, 1024), "cpu")
+        SiteTables.of(calibration, (1024, 1024), "cpu")
 
 
 def test_a_detector_without_a_disk_is_refused() -> None:
     calibration = replace(MODEL.calibration, lattice_inv_A=10 * MODEL.G0)
     with pytest.raises(InputError, match="shows no disk"):
-        SiteFinder.blank(calibration, (128, 128), "cpu")
+        SiteTables.of(calibration, (128, 128), "cpu")
 
 
 def test_patterns_taken_a_few_at_a_time_are_located_alike(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,7 +236,7 @@ def test_lattices_strained_by_8_percent_are_found_among_others(electrons: float)
     away = geometry.inverse_transpose(geometry.to_branch(rough, F, 6))
     away = (away - geometry.inverse_transpose(F))[2, : len(STRAINED)]
     # All disks lie within a radius of where the rough lattice puts them.
-    at = away @ nominal @ SiteFinder.blank(SMALL_DISKS.calibration, (200, 200), "cpu").hk.numpy().T
+    at = away @ nominal @ SiteTables.of(SMALL_DISKS.calibration, (200, 200), "cpu").hk.numpy().T
     assert np.linalg.norm(at, axis=1).max() < SMALL_DISKS.radius_px
 
 
@@ -246,7 +247,8 @@ def test_a_pattern_of_few_electrons_is_not_taken_for_a_strained_one() -> None:
     finder = SiteFinder.learn(made, "cpu")
     patterns = torch.from_numpy(made.counts.reshape(-1, 128, 128).astype(np.float32))
     found = finder.locate(patterns)
-    without = replace(finder, odds_per_count=0.0).locate(patterns)
+    mixture = replace(finder.mixture, odds_per_count=0.0)
+    without = replace(finder, mixture=mixture).locate(patterns)
     assert (found.G != without.G).any((1, 2)).float().mean() <= 0.01
 
 

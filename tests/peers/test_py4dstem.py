@@ -63,7 +63,11 @@ def test_disk_positions_agree(subpixel: str, tmp_path: Path, counts_path: Path) 
     hk = nodes(counts.calibration, counts.counts.shape)
     finder = SiteFinder.learn(counts, "cpu")
     matcher = template.Matcher(
-        torch.from_numpy(counts.probe), hk, rings(counts.calibration, hk), finder.radius, settings
+        torch.from_numpy(counts.probe),
+        hk,
+        rings(counts.calibration, hk),
+        finder.tables.radius,
+        settings,
     )
     patterns = torch.from_numpy(counts.counts.reshape(-1, *counts.probe.shape).astype(np.float32))
     maps = kernels.correlate(
@@ -81,7 +85,7 @@ def test_disk_positions_agree(subpixel: str, tmp_path: Path, counts_path: Path) 
         words=False,
     ) as file:
         found = file["peak"][...]
-    on_detector = windows.inside(sites, finder.radius + 1, counts.probe.shape).numpy()
+    on_detector = windows.inside(sites, finder.tables.radius + 1, counts.probe.shape).numpy()
     apart = []
     for n, (i, j) in enumerate(np.ndindex(TRUTH.shape[:2])):
         here = found[(found[:, 0] == i) & (found[:, 1] == j), 2:4]

@@ -161,7 +161,7 @@ def map_strain(counts: Counts, settings: TemplateSettings, device: str) -> Answe
         torch.from_numpy(counts.probe).to(device),
         hk,
         one_hot_rings(counts.calibration, hk),
-        finder.radius,
+        finder.tables.radius,
         settings,
     )
     filled = filler(counts.good, device)
