@@ -14,6 +14,7 @@ from synthetic import Model, random_deformations
 
 from ccstae import geometry
 from ccstae.errors import InputError
+from ccstae.io.calibration import disk_radius_px
 from ccstae.io.counts import Counts
 from ccstae.methods import mirrored
 from ccstae.methods.base import Answer
@@ -274,3 +275,33 @@ def test_a_mirrored_oblique_lattice_is_said_and_not_answered() -> None:
     straight = Answer(strain)
     assert mirrored.refuse_mirrored(straight, calibration) is straight
     assert mirrored.looks_mirrored(strain, MODEL.calibration) is None
+
+
+def test_the_site_finder_lands_well_inside_every_disk() -> None:
+    model = Model(offset_px=(1.7, -2.3))
+    F = geometry.deformation(0.02, 0.015, 0, np.linspace(-0.5, 0.5, 9).reshape(3, 3))
+    counts = model.counts(F, 1e5)
+    patterns = torch.from_numpy(counts.counts.reshape(9, 128, 128).astype(np.float32))
+    finder = SiteFinder.learn(counts, "cpu")
+    found = finder.locate(patterns)
+    assert found.has_lattice.all()
+    np.testing.assert_allclose(found.centre, np.broadcast_to([65.7, 61.7], (9, 2)), atol=0.08)
+    truth = geometry.inverse_transpose(F.reshape(9, 2, 2)) @ model.G0 / model.pixel_size_inv_A
+    outermost = 2 * np.linalg.norm(found.G.numpy() - truth, axis=1).max()  # at {20-20}
+    assert outermost < model.radius_px / 2
+
+
+@pytest.mark.parametrize("background", [0.0, 0.5])
+def test_a_scan_of_vacuum_alone_holds_no_lattice(background: float) -> None:
+    F = np.broadcast_to(np.eye(2), (6, 6, 2, 2))
+    counts = MODEL.counts(F, 1e5, background, vacuum=np.ones((6, 6), bool))
+    finder = SiteFinder.learn(counts, "cpu")
+    found = finder.locate(torch.from_numpy(counts.counts.reshape(36, 128, 128).astype(np.float32)))
+    assert found.has_lattice.float().mean() < 0.1
+
+
+def test_disk_radius_and_rings_of_the_main_microscope() -> None:
+    assert disk_radius_px(MODEL.calibration) == pytest.approx(5.53, abs=0.01)
+    hk = lattice_sites.nodes(MODEL.calibration, (128, 128))
+    ring = lattice_sites.rings(MODEL.calibration, hk)
+    assert [int((ring == k).sum()) for k in range(4)] == [6, 6, 6, 12]
