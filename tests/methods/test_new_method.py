@@ -57,8 +57,6 @@ def test_a_new_method_is_listed_runs_from_a_config_and_passes_its_test(
     assert mapped.returncode == 0, mapped.stderr
     assert (np.eye(2) == read_map(out, (2, 3)).F).all()
     test = copied / "tests" / "methods" / "test_my_own.py"
-    passed = in_copy(copied, "-m", "pytest", "-q", str(test))
-    assert passed.returncode == 0, passed.stdout
     again = in_copy(copied, *CLI, "new-method", "my-own")
     assert again.returncode == 2
     assert "'my-own' is taken: there is ccstae/methods/my_own.py" in again.stderr
@@ -67,7 +65,8 @@ def test_a_new_method_is_listed_runs_from_a_config_and_passes_its_test(
     method, example = (part.split("```")[0] for part in text.split("```python\n")[1:3])
     (copied / "ccstae" / "methods" / "disks.py").write_text(method)
     (test.parent / "test_disks.py").write_text(example)
-    passed = in_copy(copied, "-m", "pytest", "-q", str(test.parent / "test_disks.py"))
+    tests = (str(test), str(test.parent / "test_disks.py"))
+    passed = in_copy(copied, "-m", "pytest", "-q", *tests)
     assert passed.returncode == 0, passed.stdout
 
 
