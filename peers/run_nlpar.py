@@ -27,7 +27,7 @@ CLEAR_RADII = 1.5
 
 def average(scan: adapter.Scan, settings: dict) -> np.ndarray:
     """Patterns (Ry, Rx, Qy, Qx), float32."""
-    given = DEFAULTS | settings
+    given = adapter.with_defaults(settings, DEFAULTS)
     rows, columns = (np.int64(n) for n in scan.counts.shape[:2])
     patterns = scan.counts.reshape(int(rows * columns), -1)
     lowest = patterns.min() if given["stem_scale"] else np.float32(0)

@@ -174,7 +174,7 @@ def test_a_defect_is_told_in_one_line_and_its_traceback_where_it_is_asked_for(
     assert run("--log", str(log), "methods", monkeypatch=monkeypatch) == 2
     said = capsys.readouterr().err
     last = said.splitlines()[-1]
-    assert last.startswith("error: RuntimeError at ccstae/cli.py:")
+    assert last.startswith("error: RuntimeError at ccstae/commands/methods.py:")
     assert "no such dimension; this is a defect of ccstae" in last
     assert ("Traceback" in said) == traced
     assert traced or said.count("\n") == 1

@@ -30,7 +30,12 @@ STAGES = (
     "gate.compare",
 )
 # What starts stages, and is started by none.
-TOP = {"ccstae.cli", "ccstae.pipeline.stages", "ccstae.pipeline.claim"}
+TOP = {
+    "ccstae.cli",
+    *(f"ccstae.commands.{name}" for name in ("stages", "scans", "methods", "configs", "arguments")),
+    "ccstae.pipeline.stages",
+    "ccstae.pipeline.claim",
+}
 # Packages and lone modules of the package in order: none imports a later one. Not in the graph,
 # and so no exception: `config.methods` finds the methods' settings by where they lie, and imports
 # them by name.
@@ -50,7 +55,7 @@ ROOMS = (
     "reporting",
     "gate",
     "strain_map",
-    "cli_scan",
+    "commands",
     "cli",
 )
 

@@ -8,6 +8,7 @@ that size in most patterns, near a plane over the scan that has the least absolu
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -132,6 +133,24 @@ def disk_sum(pattern: Array, at: Array, radius: float) -> float:
     part = pattern[top : y + half + 1, left : x + half + 1]
     rows, columns = _from(part.shape, top, left, at)
     return float(part[rows**2 + columns**2 <= radius**2].sum())
+
+
+def bright_and_dark(patterns: NDArray[Any], at: Array, radius: float) -> tuple[Array, Array]:
+    """Sums of patterns (n, Qy, Qx) within a radius of their direct beams, and beside it.
+
+    Args:
+        patterns: without NaN; bad pixels hold what the caller takes them for.
+        at: beams (n, 2), x and y in pixels; NaN of a pattern without one, whose sum is all beside.
+        radius: pixels.
+
+    Returns:
+        Both (n,).
+    """
+    total = patterns.sum((1, 2), dtype=np.float64)
+    bright = np.zeros(len(patterns))
+    for k in np.flatnonzero(np.isfinite(at).all(-1)):
+        bright[k] = disk_sum(patterns[k], at[k], radius)
+    return bright, total - bright
 
 
 def _from(shape: tuple[int, ...], top: int, left: int, place: Array) -> tuple[Array, Array]:

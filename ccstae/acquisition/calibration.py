@@ -181,21 +181,17 @@ def _every_beam(
 ) -> tuple[Array, Array, Array]:
     """Direct beam (Ry, Rx, 2) of every pattern, and the electrons in it and elsewhere (Ry, Rx)."""
     shape = scan.shape[:2]
-    beam, bright, total = np.full((*shape, 2), np.nan), np.zeros(shape), np.zeros(shape)
+    beam, bright, dark = np.full((*shape, 2), np.nan), np.zeros(shape), np.zeros(shape)
     slabs = list(_slabs(scan))
     for rows in progress(slabs, label=f"calibrate {scan.path.name} (slabs)"):
         values = readings(scan.counts[rows], good)
-        total[rows] = values.sum((-1, -2))
-        for row in range(values.shape[0]):
-            for column in range(shape[1]):
-                pattern, near = values[row, column], surface[rows.start + row, column]
-                if not total[rows.start + row, column]:
-                    continue
-                pixel = beams.brightest(pattern, radius, near, reach)
-                here = beams.centroid(pattern, pixel, radius)
-                beam[rows.start + row, column] = here
-                bright[rows.start + row, column] = beams.disk_sum(pattern, here, radius + 1.5)
-    return beam, bright, total - bright
+        for row, patterns in enumerate(values, rows.start):
+            for column in np.flatnonzero(patterns.sum((-1, -2))):
+                pattern = patterns[column]
+                pixel = beams.brightest(pattern, radius, surface[row, column], reach)
+                beam[row, column] = beams.centroid(pattern, pixel, radius)
+            bright[row], dark[row] = beams.bright_and_dark(patterns, beam[row], radius + 1.5)
+    return beam, bright, dark
 
 
 def _descan(beam: Array, bright: Array) -> tuple[Array, bool]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ccstae.acquisition import photon_transfer
+from ccstae.acquisition import detector_gain
 from ccstae.errors import InputError
 from ccstae.io import fetched
 from ccstae.io.detector.files import open_file
@@ -178,7 +178,7 @@ def _transfer(
     """Electrons per unit and pedestal, given or found, and a line that says so."""
     if electrons_per_unit is not None and pedestal is not None:
         return electrons_per_unit, pedestal, f"{_numbers(electrons_per_unit, pedestal)}, as given"
-    found = photon_transfer.measure(_sample(scan))
+    found = detector_gain.measure(_sample(scan))
     k, zero = electrons_per_unit, pedestal
     if isinstance(found, str):
         k, zero = k or 1.0, zero or 0.0

@@ -173,11 +173,11 @@ def squares(
         )
         with tempfile.TemporaryDirectory(prefix="ccstae-") as folder:
             answer = Path(folder) / "map.h5"
-            given: dict[str, Any] = {}
+            before = None
             if mapped is not None:
-                given["from_map"] = layout.map_path(run_dir, scene, level.name, seed, mapped)
+                before = layout.map_path(run_dir, scene, level.name, seed, mapped)
             counts = layout.counts_path(run_dir, scene, level.name, seed)
-            run.write(config, method, counts, answer, **given)
+            run.write(config, method, counts, answer, run.Options(from_map=before))
             compared = compare(truth, read_map(answer).F)
         errors = np.append(errors, (compared.error[interior] ** 2 / bound**2).mean(1))
         silent.append(compared.failed[interior].mean())

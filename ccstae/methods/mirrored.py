@@ -23,7 +23,7 @@ from ccstae.methods.base import Answer
 
 # Shear of the mean lattice that a camera's distortion makes, and below which nothing is asked.
 MIN_SHEAR = 0.003
-MIN_ODDS = 20.0  # "strong" evidence, as for a lattice at all (`shared.sites`)
+MIN_ODDS = 20.0  # "strong" evidence, as for a lattice at all (`shared.site_evidence`)
 _INDEX = 2  # largest number in U, for vectors that are not the shortest
 
 

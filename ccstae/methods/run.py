@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module, metadata
 from pathlib import Path
@@ -32,15 +32,32 @@ from ccstae.methods.sample_frame import in_sample_frame, said_of_frame
 from ccstae.version import __version__
 
 
+@dataclass(frozen=True)
+class Options:
+    """What else a map may begin with, or leave beside it."""
+
+    weights: Path | str | None = None
+    """What a method that learns has learned before; nothing is trained."""
+    save_weights: Path | str | None = None
+    """Where such a method leaves what it has learned."""
+    block: tuple[int, int] | None = None
+    """(i, n), to do the i-th of n blocks of the scan alone and leave its results beside the map,
+    which is not written. A map of the whole finds them there; its bytes are those of a map that did
+    all of it.
+    """
+    from_map: Path | str | None = None
+    """The map of these counts that the row goes on from, where there is one already: that before
+    its stage `smooth`, or that of the method whose answers it pools. The answer is that of a map
+    without it; its seconds are those of both.
+    """
+
+
 def write(
     config: Config,
     method_id: str,
     counts_path: Path | str,
     map_path: Path | str,
-    weights: Path | str | None = None,
-    save_weights: Path | str | None = None,
-    block: tuple[int, int] | None = None,
-    from_map: Path | str | None = None,
+    options: Options | None = None,
 ) -> None:
     """Map strain by one method of a config, with the stages before and after it, and write the map
     file.
@@ -57,14 +74,7 @@ def write(
         method_id: of the entry under `methods:`.
         counts_path: the counts file to read.
         map_path: the map file to write, whole or not at all.
-        weights: what a method that learns has learned before; nothing is trained.
-        save_weights: where such a method leaves what it has learned.
-        block: (i, n), to do the i-th of n blocks of the scan alone and leave its results beside the
-            map, which is not written. A map of the whole finds them there; its bytes are those of
-            a map that did all of it.
-        from_map: the map of these counts that the row goes on from, where there is one already:
-            that before its stage `smooth`, or that of the method whose answers it pools. The answer
-            is that of a map without it; its seconds are those of both.
+        options: what else the map begins with, or leaves beside it.
 
     Raises:
         InputError: for an unknown method, unreadable counts, a missing device, weights for a method
@@ -73,17 +83,8 @@ def write(
     """
     if method_id not in config.methods:
         raise InputError(unknown("method", method_id, config.methods))
-    write_row(
-        config.methods[method_id],
-        method_id,
-        config.device,
-        counts_path,
-        map_path,
-        weights,
-        save_weights,
-        block,
-        from_map,
-    )
+    row = config.methods[method_id]
+    write_row(row, method_id, config.device, counts_path, map_path, options)
 
 
 def write_row(
@@ -92,26 +93,23 @@ def write_row(
     device: Device,
     counts_path: Path | str,
     map_path: Path | str,
-    weights: Path | str | None = None,
-    save_weights: Path | str | None = None,
-    block: tuple[int, int] | None = None,
-    from_map: Path | str | None = None,
+    options: Options | None = None,
 ) -> None:
     """`write` of a row of `methods:` by itself, under an id, on a device: needs no config."""
-    if block and not entry.by_blocks:
+    options = options or Options()
+    if options.block and not entry.by_blocks:
         raise InputError(f"method {method_id} maps whole scans; expected no block")
     stage = entry.smooth
     if stage is None:
-        _write(
-            entry, method_id, device, counts_path, map_path, weights, save_weights, block, from_map
-        )
+        _write(entry, method_id, device, counts_path, map_path, options)
         return
     smooth = import_module("ccstae.methods.neighbours.smooth")
     with tempfile.TemporaryDirectory(prefix="ccstae-") as folder:
-        if from_map is None:
-            from_map = Path(folder) / "map.h5"
-            _write(entry, method_id, device, counts_path, from_map, weights, save_weights)
-        answer = read_map(from_map, scan_shape(counts_path))
+        before = options.from_map
+        if before is None:
+            before = Path(folder) / "map.h5"
+            _write(entry, method_id, device, counts_path, before, options)
+        answer = read_map(before, scan_shape(counts_path))
     smoothed = smooth.smoothed(answer, stage, calibration_of(counts_path).rotational_symmetry)
     write_map(map_path, replace(smoothed, attributes=smoothed.attributes | {"method": method_id}))
 
@@ -122,13 +120,11 @@ def _write(
     wanted: Device,
     counts_path: Path | str,
     map_path: Path | str,
-    weights: Path | str | None,
-    save_weights: Path | str | None,
-    block: tuple[int, int] | None = None,
-    from_map: Path | str | None = None,
+    options: Options,
 ) -> None:
     """`write_row` without the stage after the method."""
     name = entry.method or method_id
+    weights, from_map = options.weights, options.from_map
     if from_map is not None and (entry.command or methods.goes_on_from(name) is None):
         raise InputError(
             f"methods.{method_id}: goes on from no other map; expected a stage `smooth`, or a "
@@ -136,7 +132,7 @@ def _write(
         )
     denoise = _denoise(entry, method_id)
     if entry.command is not None:
-        if weights or save_weights:
+        if weights or options.save_weights:
             raise InputError(
                 f"method {method_id} is a program from outside; its weights are its own affair"
             )
@@ -146,8 +142,8 @@ def _write(
     map_strain = method.map_strain
     if from_map is not None:
         map_strain = _going_on(method_id, method, from_map)
-    elif weights or save_weights:
-        map_strain = _with_weights(name, method, weights, save_weights)
+    elif weights or options.save_weights:
+        map_strain = _with_weights(name, method, weights, options.save_weights)
     settings = checked_settings(name, entry.settings, f"methods.{method_id}.settings")
     assert isinstance(settings, MethodSettings)
     device = resolve(settings.device or wanted)
@@ -158,7 +154,7 @@ def _write(
         with keeping(
             map_path.with_name(f".{map_path.name}.finished"),
             lambda: _identity(name, entry, settings, counts_path, weights, device),
-            block,
+            options.block,
         ) as kept:
             begun = time.perf_counter()
             if denoise is not None:
@@ -169,7 +165,7 @@ def _write(
             seconds = kept.seconds_before + time.perf_counter() - begun
     except BlockDone:
         return
-    if block:
+    if options.block:
         return
     base.check_answer(answer, counts.scan, name)
     answer = in_sample_frame(refuse_mirrored(answer, counts.calibration), counts.calibration)

@@ -16,10 +16,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ccstae import geometry
-from ccstae.acquisition.beams import disk_sum
+from ccstae.acquisition.beams import bright_and_dark
 from ccstae.errors import InputError
 from ccstae.evaluation.reference import against
-from ccstae.evaluation.split_half import Precision, split_half
+from ccstae.evaluation.split_half import Precision, middle_rows, split_half
 from ccstae.io.atomic import write_text
 from ccstae.io.calibration import disk_radius_px
 from ccstae.io.counts import Counts, read_counts
@@ -34,8 +34,6 @@ from ccstae.reporting.strain import parse_reference
 _TEMPLATES = Path(__file__).parent / "templates"
 # How far the mean square over its stated variance may lie from 1, in standard errors of chi-square.
 MAX_STANDARD_ERRORS = 3.0
-# Positions that are mapped by halves: chi-square is then known to 3 %.
-MAX_HALVED_POSITIONS = 2048
 # Ends of the scale of residuals over their standard errors, at the least: of 16,384 pixels of noise
 # one lies beyond.
 MIN_RESIDUAL_END = 4.0
@@ -62,7 +60,7 @@ def write(map_path: Path, counts_path: Path, out: Path, reference: str | None = 
             f"{answer.F.shape[:2]}"
         )
     strained = against(answer, parse_reference(reference))
-    rows = halved_rows(counts.scan)
+    rows = middle_rows(counts.scan)
     precision, why_none = [], ""
     try:
         precision = split_half(counts_path, answer, rows)
@@ -112,15 +110,6 @@ def write(map_path: Path, counts_path: Path, out: Path, reference: str | None = 
     write_text(out, text)
 
 
-def halved_rows(scan: tuple[int, int]) -> slice:
-    """Rows of a scan (Ry, Rx) that are mapped by halves: about `MAX_HALVED_POSITIONS` in the middle
-    of it, or all. They lie side by side, for methods that take neighbours together.
-    """
-    rows = min(scan[0], max(1, MAX_HALVED_POSITIONS // scan[1]))
-    first = (scan[0] - rows) // 2
-    return slice(first, first + rows)
-
-
 def _words(found: str) -> str:
     """What a method found by itself, from JSON."""
     shown = {
@@ -166,19 +155,16 @@ def _seen(counts: Counts, centre_px: Array | None, answered: NDArray[np.bool_]) 
     """What the detector saw."""
     radius = disk_radius_px(counts.calibration) + 1.5
     mean, of_answered = np.zeros(counts.detector), np.zeros(counts.detector)
-    bright, total = np.zeros(counts.scan), np.zeros(counts.scan)
+    bright, dark = np.zeros(counts.scan), np.zeros(counts.scan)
     nominal = np.array(counts.calibration.centre_px)
     beams = np.tile(nominal, (*counts.scan, 1)) if centre_px is None else centre_px
     beams = np.where(np.isfinite(beams), beams, nominal)
     for r, row in enumerate(counts.scan_rows()):
         mean += row.sum(0, dtype=np.float64)
         of_answered += row[answered[r]].sum(0, dtype=np.float64)
-        total[r] = row.sum((1, 2), dtype=np.float64)
-        bright[r] = [disk_sum(*one, radius) for one in zip(row, beams[r], strict=True)]
+        bright[r], dark[r] = bright_and_dark(row, beams[r], radius)
     number = int(answered.sum())
-    return Seen(
-        mean / math.prod(counts.scan), of_answered / max(1, number), number, bright, total - bright
-    )
+    return Seen(mean / math.prod(counts.scan), of_answered / max(1, number), number, bright, dark)
 
 
 def _residual(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ccstae.acquisition.photon_transfer import PhotonTransfer, measure
+from ccstae.acquisition.detector_gain import DetectorGain, measure
 
 SIDE, ROWS, COLUMNS = 48, 8, 48
 
@@ -46,7 +46,7 @@ def lines(gain: float, pedestal: float, noise: float, diffuse: float) -> list[ND
 )
 def test_gain_and_pedestal(gain: float, pedestal: float, noise: float, diffuse: float) -> None:
     found = measure(lines(gain, pedestal, noise, diffuse))
-    assert isinstance(found, PhotonTransfer)
+    assert isinstance(found, DetectorGain)
     # With square term and floor, the slope's standard error is half a percent at the worst.
     assert found.electrons_per_unit == pytest.approx(1 / gain, rel=0.015)
     # The standard error of the line's crossing is a few hundredths of the dimmest signal.
@@ -59,7 +59,7 @@ def test_readings_that_are_missing_do_not_count() -> None:
     data[2][7] = np.nan
     data[3][:, 10:12] = np.nan
     found = measure(data)
-    assert isinstance(found, PhotonTransfer)
+    assert isinstance(found, DetectorGain)
     assert found.electrons_per_unit == pytest.approx(0.1, rel=0.01)
 
 
@@ -80,6 +80,6 @@ def test_the_error_is_that_of_counting() -> None:
     known: variances are known to sqrt(4 / differences).
     """
     found = measure(lines(7.0, 3.0, 0.02, 5.0))
-    assert isinstance(found, PhotonTransfer)
+    assert isinstance(found, DetectorGain)
     limit = math.sqrt(4 / (ROWS * COLUMNS * found.pixels))
     assert abs(found.electrons_per_unit * 7 - 1) < 6 * limit

@@ -13,10 +13,9 @@ import pytest
 
 from ccstae import cli, geometry
 from ccstae.errors import InputError
-from ccstae.evaluation.split_half import compared, dealt, split_half
+from ccstae.evaluation.split_half import compared, dealt, middle_rows, split_half
 from ccstae.io.counts import write_counts
 from ccstae.io.maps import Map
-from ccstae.reporting import map_report
 from ccstae.simulation.ideal import IdealCrystal, random_deformations
 
 CRYSTAL = IdealCrystal()
@@ -121,10 +120,10 @@ def test_the_report_of_a_map_is_one_file_with_pictures_and_precision(
 def test_the_middle_of_a_large_scan_is_mapped_by_halves(
     scan: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(map_report, "MAX_HALVED_POSITIONS", 12)
-    assert map_report.halved_rows((4, 6)) == slice(1, 3)
-    assert map_report.halved_rows((4, 30)) == slice(1, 2)
-    assert map_report.halved_rows((2, 6)) == slice(0, 2)
+    monkeypatch.setattr("ccstae.evaluation.split_half.MAX_HALVED_POSITIONS", 12)
+    assert middle_rows((4, 6)) == slice(1, 3)
+    assert middle_rows((4, 30)) == slice(1, 2)
+    assert middle_rows((2, 6)) == slice(0, 2)
     answer = Map(np.tile(np.eye(2), (4, 6, 1, 1)), {"method": "com"}, label=np.ones((4, 6), "i1"))
     assert answer.label is not None
     answer.label[3] = 2  # beyond these rows

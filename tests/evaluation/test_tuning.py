@@ -117,9 +117,9 @@ def test_a_candidate_that_is_worse_on_the_first_draw_is_not_run_on_the_others(
     seen = []
     write = run.write
 
-    def counted(config: Config, method: str, counts: Path, out: Path) -> None:
+    def counted(config: Config, method: str, counts: Path, out: Path, options: run.Options) -> None:
         seen.append(counts.stem)
-        write(config, method, counts, out)
+        write(config, method, counts, out, options)
 
     monkeypatch.setattr(run, "write", counted)
     good, _ = tuning.squares(made, "mine", LEVEL, run_dir)

@@ -6,14 +6,13 @@ from __future__ import annotations
 
 import json
 import struct
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from good_config import run
 from safetensors.torch import load_file, save_file
 from synthetic import Model, errors, random_deformations
 
@@ -273,75 +272,37 @@ methods: {ccstae: , com: , outside: {command: "true"}}
 """
 
 
-def command(*words: object, folder: Path) -> subprocess.CompletedProcess[str]:
-    run = [
-        sys.executable,
-        "-c",
-        "from ccstae.cli import main; main()",
-        "--threads",
-        "1",
-        "map",
-        "config.yaml",
-        *map(str, words),
-    ]
-    return subprocess.run(run, cwd=folder, capture_output=True, text=True, timeout=300)
+def test_the_command_line_keeps_weights_and_uses_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def mapped(method: str, scan: int, out: str, *words: str) -> int:
+        given = ("--counts", f"{scan}.h5", "--out", out, *words)
+        return run("map", "config.yaml", method, *given, monkeypatch=monkeypatch)
 
-
-def test_the_command_line_keeps_weights_and_uses_them(tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").write_text(CONFIG)
+    monkeypatch.chdir(tmp_path)
+    Path("config.yaml").write_text(CONFIG)
     for seed in (1, 2):
         made = MODEL.counts(random_deformations((4, 6), seed=seed), 1e5, seed=seed)
-        write_counts(
-            tmp_path / f"{seed}.h5", made.counts, made.counts.shape, made.calibration, made.probe
-        )
-    done = command(
-        "ccstae",
-        "--counts",
-        "1.h5",
-        "--out",
-        "one.h5",
-        "--save-weights",
-        "kept/weights.safetensors",
-        folder=tmp_path,
-    )
-    assert done.returncode == 0, done.stderr
+        write_counts(f"{seed}.h5", made.counts, made.counts.shape, made.calibration, made.probe)
+    kept = "kept/weights.safetensors"
+    assert mapped("ccstae", 1, "one.h5", "--save-weights", kept) == 0
     for seed in (1, 2):
-        given = (
-            "--counts",
-            f"{seed}.h5",
-            "--out",
-            f"with{seed}.h5",
-            "--weights",
-            "kept/weights.safetensors",
-        )
-        done = command("ccstae", *given, folder=tmp_path)
-        assert done.returncode == 0, done.stderr
-    one, again, other = (read_map(tmp_path / name) for name in ("one.h5", "with1.h5", "with2.h5"))
+        assert mapped("ccstae", seed, f"with{seed}.h5", "--weights", kept) == 0
+    one, again, other = (read_map(Path(name)) for name in ("one.h5", "with1.h5", "with2.h5"))
     assert one.F.tobytes() == again.F.tobytes()
     assert "weights" not in one.attributes
-    assert other.attributes["weights"] == "kept/weights.safetensors"
+    assert other.attributes["weights"] == kept
     assert np.abs(errors(other.F, random_deformations((4, 6), seed=2))).max() < 5e-3
-    (tmp_path / "bad.safetensors").write_bytes(b"not weights at all")
-    for method, weights_file, said in (
+    Path("bad.safetensors").write_bytes(b"not weights at all")
+    capsys.readouterr()
+    for method, weights_file, expected in (
         ("ccstae", "bad.safetensors", "not a readable safetensors file"),
-        (
-            "com",
-            "kept/weights.safetensors",
-            "method com has no weights; expected one that learns, like ccstae",
-        ),
-        ("outside", "kept/weights.safetensors", "is a program from outside"),
+        ("com", kept, "method com has no weights; expected one that learns, like ccstae"),
+        ("outside", kept, "is a program from outside"),
     ):
-        done = command(
-            method,
-            "--counts",
-            "1.h5",
-            "--out",
-            "bad.h5",
-            "--weights",
-            weights_file,
-            folder=tmp_path,
-        )
-        assert (done.returncode, done.stdout) == (2, "")
-        assert said in done.stderr
-        assert len(done.stderr.splitlines()) == 1
-        assert not (tmp_path / "bad.h5").exists()
+        assert mapped(method, 1, "bad.h5", "--weights", weights_file) == 2
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert expected in said.err
+        assert len(said.err.splitlines()) == 1
+        assert not Path("bad.h5").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,21 +31,28 @@ methods:
 """
 
 
+def write(path: Path) -> Path:
+    """Counts of a small scan, in a file."""
+    made = MODEL.counts(random_deformations((4, 8)), 3e4, 0.25)
+    write_counts(path, made.counts, made.counts.shape, made.calibration, made.probe)
+    return path
+
+
 @pytest.fixture
 def counts(tmp_path: Path) -> Path:
-    made = MODEL.counts(random_deformations((4, 8)), 3e4, 0.25)
-    write_counts(
-        tmp_path / "counts.h5", made.counts, made.counts.shape, made.calibration, made.probe
-    )
-    return tmp_path / "counts.h5"
+    return write(tmp_path / "counts.h5")
+
+
+def in_small_parts(patch: pytest.MonkeyPatch) -> None:
+    """Five patterns to a part, each of which is kept at once."""
+    patch.setattr(device, "_division", 25)
+    patch.setattr(windows, "chunk_size", lambda shape, device: 5)
+    patch.setattr(finished, "INTERVAL_S", 0.0)
 
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Five patterns to a part, each of which is kept at once."""
-    monkeypatch.setattr(device, "_division", 25)
-    monkeypatch.setattr(windows, "chunk_size", lambda shape, device: 5)
-    monkeypatch.setattr(finished, "INTERVAL_S", 0.0)
+    in_small_parts(monkeypatch)
 
 
 def parsed(text: str) -> Config:
@@ -77,48 +85,72 @@ def done_until(
     with monkeypatch.context() as patch:
         patch.setattr(finished.Store, "keep", counted)
         try:
-            run.write(config, method, *paths, block=block)
+            run.write(config, method, *paths, run.Options(block=block))
         except Killed:
             assert parts == done
     return done
 
 
 def arrays(path: Path) -> dict[str, bytes]:
+    found = {}
+
+    def keep(name: str, item: h5py.Dataset | h5py.Group) -> None:
+        if isinstance(item, h5py.Dataset):
+            found[name] = item[...].tobytes()
+
     with h5py.File(path) as file:
-        return {name: file[name][...].tobytes() for name in file}
+        file.visititems(keep)
+    return found
 
 
-@pytest.mark.parametrize("method", ["com", "ccstae"])
+@dataclass(frozen=True)
+class Whole:
+    """A map that nothing broke off."""
+
+    method: str
+    parts: int
+    arrays: dict[str, bytes]
+
+
+@pytest.fixture(scope="module", params=["com", "ccstae"])
+def unbroken(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    folder = tmp_path_factory.mktemp("whole")
+    paths = write(folder / "counts.h5"), folder / "map.h5"
+    with pytest.MonkeyPatch.context() as patch:
+        in_small_parts(patch)
+        parts = done_until(-1, patch, parsed(CONFIG), request.param, *paths)
+    return Whole(request.param, parts, arrays(paths[1]))
+
+
 def test_a_killed_map_goes_on_with_the_same_bytes(
-    method: str, counts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    unbroken: Whole, counts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, map_path = parsed(CONFIG), tmp_path / "map.h5"
-    whole = done_until(-1, monkeypatch, config, method, counts, tmp_path / "whole.h5")
+    method, whole = unbroken.method, unbroken.parts
     assert whole >= 6
     left = tmp_path / ".map.h5.finished"
     done_until(3, monkeypatch, config, method, counts, map_path)
     assert not map_path.exists()
     assert len(list(left.glob("*/*.parts"))) == 3
     assert done_until(-1, monkeypatch, config, method, counts, map_path) == whole - 3
-    assert arrays(map_path) == arrays(tmp_path / "whole.h5")
+    assert arrays(map_path) == unbroken.arrays
     assert not left.exists()
 
 
-@pytest.mark.parametrize("method", ["com", "ccstae"])
 def test_blocks_that_several_processes_map_are_put_together(
-    method: str, counts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    unbroken: Whole, counts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, map_path = parsed(CONFIG), tmp_path / "map.h5"
-    whole = done_until(-1, monkeypatch, config, method, counts, tmp_path / "whole.h5")
+    method = unbroken.method
     done = [
         done_until(-1, monkeypatch, config, method, counts, map_path, block=(block, 3))
         for block in (2, 3, 1)
     ]
-    assert sum(done) == whole
+    assert sum(done) == unbroken.parts
     assert min(done) > 0
     assert not map_path.exists()
     assert done_until(-1, monkeypatch, config, method, counts, map_path) == 0
-    assert arrays(map_path) == arrays(tmp_path / "whole.h5")
+    assert arrays(map_path) == unbroken.arrays
     assert not (tmp_path / ".map.h5.finished").exists()
     with h5py.File(map_path) as file:
         assert file.attrs["host"] == host.NAME

@@ -215,12 +215,16 @@ def test_stages_stand_before_and_after_a_method(tmp_path: Path, counts_path: Pat
     assert scatter["after"] < 0.7 * scatter["com"]
     assert scatter["before"] == pytest.approx(scatter["after"], rel=0.3)
     # a map that is there is not made again
-    run.write(made, "after", counts_path, tmp_path / "again.h5", from_map=tmp_path / "com.h5")
+    run.write(
+        made, "after", counts_path, tmp_path / "again.h5", run.Options(from_map=tmp_path / "com.h5")
+    )
     np.testing.assert_array_equal(
         read_map(tmp_path / "again.h5").F, read_map(tmp_path / "after.h5").F
     )
     with pytest.raises(InputError, match=r"methods\.com: goes on from no other map"):
-        run.write(made, "com", counts_path, tmp_path / "x.h5", from_map=tmp_path / "com.h5")
+        run.write(
+            made, "com", counts_path, tmp_path / "x.h5", run.Options(from_map=tmp_path / "com.h5")
+        )
 
 
 def test_a_pooled_row_goes_on_from_a_map_of_single_patterns(
@@ -240,7 +244,9 @@ def test_a_pooled_row_goes_on_from_a_map_of_single_patterns(
     assert [made.goes_on_from(name) for name in ("one", "other", "searched")] == [None] * 3
     run.write(made, "one", counts_path, tmp_path / "one.h5")
     run.write(made, "both", counts_path, tmp_path / "anew.h5")
-    run.write(made, "both", counts_path, tmp_path / "both.h5", from_map=tmp_path / "one.h5")
+    run.write(
+        made, "both", counts_path, tmp_path / "both.h5", run.Options(from_map=tmp_path / "one.h5")
+    )
     with h5py.File(tmp_path / "anew.h5") as anew, h5py.File(tmp_path / "both.h5") as both:
         assert set(anew) == set(both)
         assert all(anew[name][...].tobytes() == both[name][...].tobytes() for name in anew)
@@ -248,7 +254,9 @@ def test_a_pooled_row_goes_on_from_a_map_of_single_patterns(
     before, after = (read_map(tmp_path / f"{name}.h5").attributes for name in ("one", "both"))
     assert after["seconds"] > before["seconds"]
     with pytest.raises(InputError, match=r"one\.h5: has the settings .* those of other"):
-        run.write(made, "other", counts_path, tmp_path / "x.h5", from_map=tmp_path / "one.h5")
+        run.write(
+            made, "other", counts_path, tmp_path / "x.h5", run.Options(from_map=tmp_path / "one.h5")
+        )
 
 
 # Shifts nothing, doubles the counts, and leaves an answer that says what it got.

@@ -14,19 +14,21 @@ from synthetic import Model, random_deformations
 
 from ccstae import geometry
 from ccstae.errors import InputError
+from ccstae.io.calibration import disk_radius_px
 from ccstae.io.counts import Counts
 from ccstae.methods import mirrored
 from ccstae.methods.base import Answer
 from ccstae.methods.shared import lattice_sites, sites
+from ccstae.methods.shared.site_tables import SiteTables
 from ccstae.methods.shared.sites import SiteFinder
 
 MODEL = Model()
 
 
 def test_tables_of_a_usual_scan_hold_every_whole_ring() -> None:
-    finder = SiteFinder.blank(MODEL.calibration, (128, 128), "cpu")
-    length = (finder.hk.float() @ torch.from_numpy(MODEL.G0).float().T).norm(dim=-1)
-    assert len(finder.hk) == 18
+    tables = SiteTables.of(MODEL.calibration, (128, 128), "cpu")
+    length = (tables.hk.float() @ torch.from_numpy(MODEL.G0).float().T).norm(dim=-1)
+    assert len(tables.hk) == 18
     assert length.max() / length.min() == pytest.approx(2, rel=1e-5)
 
 
@@ -40,11 +42,11 @@ def test_small_disks_on_a_large_detector_get_fewer_sites(side: int) -> None:
         centre_px=(side / 2, side / 2),
         rotational_symmetry=2,
     )
-    finder = SiteFinder.blank(calibration, (side, side), "cpu")
-    size = lattice_sites.BYTES_PER_SITE * len(finder.hk) * len(finder.G)
+    tables = SiteTables.of(calibration, (side, side), "cpu")
+    size = lattice_sites.BYTES_PER_SITE * len(tables.hk) * len(tables.G)
     assert size <= lattice_sites.MAX_PATTERN_BYTES
-    assert len(finder.hk) < len(lattice_sites.nodes(calibration, (side, side)))
-    assert np.linalg.matrix_rank(finder.hk.numpy()) == 2
+    assert len(tables.hk) < len(lattice_sites.nodes(calibration, (side, side)))
+    assert np.linalg.matrix_rank(tables.hk.numpy()) == 2
 
 
 def test_disks_too_small_for_any_table_are_refused() -> None:
@@ -56,13 +58,13 @@ def test_disks_too_small_for_any_table_are_refused() -> None:
         rotational_symmetry=2,
     )
     with pytest.raises(InputError, match=r"disks of radius 0\.0368 px are too small .*64 MiB"):
-        SiteFinder.blank(calibration, (1024, 1024), "cpu")
+        SiteTables.of(calibration, (1024, 1024), "cpu")
 
 
 def test_a_detector_without_a_disk_is_refused() -> None:
     calibration = replace(MODEL.calibration, lattice_inv_A=10 * MODEL.G0)
     with pytest.raises(InputError, match="shows no disk"):
-        SiteFinder.blank(calibration, (128, 128), "cpu")
+        SiteTables.of(calibration, (128, 128), "cpu")
 
 
 def test_patterns_taken_a_few_at_a_time_are_located_alike(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,7 +237,7 @@ def test_lattices_strained_by_8_percent_are_found_among_others(electrons: float)
     away = geometry.inverse_transpose(geometry.to_branch(rough, F, 6))
     away = (away - geometry.inverse_transpose(F))[2, : len(STRAINED)]
     # All disks lie within a radius of where the rough lattice puts them.
-    at = away @ nominal @ SiteFinder.blank(SMALL_DISKS.calibration, (200, 200), "cpu").hk.numpy().T
+    at = away @ nominal @ SiteTables.of(SMALL_DISKS.calibration, (200, 200), "cpu").hk.numpy().T
     assert np.linalg.norm(at, axis=1).max() < SMALL_DISKS.radius_px
 
 
@@ -246,7 +248,8 @@ def test_a_pattern_of_few_electrons_is_not_taken_for_a_strained_one() -> None:
     finder = SiteFinder.learn(made, "cpu")
     patterns = torch.from_numpy(made.counts.reshape(-1, 128, 128).astype(np.float32))
     found = finder.locate(patterns)
-    without = replace(finder, odds_per_count=0.0).locate(patterns)
+    mixture = replace(finder.mixture, odds_per_count=0.0)
+    without = replace(finder, mixture=mixture).locate(patterns)
     assert (found.G != without.G).any((1, 2)).float().mean() <= 0.01
 
 
@@ -272,3 +275,33 @@ def test_a_mirrored_oblique_lattice_is_said_and_not_answered() -> None:
     straight = Answer(strain)
     assert mirrored.refuse_mirrored(straight, calibration) is straight
     assert mirrored.looks_mirrored(strain, MODEL.calibration) is None
+
+
+def test_the_site_finder_lands_well_inside_every_disk() -> None:
+    model = Model(offset_px=(1.7, -2.3))
+    F = geometry.deformation(0.02, 0.015, 0, np.linspace(-0.5, 0.5, 9).reshape(3, 3))
+    counts = model.counts(F, 1e5)
+    patterns = torch.from_numpy(counts.counts.reshape(9, 128, 128).astype(np.float32))
+    finder = SiteFinder.learn(counts, "cpu")
+    found = finder.locate(patterns)
+    assert found.has_lattice.all()
+    np.testing.assert_allclose(found.centre, np.broadcast_to([65.7, 61.7], (9, 2)), atol=0.08)
+    truth = geometry.inverse_transpose(F.reshape(9, 2, 2)) @ model.G0 / model.pixel_size_inv_A
+    outermost = 2 * np.linalg.norm(found.G.numpy() - truth, axis=1).max()  # at {20-20}
+    assert outermost < model.radius_px / 2
+
+
+@pytest.mark.parametrize("background", [0.0, 0.5])
+def test_a_scan_of_vacuum_alone_holds_no_lattice(background: float) -> None:
+    F = np.broadcast_to(np.eye(2), (6, 6, 2, 2))
+    counts = MODEL.counts(F, 1e5, background, vacuum=np.ones((6, 6), bool))
+    finder = SiteFinder.learn(counts, "cpu")
+    found = finder.locate(torch.from_numpy(counts.counts.reshape(36, 128, 128).astype(np.float32)))
+    assert found.has_lattice.float().mean() < 0.1
+
+
+def test_disk_radius_and_rings_of_the_main_microscope() -> None:
+    assert disk_radius_px(MODEL.calibration) == pytest.approx(5.53, abs=0.01)
+    hk = lattice_sites.nodes(MODEL.calibration, (128, 128))
+    ring = lattice_sites.rings(MODEL.calibration, hk)
+    assert [int((ring == k).sum()) for k in range(4)] == [6, 6, 6, 12]

@@ -60,6 +60,14 @@ def test_nlpar_averages_what_is_alike_and_nothing_else(tmp_path: Path, stem_scal
     assert abs(mixed) < 0.05  # the share of the other crystal
 
 
+def test_nlpar_takes_no_setting_that_it_does_not_know(tmp_path: Path) -> None:
+    path, _ = halves(tmp_path, (6, 8))
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        run("nlpar", "run_nlpar.py", "out", path, {"lambda": 0.7})
+    assert b"unknown settings ['lambda']; expected some of ['dthresh'" in refused.value.stderr
+    assert not (tmp_path / "out.h5").exists()
+
+
 def test_py4dstem_averages_as_its_users_do(tmp_path: Path) -> None:
     """Its own 3 x 3 weights lower the scatter of one crystal to the root of 36 / 256."""
     F = np.broadcast_to(geometry.deformation(0.01, 0.0, 0.0, 0.02), (5, 6, 2, 2))

@@ -67,7 +67,7 @@ def test_disk_positions_agree(subpixel: str, tmp_path: Path, counts_path: Path) 
         torch.from_numpy(counts.probe),
         hk,
         rings(counts.calibration, hk),
-        finder.radius,
+        finder.tables.radius,
         nearest_px(counts.calibration),
         settings,
     )
@@ -87,7 +87,7 @@ def test_disk_positions_agree(subpixel: str, tmp_path: Path, counts_path: Path) 
         words=False,
     ) as file:
         found = file["peak"][...]
-    on_detector = windows.inside(sites, finder.radius + 1, counts.probe.shape).numpy()
+    on_detector = windows.inside(sites, finder.tables.radius + 1, counts.probe.shape).numpy()
     apart = []
     for n, (i, j) in enumerate(np.ndindex(TRUTH.shape[:2])):
         here = found[(found[:, 0] == i) & (found[:, 1] == j), 2:4]

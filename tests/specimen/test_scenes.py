@@ -1,63 +1,23 @@
-"""The scenes: exact deformation, atoms where it says, dislocations that close, references and
-errors.
-"""
+"""The scenes: exact deformation, atoms where it says, references and errors."""
 
 from __future__ import annotations
-
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_scene import DISLOCATED, EVERY, LATTICE_A, RIGHT, SCAN, build, config, metal
 from scipy.spatial import cKDTree
 
 from ccstae import geometry
-from ccstae.config.run import Config, load, parse
 from ccstae.errors import InputError
 from ccstae.specimen.build import build_scene
 from ccstae.specimen.heterostructure import Heterostructure
 from ccstae.specimen.polycrystal import Polycrystal
 from ccstae.specimen.scene import Flake
 
-ROOT = Path(__file__).parents[2]
-EVERY = load(ROOT / "config" / "scenes.yaml")
-SCAN = {"shape": [8, 8], "step_A": 40}
-RIGHT = {
-    "kind": "heterostructure",
-    "materials": ["WS2", "WSe2"],
-    "scan": SCAN,
-    "edge_offset_A": None,
-    "reference_A": [-200, -200, -60, 200],
-}
-LATTICE_A = 3.153
+pytestmark = pytest.mark.usefixtures("in_the_project")
 points = st.tuples(st.floats(-140, 140), st.floats(-140, 140))
-
-
-def config(**scene: Any) -> Config:
-    data = EVERY.model_dump(mode="json")
-    data["scenes"] = {"made": scene}
-    return parse(data)
-
-
-def build(**scene: Any) -> Any:
-    return build_scene(config(**scene), "made")
-
-
-@pytest.fixture(autouse=True)
-def _in_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-
-
-DISLOCATED = build(
-    **RIGHT,
-    interface_A=0,
-    interface_width_A=0,
-    lattice_deg=90,
-    dislocations={"core_A": 10},
-    ripple={"height_A": 6, "wavelength_A": 150},
-)
 FLAKES: dict[str, Flake] = {
     "smooth": build(
         **RIGHT,
@@ -110,79 +70,6 @@ def test_truth_is_the_derivative_of_where_the_lattice_is(
         -1,
     )
     np.testing.assert_allclose(np.linalg.inv(slope), flake.deformation(x), atol=2e-5)
-
-
-@pytest.mark.parametrize("line", range(-2, 3))
-def test_a_burgers_circuit_closes_to_the_burgers_vector(line: int) -> None:
-    """Integrating F^-1 dx round one dislocation misses closure by a lattice vector along the
-    interface.
-    """
-    row = DISLOCATED.dislocations
-    at = row.origin + np.array([0, line * row.spacing_A])
-    centre = at + DISLOCATED.displacement(at)
-    angle = np.linspace(0, 2 * np.pi, 2001)
-    # Both sides of the sharp interface meet in corners of the path, so that no step crosses it.
-    x = centre + 25 * np.stack([np.cos(angle), np.sin(angle)], -1)
-    middle, dx = (x[1:] + x[:-1]) / 2, np.diff(x, axis=0)
-    missing = np.einsum("nij,nj->i", np.linalg.inv(DISLOCATED.deformation(middle)), dx)
-    assert abs(np.linalg.norm(missing) - LATTICE_A) < 1e-3 * LATTICE_A
-    hk = np.linalg.solve(DISLOCATED.crystals[0].cell, missing)
-    np.testing.assert_allclose(hk, np.round(hk), atol=1e-3)
-    assert abs(missing[0]) < 1e-3 * LATTICE_A
-    positions, burgers = DISLOCATED.lines()
-    if line == 0:
-        assert np.abs(positions - centre).max(-1).min() < 1e-6
-        np.testing.assert_allclose(burgers, [missing] * len(burgers), atol=1e-3 * LATTICE_A)
-        assert (np.abs(positions) <= np.abs(DISLOCATED.positions).max((0, 1))).all()
-
-
-def test_a_circuit_round_no_dislocation_closes() -> None:
-    angle = np.linspace(0, 2 * np.pi, 2001)
-    x = np.array([-60.0, 10.0]) + 25 * np.stack([np.cos(angle), np.sin(angle)], -1)
-    missing = np.einsum(
-        "nij,nj->i", np.linalg.inv(DISLOCATED.deformation((x[1:] + x[:-1]) / 2)), np.diff(x, axis=0)
-    )
-    assert np.linalg.norm(missing) < 1e-3 * LATTICE_A
-
-
-def test_dislocations_relieve_the_whole_misfit() -> None:
-    """Far from the row either side is at rest: F is I on the left and the other lattice's on the
-    right.
-    """
-    scene = build(**RIGHT, interface_A=0, interface_width_A=0, lattice_deg=90, dislocations={})
-    misfit = 3.282 / 3.153 - 1
-    np.testing.assert_allclose(
-        scene.deformation(np.array([[-150.0, 0.0], [-130.0, 30.0]])), [np.eye(2)] * 2, atol=2e-4
-    )
-    np.testing.assert_allclose(
-        scene.deformation(np.array([[150.0, 0.0], [130.0, 30.0]])),
-        [(1 + misfit) * np.eye(2)] * 2,
-        atol=2e-4,
-    )
-    assert scene.dislocations.spacing_A == pytest.approx(3.153 / misfit + 3.153 / 2)
-
-
-def test_dislocations_need_a_lattice_vector_along_the_interface() -> None:
-    with pytest.raises(InputError, match="lattice_deg"):
-        build(**RIGHT, lattice_deg=10, dislocations={})
-
-
-def metal(scene: Any, box: tuple[float, float, float, float]) -> np.ndarray:
-    xyz, numbers = scene.atoms(box)
-    return xyz[numbers == 74]
-
-
-def test_slipped_halves_meet_without_gap_or_overlap() -> None:
-    """Across the interface, off the cores, every metal atom keeps its six neighbours."""
-    box = (-60.0, -130.0, 60.0, 130.0)
-    xyz = metal(DISLOCATED, box)
-    x = xyz[:, :2]
-    tree = cKDTree(x)
-    inner = (np.abs(x[:, 0]) < 45) & (np.abs(x[:, 1]) < 115) & ~DISLOCATED.core(x)
-    assert inner.sum() > 1000
-    assert tree.query(x[inner], 2)[0][:, 1].min() > 0.9 * LATTICE_A
-    counts = np.array([len(n) - 1 for n in tree.query_ball_point(x[inner], 1.35 * LATTICE_A)])
-    assert (counts == 6).all()
 
 
 @pytest.mark.parametrize("name", FLAKES)
@@ -302,57 +189,6 @@ def test_a_ramp_sweeps_every_component() -> None:
     )
 
 
-def test_ripples_are_waves_of_one_amplitude_in_what_compatibility_allows() -> None:
-    scene = build(kind="ripples", materials=["WS2"])
-    lengths, band = scene.waves()
-    parts = geometry.components(scene.deformation(scene.positions))
-    assert lengths.tolist() == [2.5, 3.8, 5.7, 8.7, 13.2, 20.0]
-    phase = 2 * np.pi * scene.positions[0, :, 0] / scene.scan.step_A
-    for index, length in enumerate(lengths):
-        shown = parts[band == index].reshape(4, 40, 4)  # four rows of the scan
-        expected = 0.012 * np.stack(
-            [np.cos(phase / length), 0 * phase, *2 * [np.sin(phase / length) / 2]], -1
-        )
-        # To first order: squares of the amplitude, and its shift of the waves by u.
-        np.testing.assert_allclose(shown, np.broadcast_to(expected, shown.shape), atol=1.8e-4)
-    at_rest = scene.reference(scene.positions)
-    assert at_rest.sum() == 6 * 40
-    np.testing.assert_allclose(parts[at_rest], 0, atol=1e-15)
-
-
-def test_ripples_are_compatible() -> None:
-    """du integrated along the edges of a cell closes, to rounding; at half steps, where the windows
-    have their kinks, and by Gauss' rule, exact for what is smooth between them.
-    """
-    scene = build(kind="ripples", materials=["WS2"])
-    step = scene.scan.step_A
-    nodes, weights = np.polynomial.legendre.leggauss(16)
-    low = np.stack(np.meshgrid(np.arange(-20, 20, 0.5), np.arange(-28, 28, 0.5), indexing="xy"), -1)
-    closure = np.zeros((*low.shape[:2], 2))
-    corners = 0.5 * np.array([[0, 0], [1, 0], [1, 1], [0, 1]])
-    for start, end in zip(corners, np.roll(corners, -1, 0), strict=True):
-        along = (end - start) * step
-        for node, weight in zip(nodes, weights, strict=True):
-            y = (low + (start + end) / 2 + (end - start) / 2 * node) * step
-            closure += weight / 2 * scene.displacement_gradient(y) @ along
-    steps_of_u = np.abs(scene.displacement_gradient(low * step)).max() * step
-    assert np.abs(closure).max() < 1e-12 * steps_of_u
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"wavelengths_steps": [5, 3]}, "wavelengths_steps"),
-        ({"wavelengths_steps": [2, 3]}, "wavelengths_steps"),
-        ({"scan": {"shape": [27, 40]}}, "at least 28 rows"),
-        ({"scan": {"shape": [56, 19]}}, "longest wavelength, 20 steps"),
-    ],
-)
-def test_ripples_that_no_scan_shows_are_refused(change: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        build(kind="ripples", materials=["WS2"], **change)
-
-
 @pytest.mark.parametrize("scene_id", EVERY.scenes)
 def test_every_scene_has_a_reference(scene_id: str) -> None:
     scene = build_scene(EVERY, scene_id)
@@ -365,110 +201,6 @@ def test_every_scene_has_a_reference(scene_id: str) -> None:
     np.testing.assert_allclose(
         parts, np.array(expected) - [x * x / 2, y * y / 2, x * y / 2, 0], atol=2e-4
     )
-
-
-def test_the_shipped_labels_are_what_the_readme_says() -> None:
-    y, x = np.mgrid[-1:1:16j, -1:1:16j]
-    grain = x + 0.3 * y > 0.1
-    parts = geometry.components(build_scene(EVERY, "labelled").F)
-    np.testing.assert_allclose(parts[..., 0], np.where(grain, 0.01, 0), atol=1e-8)
-    np.testing.assert_allclose(parts[..., 1], np.where(grain, -0.01, 0), atol=1e-8)
-    np.testing.assert_allclose(parts[..., 2], 0.01 * np.clip(y, 0, 1) ** 2, atol=1e-8)
-    np.testing.assert_allclose(parts[..., 3], np.where(grain, 0.3, 0), atol=1e-7)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"path": "config/labels/none.npy"}, "no such file"),
-        ({"sha256": "0" * 64}, "expected 0000"),
-        ({"path": "config/scenes.yaml", "sha256": None}, "not an npy file"),
-    ],
-)
-def test_labels_that_do_not_fit_are_refused(change: dict[str, Any], message: str) -> None:
-    import hashlib
-
-    data = EVERY.scenes["labelled"].model_dump(mode="json")
-    data["exx"] |= change
-    data["exx"]["sha256"] = (
-        data["exx"]["sha256"] or hashlib.sha256(Path(data["exx"]["path"]).read_bytes()).hexdigest()
-    )
-    with pytest.raises(InputError, match=message):
-        build(**data)
-
-
-def test_labels_are_downloaded_once_and_checked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from ccstae.config.scenes import ArrayFile
-    from ccstae.io import fetched
-    from ccstae.specimen import arrays
-
-    label = EVERY.scenes["labelled"].exx  # type: ignore[union-attr]
-    asked = []
-
-    def answer(url: str, timeout: float) -> Any:
-        asked.append(url)
-        return open(ROOT / label.path, "rb")
-
-    monkeypatch.setattr(fetched, "CACHE", tmp_path)
-    monkeypatch.setattr(fetched.urllib.request, "urlopen", answer)
-    source = ArrayFile(url="https://example.org/exx.npy", sha256=label.sha256)
-    first, again = arrays.load("exx", source, (16, 16)), arrays.load("exx", source, (16, 16))
-    np.testing.assert_array_equal(first, again)
-    assert asked == ["https://example.org/exx.npy"]
-    with pytest.raises(InputError, match="sha256"):
-        arrays.load("exx", ArrayFile(url="https://example.org/exx.npy", sha256="1" * 64), (16, 16))
-    assert len(list(tmp_path.iterdir())) == 1
-
-
-def test_labels_may_lie_in_a_folder_that_is_only_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from ccstae.config.scenes import ArrayFile
-    from ccstae.io import fetched
-    from ccstae.specimen import arrays
-
-    label = EVERY.scenes["labelled"].exx  # type: ignore[union-attr]
-
-    def unreachable(*_: Any, **__: Any) -> Any:
-        raise OSError("no network")
-
-    folder = tmp_path / "lent"
-    folder.mkdir()
-    monkeypatch.setattr(fetched, "CACHE", tmp_path / "cache")
-    monkeypatch.setattr(fetched.urllib.request, "urlopen", unreachable)
-    source = ArrayFile(url="https://example.org/a/Label_exx.npy?raw=1", sha256=label.sha256)
-    monkeypatch.setenv("CCSTAE_CACHE", str(folder))
-    assert not arrays.at_hand(source)
-    with pytest.raises(InputError, match=r"no network.*CCSTAE_CACHE"):
-        arrays.load("exx", source, (16, 16))
-    for name in ("label_exx.npy", f"{label.sha256}.npy"):
-        (folder / name).write_bytes(Path(label.path).read_bytes())
-        assert arrays.at_hand(source)
-        assert arrays.load("exx", source, (16, 16)).shape == (16, 16)
-        (folder / name).unlink()
-    (folder / "label_exx.npy").write_bytes(b"another")
-    with pytest.raises(InputError, match=r"sha256.*label_exx"):
-        arrays.load("exx", source, (16, 16))
-    assert not (tmp_path / "cache").exists()
-
-
-def test_a_scan_may_take_every_so_many_entries_of_its_labels() -> None:
-    """Truth, reference and what counts as interior are those of the entries that are taken."""
-    data = EVERY.scenes["labelled"].model_dump(mode="json")
-    whole, thinned = build(**data), build(**(data | {"scan": {"shape": [8, 8], "step_A": 80}}))
-    assert whole.scan.step_A == 40
-    np.testing.assert_array_equal(thinned.F, whole.F[::2, ::2])
-    np.testing.assert_allclose(
-        thinned.gradient_per_A(thinned.positions),
-        whole.gradient_per_A(whole.positions)[::2, ::2],
-        rtol=1e-12,
-    )
-    with pytest.raises(InputError, match="whole multiple"):
-        build(**(data | {"scan": {"shape": [5, 5], "step_A": 40}}))
-    with pytest.raises(InputError, match="whole multiple"):
-        build(**(data | {"scan": {"shape": [8, 16], "step_A": 40}}))
 
 
 def test_a_scene_that_leaves_its_reference_is_refused() -> None:

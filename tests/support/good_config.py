@@ -4,13 +4,16 @@ to.
 
 from __future__ import annotations
 
+import copy
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ccstae import cli
 
+ABSENT = object()  # in place of a value: the entry is taken out
 GOOD: dict[str, Any] = {
     "name": "mine",
     "device": "cpu",
@@ -46,3 +49,38 @@ def run(*words: str, monkeypatch: pytest.MonkeyPatch) -> int:
     with pytest.raises(SystemExit) as end:
         cli.main()
     return int(end.value.code or 0)
+
+
+def refused(
+    words: list[str],
+    expected: list[str],
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The command ends with code 2 and one line that says what is expected of it, and leaves no new
+    file.
+    """
+    monkeypatch.chdir(folder)
+    before = sorted(folder.rglob("*"))
+    assert run(*words, monkeypatch=monkeypatch) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith("error: ")
+    assert said.err.count("\n") == 1
+    assert [part for part in expected if part not in said.err] == [], said.err
+    assert said.out == ""
+    assert sorted(folder.rglob("*")) == before
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    """The good config with one entry set, or taken out."""
+    data = copy.deepcopy(GOOD)
+    *outer, last = path.split(".")
+    place = data
+    for key in outer:
+        place = place.setdefault(key, {})
+    if value is ABSENT:
+        del place[last]
+    else:
+        place[last] = value
+    return data

@@ -197,7 +197,7 @@ def test_a_tuned_method_is_tuned_on_a_field_and_seed_of_its_own(checkout: Checko
 
 
 def test_either_snakefile_is_the_workflow(finished: Checkout) -> None:
-    done = finished.snakemake("--dry-run", "--snakefile", "workflow/Snakefile", *CI)
+    done = finished.dry_run("--snakefile", "workflow/Snakefile", *CI)
     assert "Nothing to be done" in done.stdout + done.stderr
     assert "profiles/default" in done.stderr
 
@@ -242,7 +242,7 @@ def test_every_job_has_a_log_and_a_benchmark(finished: Checkout) -> None:
 
 def refusal(checkout: Checkout, *words: str) -> str:
     """The one line that a plan ends with, by exit code 2."""
-    done = checkout.snakemake("--dry-run", *CI, *words)
+    done = checkout.dry_run(*CI, *words)
     errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert done.returncode == 2
     assert len(errors) == 1

@@ -110,7 +110,7 @@ def save(path: Path | str, trained: Trained) -> None:
     d = trained.dictionary
     tensors = {f"dictionary.{name}": getattr(d, name) for name in _DICTIONARY}
     tensors["dictionary.centre_px"] = torch.tensor(d.centre_px, dtype=torch.float64)
-    tensors |= {f"finder.{name}": getattr(trained.finder, name) for name in _GAINS}
+    tensors |= {f"finder.{name}": getattr(trained.finder.mixture, name) for name in _GAINS}
     if trained.encoder is not None:
         layers = trained.encoder.state_dict()
         tensors |= {f"encoder.{name}": value for name, value in layers.items()}
@@ -148,9 +148,9 @@ def load(path: Path | str, counts: Counts, settings: CcstaeSettings, device: str
     require_same_instrument(about.get("instrument"), counts)
     finder = SiteFinder.blank(counts.calibration, counts.detector, device)
     gains: dict[str, Any] = {
-        name: weights.tensor(path, tensors, f"finder.{name}", getattr(finder, name).shape).to(
-            device
-        )
+        name: weights.tensor(
+            path, tensors, f"finder.{name}", getattr(finder.mixture, name).shape
+        ).to(device)
         for name in _GAINS
     }
     encoder = None
@@ -163,7 +163,7 @@ def load(path: Path | str, counts: Counts, settings: CcstaeSettings, device: str
         encoder.load_state_dict(layers)
         encoder = encoder.to(device).eval()
     return Trained(
-        finder=replace(finder, **gains),
+        finder=replace(finder, mixture=replace(finder.mixture, **gains)),
         dictionary=_load_dictionary(path, tensors, about, counts, settings).to(device),
         encoder=encoder,
         instrument=about["instrument"],

@@ -16,8 +16,8 @@ hides the peaks. Where most pixels hold no electron the logarithm has nothing to
 peaks drown in noise.
 
 A pattern without an answer (NaN) is one whose evidence for any lattice stays below 20 to 1
-(`sites.MIN_EVIDENCE`), or whose peaks do not determine a lattice within 12 % of where it was first
-seen.
+(`site_evidence.MIN_EVIDENCE`), or whose peaks do not determine a lattice within 12 % of where it
+was first seen.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def map_strain(counts: Counts, settings: CepstralSettings, device: str) -> Answe
         begin = torch.linalg.inv(rough.G.double()).mT  # lattice vectors in 1 / px
         logarithm = (filled(patterns).clamp_min(0) + settings.offset_electrons).log()
         if settings.background == "radial":
-            logarithm = disks_alone(logarithm, rough, disks, finder.radius + EDGE_PX)
+            logarithm = disks_alone(logarithm, rough, disks, finder.tables.radius + EDGE_PX)
         found = refine(windowed(logarithm), begin, nodes, settings.upsample)
         away = (found - begin).norm(dim=(-2, -1)) / begin.norm(dim=(-2, -1))
         lost = ~rough.has_lattice | ~(away < refined_map.MAX_RELATIVE_DRIFT)

@@ -42,7 +42,9 @@ def map_strain(counts: Counts, settings: ComSettings, device: str) -> Answer:
     return strain(
         counts,
         finder,
-        lambda patterns, rough: refine(filled(patterns), rough, hk, ring, finder.radius, settings),
+        lambda patterns, rough: refine(
+            filled(patterns), rough, hk, ring, finder.tables.radius, settings
+        ),
         device,
     )
 

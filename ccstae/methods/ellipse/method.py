@@ -49,7 +49,7 @@ def map_strain(counts: Counts, settings: EllipseSettings, device: str) -> Answer
     filled = filler(counts.good, device)
 
     def lattices(patterns: Tensor, rough: Located) -> LatticeFit:
-        return refine(filled(patterns), rough, hk, nearest, nominal, finder.radius, settings)
+        return refine(filled(patterns), rough, hk, nearest, nominal, finder.tables.radius, settings)
 
     return strain(counts, finder, lattices, device)
 

@@ -192,7 +192,7 @@ def map_strain(counts: Counts, settings: TemplateSettings, device: str) -> Answe
         torch.from_numpy(counts.probe).to(device),
         hk,
         one_hot_rings(counts.calibration, hk),
-        finder.radius,
+        finder.tables.radius,
         nearest_px(counts.calibration),
         settings,
     )

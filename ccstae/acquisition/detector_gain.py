@@ -54,8 +54,8 @@ COUNTING_TOLERANCE = 0.1
 
 
 @dataclass(frozen=True)
-class PhotonTransfer:
-    """What photon transfer tells of a detector."""
+class DetectorGain:
+    """Of a detector, as photon transfer tells them."""
 
     electrons_per_unit: float
     pedestal: float  # in units of the file
@@ -71,7 +71,7 @@ class PhotonTransfer:
         )
 
 
-def measure(lines: Iterable[NDArray[Any]]) -> PhotonTransfer | str:
+def measure(lines: Iterable[NDArray[Any]]) -> DetectorGain | str:
     """Gain and pedestal.
 
     Args:
@@ -101,7 +101,7 @@ def measure(lines: Iterable[NDArray[Any]]) -> PhotonTransfer | str:
     peak = _peak(dark, slope)
     if peak is not None:
         pedestal = peak
-    return PhotonTransfer(k, pedestal, int(good.sum()), peak is not None)
+    return DetectorGain(k, pedestal, int(good.sum()), peak is not None)
 
 
 def _statistics(lines: Iterable[NDArray[Any]]) -> tuple[Array, Array, Array, Array]:

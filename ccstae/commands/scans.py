@@ -1,4 +1,4 @@
-"""The commands for scans of one's own: fetching, import and calibration."""
+"""The commands for scans of one's own: import, calibration, and what becomes of a map."""
 
 from __future__ import annotations
 
@@ -115,8 +115,49 @@ def calibrate(
         print(line)
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands to the command line."""
-    app.command()(fetch)
-    app.command("import")(import_scan)
-    app.command()(calibrate)
+def strain(
+    file: Annotated[Path, typer.Argument(metavar="MAP", help="A map file.")],
+    out: Annotated[
+        Path,
+        typer.Option(help="A file, .h5, .nc, .tif or .csv; figures go beside it, .png and .pdf."),
+    ],
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ROWS,COLUMNS|LABEL|MASK",
+            help="What is undeformed: 0:20,5:40, a label, or a .npy; else the commonest lattice.",
+        ),
+    ] = None,
+    step_A: Annotated[
+        float | None, typer.Option("--step-A", help="Of the scan, where the map does not say it.")
+    ] = None,
+) -> None:
+    """Write strain and rotation of a map against a reference, its displacements, and the density
+    of its dislocations."""
+    from ccstae.reporting import strain as of_map
+
+    of_map.write(file, out, step_A, reference)
+
+
+def check_map(
+    file: Path,
+    counts: Annotated[
+        Path | None, typer.Option(help="The counts file: the map must have the shape of its scan.")
+    ] = None,
+) -> None:
+    """Say whether a map file is one that a run can score, and what is wrong if it is not."""
+    import numpy as np
+
+    from ccstae.io.counts import scan_shape
+    from ccstae.io.maps import read_map
+
+    answer = read_map(file, None if counts is None else scan_shape(counts), complete=False)
+    rows, columns = answer.F.shape[:2]
+    failed = int(np.isnan(answer.F).any((-1, -2)).sum())
+    extra = [
+        name for name in ("covariance", "label", "centre_px") if getattr(answer, name) is not None
+    ]
+    print(
+        f"{file}: good: {rows} x {columns} positions, {failed} without an answer; also holds: "
+        f"{', '.join(extra) or 'nothing else'}"
+    )
