@@ -339,8 +339,8 @@ def learn_code(
     measured = log_area(state.M, covariance)
     area = areas(odds, measured)
     if len(centre) == 1 and max_entries > 1:
-        relative = Relative.of(state.intensity[:, 1:], variance[:, 1:])
-        two = told_apart_by_area(relative, measured)
+        intensities = Relative.of(state.intensity[:, 1:], variance[:, 1:])
+        two = told_apart_by_area(intensities, measured)
         if two is not None:
             centre, odds, area = two[0].to(centre), two[1], two[2]
     label = likeliest(odds, area, measured)
