@@ -94,8 +94,8 @@ MUTATIONS = {
     ),
     "likelihood refinement stops after one step": Mutation(
         "ccstae/methods/ccstae/refine.py",
-        "range(0, steps, together):",
-        "range(0, 1, together):",
+        "for _ in range(steps):",
+        "for _ in range(1):",
     ),
     "encoder untrained": Mutation(
         "ccstae/methods/ccstae/encoder.py", "for step in range(_STEPS):", "for step in range(0):"

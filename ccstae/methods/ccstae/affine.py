@@ -18,12 +18,10 @@ from ccstae.methods.ccstae import spline, transformer
 from ccstae.methods.ccstae.dictionary import Dictionary
 from ccstae.methods.ccstae.refine import (
     Evaluation,
+    OfPixels,
     State,
-    eliminated,
-    lattice_moves,
-    prior_on_intensity,
     relative_deviance,
-    total_information,
+    with_priors,
 )
 from ccstae.methods.ccstae.transformer import Patterns
 
@@ -123,34 +121,6 @@ def evaluate_warped(patterns: Patterns, dictionary: Dictionary, state: State) ->
     weighted = basis * w[:, :, None]
     gram = (weighted @ basis.transpose(2, 3)).double()
     score = (weighted @ (d - m)[..., None])[..., 0].double()
-    precision, departure = prior_on_intensity(dictionary, state)
-    intensity_information = gram[:, :, 0, 0] + precision
-    intensity_score = score[:, :, 0] - precision * departure
-    coupling = gram[:, :, 0, 1:]
-    disk_score = score[:, :, 1:] - coupling * (intensity_score / intensity_information)[..., None]
-    # From (s_x, s_y, b, M) of a disk to (M, c, b) of the pattern: s = c + M g.
-    moves = lattice_moves(dictionary.g)
-    of_M = torch.eye(4, 7, dtype=moves.dtype, device=moves.device).expand(len(moves), 4, 7)
-    moves = torch.cat([moves, of_M], 1)
-    disk_information = eliminated(gram[:, :, 1:, 1:], coupling, intensity_information)
-    information = total_information(disk_information, moves, patterns.level)
-    total_score = disk_score.flatten(1) @ moves.flatten(0, 1)
-    off_level = (state.background_scale / patterns.level - 1).double()
-    total_score[:, 6] -= off_level / patterns.level
     without_disks = patterns.level[:, None, None] * beta + dictionary.floor
     deviance = relative_deviance(d, m, without_disks, extra, patch.inside, patterns.exact)
-    deviance = deviance + (precision * departure**2).sum(1) + off_level**2
-    return Evaluation(
-        deviance=deviance,
-        information=information,
-        score=total_score,
-        intensity_score=intensity_score,
-        intensity_information=intensity_information,
-        # A stretched disk keeps its counts, so what couples A to M beyond the place of the disk is
-        # left out of steps.
-        intensity_coupling=coupling[..., :3],
-        observed_information=information,
-        disk_score=disk_score[..., :3],
-        disk_information=disk_information[..., :3, :3],
-        stray_follows=disk_information.new_zeros(*A.shape[:2], 2, 4),  # no disk strays here
-    )
+    return with_priors(OfPixels(deviance, gram, score, gram), patterns, dictionary, state)

@@ -136,9 +136,13 @@ class Dictionary:
         """Unit disks in windows of `offsets` near the shifts (n, K, 2): images (n K, 6, p) and
         expansions (n K, 3, 6), as `spline.PhaseTable` gives them.
         """
-        profile = torch.ones(shift.shape[:2], dtype=torch.long, device=shift.device)
+        return self.table(shift.reshape(-1, 2), self.profiles(len(shift)))
+
+    def profiles(self, n: int) -> Tensor:
+        """Which profile of the table the disks of n patterns have, (n K,)."""
+        profile = torch.ones(n, len(self.g), dtype=torch.long, device=self.g.device)
         profile[:, 0] = 0
-        return self.table(shift.reshape(-1, 2), profile.reshape(-1))
+        return profile.reshape(-1)
 
     @cached_property
     def sparse(self) -> bool:

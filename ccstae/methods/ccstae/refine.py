@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 import torch
 from jaxtyping import Float, Float64
@@ -23,42 +23,55 @@ from ccstae.methods.ccstae.transformer import Patterns
 
 STEPS = 12
 """Steps of a climb, at most."""
-# Gain in deviance that ends a climb. It is that of a step of 0.17 standard deviations, after which
-# far less is left.
-DEVIANCE_TOLERANCE = 0.03
+# Gain in deviance that a step must promise to be taken: that of 0.01 standard deviations.
+DEVIANCE_TOLERANCE = 1e-4
 ROUGH_DEVIANCE_TOLERANCE = 1.0
 """The same for climbs that another one follows."""
+# What may hide in the steps of the deviance where windows move on, or in its rounding where counts
+# are high: that of a step of 0.17 standard deviations.
+MAX_HIDDEN_GAIN = 0.03
+FIRST_DAMPING = 1e-3
 MAX_STEP_PX = 1.5  # movement of any disk in one step
 MAX_NEWTON_GAIN = 4.0  # in deviance: within two standard deviations of the maximum
 MAX_DAMPING = 1e3  # a climb that needs more has arrived
-# Steps after which patterns that have arrived are left out. To choose them waits for a GPU, where a
-# step of all costs little more than one of some.
-_STEPS_TOGETHER = {"cpu": 1, "cuda": 2}
 _AT_A_TIME = {"cpu": 16, "cuda": 2**16}  # patterns; on a CPU as many as its caches hold
 
 
 class OfPatterns:
-    """What dataclasses have in common whose fields all hold a row for each of n patterns."""
+    """What dataclasses have in common whose fields all hold a row for each of n patterns: tensors,
+    or others of their kind.
+    """
 
     @classmethod
     def join(cls, parts: list[Self]) -> Self:
         """All parts, one after another."""
-        return cls(**{k: torch.cat([getattr(part, k) for part in parts]) for k in vars(parts[0])})
+
+        def joined(name: str) -> Any:
+            values = [getattr(part, name) for part in parts]
+            kind = type(values[0])
+            return kind.join(values) if issubclass(kind, OfPatterns) else torch.cat(values)
+
+        return cls(**{name: joined(name) for name in vars(parts[0])})
 
     def where(self, mask: Tensor, other: Self) -> Self:
         """These rows where the mask (n,) holds, those of `other` elsewhere."""
 
-        def chosen(name: str, values: Tensor) -> Tensor:
-            shape = (-1, *[1] * (values.ndim - 1))
-            return torch.where(mask.reshape(shape), values, getattr(other, name))
+        def chosen(one: Any, two: Any) -> Any:
+            if isinstance(one, OfPatterns):
+                return one.where(mask, two)
+            return torch.where(mask.reshape(-1, *[1] * (one.ndim - 1)), one, two)
 
-        return type(self)(**{k: chosen(k, v) for k, v in vars(self).items()})
+        return type(self)(**{k: chosen(v, getattr(other, k)) for k, v in vars(self).items()})
 
     def with_rows(self, rows: Tensor, other: Self) -> Self:
         """The same with those of `other` in these rows."""
-        return type(self)(
-            **{k: v.index_copy(0, rows, getattr(other, k)) for k, v in vars(self).items()}
-        )
+
+        def changed(one: Any, two: Any) -> Any:
+            if isinstance(one, OfPatterns):
+                return one.with_rows(rows, two)
+            return one.index_copy(0, rows, two)
+
+        return type(self)(**{k: changed(v, getattr(other, k)) for k, v in vars(self).items()})
 
     def __getitem__(self, rows: slice | Tensor) -> Self:
         return type(self)(**{k: v[rows] for k, v in vars(self).items()})
@@ -74,6 +87,22 @@ class State(OfPatterns):
     background_scale: Float[Tensor, " n"]  # background in units of the dictionary's
     prior: Float[Tensor, "n K"]  # intensities that the pattern's entry of the dictionary expects
     stray: Float[Tensor, "n K 2"]  # of each disk off the lattice, pixels; zero where none strays
+
+
+@dataclass(frozen=True)
+class OfPixels(OfPatterns):
+    """What the pixels of n patterns say at a state, disk by disk, before any prior.
+
+    The parameters of a disk are its intensity, its place and the background scale, (A, s_x, s_y,
+    b), and whatever else deforms it.
+    """
+
+    # minus twice the log likelihood, less that of a pattern without disks
+    deviance: Float64[Tensor, " n"]
+    information: Float64[Tensor, "n K a a"]  # Fisher information
+    score: Float64[Tensor, "n K a"]  # slope of the log likelihood
+    # as `information`, with the curvature that the counts at hand have
+    curvature: Float64[Tensor, "n K a a"]
 
 
 @dataclass(frozen=True)
@@ -99,6 +128,7 @@ class Evaluation(OfPatterns):
     disk_information: Float64[Tensor, "n K 3 3"]
     # how far a stray falls back when (s_x, s_y, b) grow, and its step where they stay
     stray_follows: Float64[Tensor, "n K 2 4"]
+    of_pixels: OfPixels
 
 
 def evaluate(patterns: Patterns, dictionary: Dictionary, state: State) -> Evaluation:
@@ -112,62 +142,102 @@ def evaluate(patterns: Patterns, dictionary: Dictionary, state: State) -> Evalua
     Returns:
         The evaluation of the n patterns.
     """
-    size = _AT_A_TIME[patterns.counts.device.type]
-    if len(patterns) <= size:
-        return _evaluate(patterns, dictionary, state)
-    parts = [slice(i, i + size) for i in range(0, len(patterns), size)]
-    return Evaluation.join([_evaluate(patterns[part], dictionary, state[part]) for part in parts])
+    return with_priors(of_pixels(patterns, dictionary, state), patterns, dictionary, state)
 
 
-def _evaluate(patterns: Patterns, dictionary: Dictionary, state: State) -> Evaluation:
+def of_pixels(patterns: Patterns, dictionary: Dictionary, state: State) -> OfPixels:
+    """What the pixels say of disks that keep their shape."""
     position = transformer.positions(state.M, state.centre, dictionary.g) + state.stray
-    patch = patterns.windows(position, dictionary.offsets)
-    d, beta = patch.cut(patterns.counts), patch.cut(patterns.background)
-    images, expansion = dictionary.images_near(patch.shift(position))
-    A = state.intensity[..., None]
-    expansion[:, 1:] *= A.reshape(-1, 1, 1)
-    disks = (expansion @ images).unflatten(0, d.shape[:2])  # (n, K, 3, p): T, A T_x, A T_y
-    m = state.background_scale[:, None, None] * beta
-    m = m.addcmul_(A, disks[:, :, 0]).add_(dictionary.floor)
-    without_disks = patterns.level[:, None, None] * beta + dictionary.floor
-    once = patch.inside
-    if dictionary.touching:
-        own = A * disks[:, :, 0]
-        m = m + patch.together(own, patterns.counts) - own * patch.inside
-        # A pixel of several windows tells of each of their disks, but counts once.
-        once = once / patch.together(torch.ones_like(own), patterns.counts).clamp_min(1)
-        beta = beta * once
-    extra = patterns.error_variance
-    w = patch.inside / (m + extra)
-    deviance = relative_deviance(d, m, without_disks, extra, once, patterns.exact)
-    # (n K, 5, p): slopes of m with A, s_x, s_y and b, and the residual
-    basis = torch.cat([disks, beta[:, :, None], (d - m)[:, :, None]], 2).flatten(0, 1)
-    ratio = ((d + extra) * w).reshape(len(basis), 1, -1)  # counts over those expected
-    root = w.sqrt_().reshape(len(basis), 1, -1)
-    basis *= root
-    slopes, residual = basis[:, :4], basis[:, 4:]
-    products = (slopes @ basis.transpose(1, 2)).double().unflatten(0, d.shape[:2])
-    gram, score = products[..., :4], products[..., 4]
-    observed = ((slopes * ratio) @ slopes.transpose(1, 2)).double().unflatten(0, d.shape[:2])
-    # residuals times T_xx, T_xy, T_yy
-    bend = root.mul_(residual) @ images[:, 3:].transpose(1, 2)
-    bend = bend.reshape(*d.shape[:2], 3).double()
-    precision, departure = prior_on_intensity(dictionary, state)
-    intensity_information = gram[:, :, 0, 0] + precision
-    intensity_score = score[:, :, 0] - precision * departure
-    deviance = deviance + (precision * departure**2).sum(1)
-    moves = lattice_moves(dictionary.g)
-    disk_information = eliminated(gram[..., 1:, 1:], gram[..., 0, 1:], intensity_information)
-    # The curvature of the counts at hand: pixels weigh by the counts they hold, and residuals by
-    # the second derivatives of the model.
-    observed_rest, coupling = observed[..., 1:, 1:], observed[..., 0, 1:]
+    shift = (position - position.round()).reshape(-1, 2)
+    near, expansion = (
+        values.unflatten(0, position.shape[:2])
+        for values in dictionary.table.nearest(shift, dictionary.profiles(len(position)))
+    )
+    size = _AT_A_TIME[patterns.counts.device.type]
+    sums = []
+    for part in (slice(i, i + size) for i in range(0, len(position), size)):
+        some = patterns[part]
+        patch = some.windows(position[part], dictionary.offsets)
+        n, K, p = patch.index.shape
+        d, beta = patch.unmasked(some.counts), patch.unmasked(some.background)
+        images = dictionary.table.images.index_select(0, near[part].reshape(-1))  # (n K, 6, p)
+        disks = expansion[part].flatten(0, 1) @ images  # T, T_x, T_y
+        m = state.background_scale[part, None, None] * beta
+        A, unit = state.intensity[part, :, None], disks[:, 0].unflatten(0, (n, K))
+        m.addcmul_(A, unit).add_(dictionary.floor)
+        once = patch.inside
+        if dictionary.touching:
+            own = A * unit
+            m += patch.together(own, some.counts) - own * patch.inside
+            # A pixel of several windows tells of each of their disks, but counts once.
+            once = once / patch.together(torch.ones_like(own), some.counts).clamp_min(1)
+        extra = some.error_variance
+        w = patch.inside / (m if some.exact else m + extra)
+        without_disks = some.level[:, None, None] * beta + dictionary.floor
+        deviance = relative_deviance(d, m, without_disks, extra, once, some.exact)
+        if dictionary.touching:
+            beta = beta * once
+        # Slopes of m with A, s_x / A, s_y / A and b, and what pixels weigh by for the model, for
+        # the counts that they hold and for their residuals.
+        slopes = torch.cat([disks, beta.reshape(-1, 1, p)], 1)
+        ratio = (d if some.exact else d + extra) * w
+        residual = (ratio - patch.inside).reshape(-1, 1, p)
+        weighted = slopes * w.reshape(-1, 1, p)
+        gram = weighted @ slopes.transpose(1, 2)
+        weighted *= ratio.reshape(-1, 1, p)
+        observed = weighted @ slopes.transpose(1, 2)
+        score = residual @ slopes.transpose(1, 2)
+        bend = residual @ images[:, 3:].transpose(1, 2)
+        sums.append((deviance, gram, observed, score, bend))
+    deviance, *rest = (torch.cat(parts) for parts in zip(*sums, strict=True))
+    gram, observed, score, bend = (
+        values.double().unflatten(0, position.shape[:2]) for values in rest
+    )
+    return _scaled(deviance, gram, observed, score[:, :, 0], bend[:, :, 0], state)
+
+
+def _scaled(
+    deviance: Tensor, gram: Tensor, observed: Tensor, score: Tensor, bend: Tensor, state: State
+) -> OfPixels:
+    """Sums over pixels, taken for disks of unit slope, as those of the disks at hand.
+
+    The curvature of the counts at hand has the residuals times the second derivatives of the model:
+    `bend` (n, K, 3) is the sum of residuals times T_xx, T_xy, T_yy.
+    """
+    A = state.intensity[..., None].double()
+    one = torch.ones_like(A)
+    scale = torch.cat([one, A, A, one], -1)
     bend_xx, bend_xy, bend_yy = bend.unbind(-1)
+    observed = observed * scale[..., None] * scale[:, :, None]
     bends = torch.stack([bend_xx, bend_xy, bend_xy, bend_yy], -1).unflatten(-1, (2, 2))
-    observed_rest[..., :2, :2] -= A[..., None].double() * bends
-    coupling[..., :2] -= score[..., 1:3] / A.double()
-    observed_disks = eliminated(observed_rest, coupling, observed[..., 0, 0] + precision)
+    observed[..., 1:3, 1:3] -= A[..., None] * bends
+    observed[..., 0, 1:3] -= score[..., 1:3]
+    observed[..., 1:3, 0] -= score[..., 1:3]
+    return OfPixels(deviance, gram * scale[..., None] * scale[:, :, None], score * scale, observed)
+
+
+def with_priors(
+    of_pixels: OfPixels, patterns: Patterns, dictionary: Dictionary, state: State
+) -> Evaluation:
+    """The evaluation of patterns at a state, from what their pixels say there: intensities, strays
+    and background scale are held to their priors, and intensities and strays are eliminated.
+    """
+    precision, departure = prior_on_intensity(dictionary, state)
+    information, score, observed = of_pixels.information, of_pixels.score, of_pixels.curvature
+    intensity_information = information[:, :, 0, 0] + precision
+    intensity_score = score[:, :, 0] - precision * departure
+    deviance = of_pixels.deviance + (precision * departure**2).sum(1)
+    moves = lattice_moves(dictionary.g)
+    if score.shape[-1] > 4:  # the lattice also deforms the disks
+        of_M = torch.eye(4, 7, dtype=moves.dtype, device=moves.device).expand(len(moves), 4, 7)
+        moves = torch.cat([moves, of_M], 1)
+    coupling = observed[..., 0, 1:]
+    disk_information = eliminated(
+        information[..., 1:, 1:], information[..., 0, 1:], intensity_information
+    )
+    observed_disks = eliminated(observed[..., 1:, 1:], coupling, observed[..., 0, 0] + precision)
     disk_score = score[:, :, 1:] - coupling * (intensity_score / intensity_information)[..., None]
-    follow = disk_information.new_zeros(*A.shape[:2], 2, 4)
+    follow = disk_information.new_zeros(*precision.shape, 2, 4)
     if patterns.stray_precision is not None:
         firmness = patterns.stray_precision[..., None]
         stray = state.stray.double()
@@ -185,23 +255,23 @@ def _evaluate(patterns: Patterns, dictionary: Dictionary, state: State) -> Evalu
         observed_disks = observed_disks - observed_disks[..., :, :2] @ torch.linalg.solve(
             observed_disks[..., :2, :2] + held, observed_disks[..., :2, :]
         )
-    information = total_information(disk_information, moves, patterns.level)
-    observed_information = total_information(observed_disks, moves, patterns.level)
     total_score = disk_score.flatten(1) @ moves.flatten(0, 1)
     off_level = (state.background_scale / patterns.level - 1).double()
     total_score[:, 6] -= off_level / patterns.level
-    deviance = deviance + off_level**2
     return Evaluation(
-        deviance=deviance,
-        information=information,
+        deviance=deviance + off_level**2,
+        information=total_information(disk_information, moves, patterns.level),
         score=total_score,
         intensity_score=intensity_score,
         intensity_information=intensity_information,
-        intensity_coupling=coupling,
-        observed_information=observed_information,
-        disk_score=disk_score,
-        disk_information=disk_information,
+        # A stretched disk keeps its counts, so what couples A to M beyond the place of the disk is
+        # left out of steps.
+        intensity_coupling=coupling[..., :3],
+        observed_information=total_information(observed_disks, moves, patterns.level),
+        disk_score=disk_score[..., :3],
+        disk_information=disk_information[..., :3, :3],
         stray_follows=follow,
+        of_pixels=of_pixels,
     )
 
 
@@ -337,8 +407,12 @@ def step(state: State, at: Evaluation, damping: Tensor, g: Tensor) -> tuple[Stat
     moved = transformer.positions(solution[:, :4].reshape(-1, 2, 2), solution[:, 4:6], g.double())
     short = (MAX_STEP_PX / moved.norm(dim=-1).amax(1).clamp_min(1e-12)).clamp_max(1.0)
     new = moved_by(state, at, torch.cat([solution[:, :6] * short[:, None], solution[:, 6:]], 1), g)
-    gain = (solution * at.score).sum(1) + (at.intensity_score**2 / at.intensity_information).sum(1)
-    return new, gain
+    # An intensity that cannot fall any further promises nothing.
+    dA = torch.maximum(
+        at.intensity_score / at.intensity_information, -0.9 * state.intensity.double()
+    )
+    of_intensity = dA * (2 * at.intensity_score - dA * at.intensity_information)
+    return new, (solution * at.score).sum(1) + of_intensity.sum(1)
 
 
 def moved_by(state: State, at: Evaluation, steps: Tensor, g: Tensor) -> State:
@@ -395,30 +469,25 @@ def refine(
         state: where the climb begins.
         steps: how many, at most.
         evaluate: that of the transformer: `evaluate`, or `affine.evaluate_warped`.
-        tolerance: gain in deviance below which a climb ends.
+        tolerance: gain in deviance; a climb ends before a step that promises less.
 
     Returns:
         The best state of each pattern, and its evaluation.
     """
     best = evaluate(patterns, dictionary, state)
-    damping = torch.full_like(best.deviance, 1e-3)
-    active = torch.ones_like(best.deviance, dtype=torch.bool)
-    together = _STEPS_TOGETHER[patterns.counts.device.type]
-    for taken in range(0, steps, together):
-        rows = active.nonzero()[:, 0]
+    damping = torch.full_like(best.deviance, FIRST_DAMPING)
+    rows = torch.arange(len(damping), device=damping.device)  # patterns that still climb
+    for _ in range(steps):
+        now, at = state[rows], best[rows]
+        trial, gain = step(now, at, damping[rows], dictionary.g)
+        on = (gain >= tolerance) & (damping[rows] <= MAX_DAMPING)
+        rows, now, at, trial, gain = rows[on], now[on], at[on], trial[on], gain[on]
         if len(rows) == 0:
             break
-        some = patterns if len(rows) == len(patterns) else patterns[rows]
-        now, at, damped, climbing = state[rows], best[rows], damping[rows], active[rows]
-        for _ in range(min(together, steps - taken)):
-            trial, gain = step(now, at, damped, dictionary.g)
-            at_trial = evaluate(some, dictionary, trial)
-            better = climbing & (at_trial.deviance < at.deviance)
-            damped = torch.where(better, damped / 10, damped * 10)
-            # Counts of noise-free data are so high that rounding hides the last gains.
-            lost_in_rounding = ~better & (gain < 1e-4 * at.deviance)
-            climbing = climbing & ~((gain < tolerance) | lost_in_rounding | (damped > MAX_DAMPING))
-            now, at = trial.where(better, now), at_trial.where(better, at)
-        state, best = state.with_rows(rows, now), best.with_rows(rows, at)
-        damping[rows], active[rows] = damped, climbing
+        at_trial = evaluate(patterns[rows], dictionary, trial)
+        better = at_trial.deviance < at.deviance
+        damping[rows] *= torch.where(better, 0.1, 10.0)
+        state = state.with_rows(rows[better], trial[better])
+        best = best.with_rows(rows[better], at_trial[better])
+        rows = rows[better | (gain > MAX_HIDDEN_GAIN)]
     return state, best

@@ -35,8 +35,8 @@ def mean_residual(
         for some in (slice(i, i + size) for i in range(0, len(counts), size)):
             model = expected.pattern(dictionary, states[some])
             # A climb that ran off leaves numbers that are none.
-            sound = model.isfinite().all((1, 2))
-            difference = torch.where(sound[:, None, None], counts[some] - model, 0.0)
+            sound = model.sum((1, 2)).isfinite()
+            difference = (counts[some] - model)[sound]
             total += difference.sum(0, dtype=torch.float64).cpu()
             number += int(sound.sum())
     if number == 0:

@@ -15,6 +15,7 @@ from ccstae.methods.ccstae.dictionary import Dictionary
 from ccstae.methods.ccstae.encoder import Encoded
 from ccstae.methods.ccstae.refine import (
     DEVIANCE_TOLERANCE,
+    FIRST_DAMPING,
     ROUGH_DEVIANCE_TOLERANCE,
     STEPS,
     Evaluation,
@@ -79,19 +80,30 @@ def solve(
     state = State(first.M, first.centre, prior.clone(), dose.clone(), prior, stray)
     tolerance = DEVIANCE_TOLERANCE if rounds == 1 else ROUGH_DEVIANCE_TOLERANCE
     state, at = refine.refine(patterns, free, state, steps, evaluate, tolerance)
-    expected, odds = entries.expected_intensity(dictionary, state, 1 / at.intensity_information)
-    log_area = entries.log_area(state.M, covariance_of_M(at.information))
+    # What is left to this maximum, and then to that with the intensities that the entry expects, is
+    # gone on trust, from one evaluation: the next climb begins there.
+    damping = torch.full_like(at.deviance, FIRST_DAMPING)
+    top, gain = refine.step(state, at, damping, dictionary.g)
+    near = gain < tolerance if steps else torch.zeros_like(gain, dtype=torch.bool)
+    top = top.where(near, state)
+    expected, odds = entries.expected_intensity(dictionary, top, 1 / at.intensity_information)
+    log_area = entries.log_area(top.M, covariance_of_M(at.information))
     entry = entries.likeliest(odds, dictionary.area, log_area)
     of_entry = expected[torch.arange(n, device=data.device), entry]
-    prior = torch.cat([state.intensity[:, :1], of_entry], 1)
+    prior = torch.cat([top.intensity[:, :1], of_entry], 1)
+    if rounds > 1:
+        held = replace(state, prior=prior)
+        at_held = refine.with_priors(at.of_pixels, patterns, dictionary, held)
+        state = refine.step(held, at_held, damping, dictionary.g)[0].where(near, held)
     # The weights of strays settle in rounds of their own.
     for _ in range(rounds - 1 + 2 * (dictionary.stray_px > 0)):
-        firmness = stray_precision(dictionary, state.stray)
+        firmness = stray_precision(dictionary, top.stray)
         patterns = dictionary.patterns(
-            data, state.centre, state.background_scale, state.intensity, good, firmness
+            data, top.centre, top.background_scale, top.intensity, good, firmness
         )
         begin = replace(state, prior=prior)
         state, at = refine.refine(patterns, dictionary, begin, steps, evaluate)
+        top = state
     return Solution(patterns, state, at, odds)
 
 

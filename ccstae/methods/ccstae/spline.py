@@ -161,6 +161,11 @@ class PhaseTable:
             the expansion (N, 3, 6). Their product, expansion @ images, is T, dT/dx and dT/dy at the
             shifts.
         """
+        index, expansion = self.nearest(shift, which)
+        return self.images.index_select(0, index), expansion
+
+    def nearest(self, shift: Tensor, which: Tensor | int = 0) -> tuple[Tensor, Tensor]:
+        """Where the images (N,) of the patches lie in the table, and the expansion (N, 3, 6)."""
         # The images of a patch without a place are some or other, its expansion is NaN.
         cell = ((shift + 0.5) * self.PHASES).nan_to_num().round().clamp(0, self.PHASES)
         x, y = (shift + 0.5 - cell / self.PHASES).unbind(1)
@@ -175,4 +180,4 @@ class PhaseTable:
             zero, zero, one,  zero,      x,     y,
         ]
         # fmt: on
-        return self.images.index_select(0, index), torch.stack(expansion, 1).reshape(-1, 3, 6)
+        return index, torch.stack(expansion, 1).reshape(-1, 3, 6)

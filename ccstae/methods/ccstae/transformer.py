@@ -24,9 +24,13 @@ class Patches:
 
     def cut(self, images: Tensor) -> Tensor:
         """Values (n, K, p) of images (n, Qy, Qx) or (Qy, Qx); zero off the detector."""
+        return self.unmasked(images).mul_(self.inside)
+
+    def unmasked(self, images: Tensor) -> Tensor:
+        """The same, but some or other value off the detector."""
         n = self.index.shape[0]
         flat = images.reshape(-1, images.shape[-1] * images.shape[-2]).expand(n, -1)
-        return flat.gather(1, self.index.reshape(n, -1)).reshape(self.index.shape).mul_(self.inside)
+        return flat.gather(1, self.index.reshape(n, -1)).reshape(self.index.shape)
 
     def added_to(self, images: Tensor, values: Tensor) -> Tensor:
         """Images (n, Qy, Qx) plus the values (n, K, p) of all windows."""
@@ -86,19 +90,31 @@ def patches(
         inside = ((y >= 0) & (y < height) & (x >= 0) & (x < width)).to(position.dtype)
         index = y.clamp_(0, height - 1) * width + x.clamp_(0, width - 1)
     else:
-        middle_index = middle[..., 1] * width + middle[..., 0]
-        index = middle_index[..., None] + (offsets[:, 1] * width + offsets[:, 0])  # (n, K, p)
+        index = flat_index(middle, offsets, width)
         inside = torch.ones(index.shape, dtype=position.dtype, device=position.device)
-        # Few windows reach over the border, and only these are checked pixel by pixel.
-        reach = offsets.abs().amax(0)
-        size = torch.tensor([width, height], device=reach.device)
-        over = ((middle < reach) | (middle >= size - reach)).any(-1)
-        x, y = (middle[over][:, None] + offsets).unbind(-1)
-        inside[over] = ((y >= 0) & (y < height) & (x >= 0) & (x < width)).to(inside.dtype)
-        index[over] = y.clamp_(0, height - 1) * width + x.clamp_(0, width - 1)
+        # Few windows reach over the border, and only these are checked pixel by pixel, on a
+        # detector with a border that takes in every window.
+        reach = int(offsets.abs().max())
+        size = torch.tensor([width, height], device=middle.device)
+        over = ((middle < reach) | (middle >= size - reach)).any(-1).reshape(-1).nonzero()[:, 0]
+        border = 2 * reach + 1
+        detector = torch.nn.functional.pad(inside.new_ones(shape), [border] * 4).reshape(-1)
+        near = middle.reshape(-1, 2)[over].clamp_min(-reach - 1)
+        near = torch.minimum(near, size + reach) + border
+        place = flat_index(near, offsets, width + 2 * border)
+        on_detector = detector.index_select(0, place.reshape(-1)).reshape(place.shape)
+        inside.reshape(-1, len(offsets)).index_copy_(0, over, on_detector)
+        clamped = index.reshape(-1, len(offsets))[over].clamp_(0, height * width - 1)
+        index.reshape(-1, len(offsets)).index_copy_(0, over, clamped)
     if good is not None:
         inside *= good.to(inside.dtype).reshape(-1)[index]
     return Patches(middle, inside, index)
+
+
+def flat_index(middle: Tensor, offsets: Tensor, width: int) -> Tensor:
+    """Index (..., p) of the pixels of windows into an image of this width, rows first."""
+    at, of_window = (place[..., 1] * width + place[..., 0] for place in (middle, offsets))
+    return at[..., None] + of_window
 
 
 @dataclass(frozen=True)
