@@ -15,7 +15,6 @@ import torch
 
 from ccstae import geometry
 from ccstae.io.counts import read_counts, write_counts
-from ccstae.io.slips import nearest_px
 from ccstae.methods import external
 from ccstae.methods.shared import peaks, windows
 from ccstae.methods.shared.lattice_sites import nodes, rings
@@ -68,7 +67,7 @@ def test_disk_positions_agree(subpixel: str, tmp_path: Path, counts_path: Path) 
         hk,
         rings(counts.calibration, hk),
         finder.tables.radius,
-        nearest_px(counts.calibration),
+        torch.from_numpy(MODEL.G0 / MODEL.pixel_size_inv_A),
         settings,
     )
     patterns = torch.from_numpy(counts.counts.reshape(-1, *counts.probe.shape).astype(np.float32))

@@ -196,14 +196,17 @@ def teach(
     some = spread_over(len(data), _SHAPE_TEACHERS, data.device)
     data, state, position = data[some], state[some], position[some]
     spacing_px = float(dictionary.g[1:].norm(dim=1).min())
+    between = data
+    if dictionary.touching:  # no place is clear of all disks
+        between = data - expected.with_disks(dictionary, state, torch.zeros_like(data))
     background = diffuse_background.estimate(
-        data,
+        between,
         position,
         diffuse_background.clear(radius_px, spacing_px),
         dictionary.direct,
         dictionary.dose(data),
         good,
-        cusp="background" not in without,
+        cusp="background" not in without and not dictionary.touching,
     )
     dictionary = replace(dictionary, background=background)
     patterns = dictionary.patterns(

@@ -28,7 +28,7 @@ from scipy.interpolate import CubicSpline
 from torch import Tensor
 
 from ccstae.machine.device import at_a_time, ceil_div
-from ccstae.methods.ccstae import spline, transformer
+from ccstae.methods.ccstae import expected, spline, transformer
 from ccstae.methods.ccstae.dictionary import Dictionary
 from ccstae.methods.ccstae.refine import (
     Evaluation,
@@ -188,6 +188,11 @@ def place_posterior(
     d = patch.cut(counts)
     scale = state.background_scale[:, None, None]
     background = scale * patch.cut(patterns.background) + dictionary.floor
+    if dictionary.touching:  # what the other disks shed on a window is as the state has it
+        unit = spline.render(dictionary.disk, start.flatten(0, 1), edge)
+        unit = unit[:, window[:, 1] + edge // 2, window[:, 0] + edge // 2].reshape(d.shape)
+        own = state.intensity[:, 1:, None] * unit * patch.inside
+        background += (expected.all_disks(dictionary, state, patch) - own).clamp_min(0)
     A = following_intensity(state, at, nodes - start[:, :, None])  # (n, K, N)
     precision = prior_on_intensity(dictionary, state)[0][:, 1:, None].float()
     value = -0.5 * precision * (A - state.prior[:, 1:, None]) ** 2 - A * (patch.inside @ T)

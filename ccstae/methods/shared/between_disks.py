@@ -22,7 +22,9 @@ def radial_mean(patterns: Tensor, centre: Tensor, sites: Tensor, exclude: float)
     return windows.piecewise(at_pixels, patterns, centre, profile)
 
 
-def radial_profile(patterns: Tensor, centre: Tensor, sites: Tensor, exclude: float) -> Tensor:
+def radial_profile(
+    patterns: Tensor, centre: Tensor, sites: Tensor, exclude: float, gap_px: float = math.inf
+) -> Tensor:
     """The background of each pattern: the mean at each distance from the centre, between the disks.
 
     The profile is smooth over half a disk's radius, and as steep as the pattern shows it to be. A
@@ -36,6 +38,7 @@ def radial_profile(patterns: Tensor, centre: Tensor, sites: Tensor, exclude: flo
         centre: direct beams (B, 2), x and y in pixels.
         sites: centres of the disks (B, S, 2) in pixels; they may lie off the detector.
         exclude: distance in pixels from a site within which a pixel does not count.
+        gap_px: radius of the gaps between disks, where they are narrower than these.
 
     Returns:
         Counts a pixel (B, n), every half pixel from the centre on. A distance without a free pixel
@@ -44,7 +47,7 @@ def radial_profile(patterns: Tensor, centre: Tensor, sites: Tensor, exclude: flo
     width_px = max(exclude - EDGE_PX, 1 / _BINS_PER_PX)  # of a ring
     rings = math.ceil(math.hypot(*patterns.shape[1:]) / width_px)
     blocks, pitch = patterns, 1
-    while exclude >= _BLOCKS_PER_DISK * pitch:
+    while min(exclude, gap_px) >= _BLOCKS_PER_DISK * pitch:
         blocks, pitch = _halved(blocks), 2 * pitch
     of_blocks = partial(_profile, exclude=exclude, pitch=pitch, width_px=width_px, rings=rings)
     return windows.piecewise(of_blocks, blocks, centre, sites.to(patterns.dtype)) / pitch**2

@@ -177,6 +177,18 @@ def gaps(
     return radius if full else (2 * half + 1) / math.sqrt(math.pi), places[inside], table
 
 
+def room(nominal: Tensor) -> tuple[float, float]:
+    """How far the nodes of a lattice (2, 2) are apart, and how far the middle of its widest gap is
+    from them, in the unit of the lattice.
+    """
+    index = torch.arange(CELL).to(nominal) / CELL
+    around = torch.cartesian_prod(torch.arange(-2, 3), torch.arange(-2, 3)).to(nominal)
+    length = torch.linalg.vector_norm(around @ nominal.T, dim=-1)
+    apart = (torch.cartesian_prod(index, index)[:, None] - around) @ nominal.T
+    depth = torch.linalg.vector_norm(apart, dim=-1).amin(1)
+    return float(length[length > 0].min()), float(depth.max())
+
+
 def candidates(nominal: Tensor, symmetry: int, radius: float, reach: float) -> tuple[Tensor, int]:
     """Lattices (K, 2, 2) and how many scales each turn has. The outermost site, at `reach` pixels,
     moves by a quarter of a radius from one to the next.

@@ -76,6 +76,12 @@ class Apart:
         found = found.reshape(at.shape) - half + nearest
         return torch.cat([found, height.reshape(*at.shape[:2], 1)], -1)
 
+    def disks(self, patterns: Tensor, at: Tensor) -> Tensor:
+        """Disks (B, Qy, Qx) at places (B, S, 2), as bright as in patterns (B, Qy, Qx)."""
+        _, height, width = patterns.shape
+        spectrum = self._spectrum(at, self.intensities(patterns, at))
+        return torch.fft.irfft2(spectrum, s=(self.n, self.n))[:, :height, :width]
+
     def intensities(self, patterns: Tensor, at: Tensor) -> Tensor:
         """Counts (B, S) of disks at places (B, S, 2), from their cores; 0 off the detector."""
         half = math.ceil(self.core)

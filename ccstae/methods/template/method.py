@@ -19,9 +19,8 @@ import torch
 from torch import Tensor
 
 from ccstae.io.counts import Counts
-from ccstae.io.slips import nearest_px
 from ccstae.methods.base import Answer
-from ccstae.methods.shared import lattice_fit, peaks, windows
+from ccstae.methods.shared import lattice_fit, lattice_sites, peaks, windows
 from ccstae.methods.shared.between_disks import (
     EDGE_PX,
     at_pixels,
@@ -43,6 +42,7 @@ MIN_SHARP_RADIUS_PX = 2.5
 # From the centre of a disk to the edge of the next, in radii: less has no room for a trench of two
 # radii with its soft edge, of which a thousandth is left there.
 MIN_TRENCH_ROOM_RADII = 2.7
+GAP_ROUNDS = 2  # of disks and the background between them, each without the other
 
 
 class Matcher:
@@ -54,7 +54,7 @@ class Matcher:
         hk: Tensor,
         ring: Tensor,
         radius: float,
-        spacing_px: float,
+        nominal: Tensor,
         settings: TemplateSettings,
     ) -> None:
         self.hk = torch.cat(
@@ -70,6 +70,8 @@ class Matcher:
         # Whitened, or under an interpolation that does not pass all, a beam a thousand times as
         # bright as a disk rings through the map.
         self.with_beam = settings.correlation_power == 1 and radius >= MIN_SHARP_RADIUS_PX
+        spacing_px, gap_px = lattice_sites.room(nominal)
+        self.gap_px = gap_px - radius
         has_room = spacing_px - radius >= MIN_TRENCH_ROOM_RADII * radius
         kernel = kernels.smooth(
             kernels.template(
@@ -121,8 +123,9 @@ class Matcher:
         found, lost = LatticeFit(rough.centre.double(), rough.G.double()), ~rough.has_lattice
         sites = found.positions(self.hk)
         profile = radial_profile(patterns, rough.centre, sites, self.radius + EDGE_PX)
-        look = self._map if self.apart is None else self._shown
-        maps = windows.piecewise(look, patterns, rough.centre, profile)
+        maps = patterns
+        if self.apart is None:
+            maps = windows.piecewise(self._map, patterns, rough.centre, profile)
         free = None
         if settings.search == "free":
             free = peaks.subpixel(
@@ -146,6 +149,8 @@ class Matcher:
                 self.ring[seen],
             )
             if self.apart is not None:
+                profile = self._in_gaps(patterns, rough.centre, at, profile)
+                maps = windows.piecewise(self._shown, patterns, rough.centre, profile)
                 find = partial(self.apart.peaks, reach, settings.subpixel, settings.upsample)
                 peak = windows.piecewise(find, maps, at)
                 measured, height = peak[..., :2], peak[..., 2]
@@ -171,6 +176,19 @@ class Matcher:
             reach = max(reach / 2, 1.5)
         return found.without(lost)
 
+    def _in_gaps(self, patterns: Tensor, centre: Tensor, at: Tensor, profile: Tensor) -> Tensor:
+        """The background (B, n) of patterns (B, Qy, Qx) whose disks at `at` (B, S, 2) leave no
+        place to their light alone: what is left between them without the disks. The one before,
+        `profile` (B, n), tells how bright these are.
+        """
+        assert self.apart is not None
+        exclude = self.radius + min(EDGE_PX, self.gap_px / 2)
+        for _ in range(GAP_ROUNDS):
+            shown = windows.piecewise(self._shown, patterns, centre, profile)
+            rest = patterns - windows.piecewise(self.apart.disks, shown, at)
+            profile = radial_profile(rest, centre, at, exclude, self.gap_px)
+        return profile
+
     def _noise(self, patterns: Tensor, at: Tensor) -> Tensor:
         """What moves peaks at `at` (B, S, 2): the sum of counts times the kernel's slope squared,
         the Poisson variance of the map's slope.
@@ -188,12 +206,14 @@ def map_strain(counts: Counts, settings: TemplateSettings, device: str) -> Answe
     """
     finder = SiteFinder.learn(counts, device)
     hk = nodes(counts.calibration, counts.detector).to(device)
+    calibration = counts.calibration
+    nominal = torch.from_numpy(calibration.lattice_inv_A / calibration.pixel_size_inv_A)
     matcher = Matcher(
         torch.from_numpy(counts.probe).to(device),
         hk,
         one_hot_rings(counts.calibration, hk),
         finder.tables.radius,
-        nearest_px(counts.calibration),
+        nominal,
         settings,
     )
     filled = filler(counts.good, device)
