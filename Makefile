@@ -118,10 +118,13 @@ peers: setup ## config/peers.yaml: other packages' methods beside ours; makes th
 peers-test: setup ## the tests that need the peers' environments
 	OMP_NUM_THREADS=1 pytest -rs tests/peers
 
+ifdef SIZE
+PAPER_CONFIG = --config name=paper-$(SIZE) \
+	"scan={shape: [$(SIZE), $(SIZE)], step_A: $$((2560 / $(SIZE)))}"
+endif
 paper: setup ## config/paper.yaml: the published simulation, its table beside ours, its five claims; SIZE=16 is a first look
 	@ccstae config check config/paper.yaml
-	@snakemake --cores "$(CORES)" --configfile config/paper.yaml --no-hooks $(if $(SIZE),--config \
-		name=paper-$(SIZE) "scan={shape: [$(SIZE), $(SIZE)], step_A: $$((2560 / $(SIZE)))}")
+	@snakemake --cores "$(CORES)" --configfile config/paper.yaml --no-hooks $(PAPER_CONFIG)
 	@awk -F'|' '/^\| [0-9]/ {gsub(/  +/, ""); print $$2 ":" $$3 "." $$9}' \
 		results/paper$(if $(SIZE),-$(SIZE))/tables/claims.md
 
