@@ -148,6 +148,13 @@ def encode(
     return Encoded(M, centre)
 
 
+def is_of_use(dictionary: Dictionary, without: tuple[str, ...]) -> bool:
+    """Whether rough lattices are to be improved by an encoder: it is not left out, and the windows
+    of its maps hold no more than it is trained on, one disk each.
+    """
+    return "encoder" not in without and not dictionary.touching
+
+
 def seen(patch: transformer.Patches) -> Tensor:
     """Which windows (n, K) show more than half of what is round their disk. The map of another one
     has its best place where the detector ends.

@@ -115,7 +115,7 @@ def _learn_with(
     affine = settings.transformer == "affine"
     dictionary = learning.start(data, rough, scan.nominal, probe, centre, radius, scan.good, affine)
     encoder = None
-    if "encoder" not in settings.without:
+    if encoders.is_of_use(dictionary, settings.without):
         encoder = encoders.train(dictionary, rough.M, rough.centre, scan.shape, settings.seed)
     first = Encoded.join(
         [

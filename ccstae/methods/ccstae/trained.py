@@ -21,7 +21,7 @@ from ccstae.io.slips import nearest_px
 from ccstae.io.stored import slabs
 from ccstae.methods.ccstae import entries, spline
 from ccstae.methods.ccstae.dictionary import Dictionary, patch_pixels, touching
-from ccstae.methods.ccstae.encoder import Encoder
+from ccstae.methods.ccstae.encoder import Encoder, is_of_use
 from ccstae.methods.ccstae.photon_transfer import PhotonTransfer
 from ccstae.methods.ccstae.settings import CcstaeSettings
 from ccstae.methods.shared.sites import SiteFinder
@@ -153,8 +153,9 @@ def load(path: Path | str, counts: Counts, settings: CcstaeSettings, device: str
         ).to(device)
         for name in _GAINS
     }
+    dictionary = _load_dictionary(path, tensors, about, counts, settings).to(device)
     encoder = None
-    if "encoder" not in settings.without:
+    if is_of_use(dictionary, settings.without):
         encoder = Encoder()
         layers = {
             name: weights.tensor(path, tensors, f"encoder.{name}", value.shape)
@@ -164,7 +165,7 @@ def load(path: Path | str, counts: Counts, settings: CcstaeSettings, device: str
         encoder = encoder.to(device).eval()
     return Trained(
         finder=replace(finder, mixture=replace(finder.mixture, **gains)),
-        dictionary=_load_dictionary(path, tensors, about, counts, settings).to(device),
+        dictionary=dictionary,
         encoder=encoder,
         instrument=about["instrument"],
         settings=settings,
