@@ -30,6 +30,7 @@ REACH = 4
 """Displacements on the map, in pixels either way."""
 _PRIOR_M = 0.03  # standard deviation of the deformation left after the rough lattice
 _PRIOR_CENTRE_PX = 0.5
+MAX_BEAM_DISAGREEMENT_PX = 1.0  # twice the deviation of what is left after the rough lattice
 _STEPS = 100
 _RATE = 6e-3  # the highest learning rate
 _BATCH = 8
@@ -145,7 +146,9 @@ def encode(
             maps = score_maps(patch.cut(counts), kernel)
             dM, dc = correction(encoder, maps, patch.shift(position), g, seen(patch))
             M, centre = M + dM, centre + dc
-    return Encoded(M, centre)
+    # The rough direct beam is placed by far more counts, where the disks agree that it is there.
+    agree = (centre - rough.centre).norm(dim=1, keepdim=True) < MAX_BEAM_DISAGREEMENT_PX
+    return Encoded(M, torch.where(agree, rough.centre, centre))
 
 
 def is_of_use(dictionary: Dictionary, without: tuple[str, ...]) -> bool:

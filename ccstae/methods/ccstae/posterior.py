@@ -48,6 +48,8 @@ FINE, COARSE = 0.5, 0.75
 """Steps of the grid, in pixels, for disks that are located well and ill."""
 MIN_ERROR_PX = 0.15  # a disk located better lies on a parabola, since its edge is softer
 MAX_FINE_ERROR_PX = 0.33  # a disk located worse takes the coarse grid
+MAX_CONTRAST = 2.0  # of a disk to what lies under it, up to which a polynomial is its logarithm
+LOG_POWERS = 12
 MIN_EFFECTIVE_DRAWS = 24.0  # with fewer the draws say nothing, and the maximum stays
 MAX_EFFECTIVE_DRAWS = 64.0  # effective number of draws that ends the sampling
 _WIDER = 1.25  # draws over posterior, standard deviations: the tails must be reached
@@ -211,13 +213,21 @@ def place_posterior(
         A.flatten(0, 1),
         value.flatten(0, 1),
     )
+    rows = torch.arange(len(d), device=d.device)
+    if not dictionary.sparse:
+        # Pixels without counts say nothing, whatever their contrast.
+        contrast = torch.where(d != 0, A.amax(1, keepdim=True) * T.max() / background, 0.0)
+        faint = contrast.amax(1) <= MAX_CONTRAST
+        rows = faint.nonzero()[:, 0]
+        of_faint = log_contrast_sums(d[rows], contrast[rows], A[rows], T)
+        sums.index_add_(0, rows, of_faint)  # a view: this fills `value`
+        rows = (~faint).nonzero()[:, 0]
     size = _rows_at_a_time(d.shape[1] * len(nodes), counts.device.type)
-    for i in range(0, len(d), size):
-        part = slice(i, i + size)
+    for part in rows.split(size):
         model = (T[index[part]] if dictionary.sparse else T) * A[part, None]
         model.add_(background[part, :, None]).log_()
         without_disk = (d[part] * background[part].log()).sum(1, keepdim=True)
-        sums[part] += (d[part, None] @ model)[:, 0] - without_disk  # a view: this fills `value`
+        sums.index_add_(0, part, (d[part, None] @ model)[:, 0] - without_disk)
     side = 2 * grid.half + 1
     return PlacePosterior(
         value.unflatten(2, (side, side)),
@@ -226,6 +236,41 @@ def place_posterior(
         at.disk_score[:, 0, :2],
         grid,
     )
+
+
+def log_contrast_sums(d: Tensor, contrast: Tensor, A: Tensor, T: Tensor) -> Tensor:
+    """Sums (r, N) over the pixels of r disks of d log(1 + A T / B) at N places, for contrasts up to
+    `MAX_CONTRAST`.
+
+    The logarithm is a polynomial of its argument, and each power of this is a product of what
+    depends on the pixel and of what depends on the place: sums over pixels are products of
+    matrices.
+
+    Args:
+        d: counts (r, p).
+        contrast: what the largest A, times the largest T, is over the background B (r, p).
+        A: intensities of the disks (r, N).
+        T: unit disks (p, N).
+    """
+    at_place, of_disk = T / T.max(), A / A.amax(1, keepdim=True)
+    sums = torch.zeros_like(A)
+    of_pixels, of_places, of_disks = d, torch.ones_like(T), torch.ones_like(A)
+    for coefficient in log_polynomial():
+        of_pixels, of_places = of_pixels * contrast, of_places * at_place
+        of_disks = of_disks * of_disk
+        sums.addcmul_(of_disks, of_pixels @ of_places, value=coefficient)
+    return sums
+
+
+@cache
+def log_polynomial() -> tuple[float, ...]:
+    """Coefficients of x, x^2, ... in a polynomial that is log(1 + x) from 0 to `MAX_CONTRAST`, to
+    the rounding of float32.
+    """
+    ratio = np.polynomial.Chebyshev.interpolate(
+        lambda x: np.log1p(x) / x, LOG_POWERS - 1, [0, MAX_CONTRAST]
+    )
+    return tuple(ratio.convert(kind=np.polynomial.Polynomial).coef.tolist())
 
 
 def _rows_at_a_time(numbers: int, device: str) -> int:
