@@ -86,8 +86,8 @@ MUTATIONS = {
     ),
     "template matching one step short": Mutation(
         "ccstae/methods/template/method.py",
-        "range(settings.iterations)",
-        "range(settings.iterations - 1)",
+        "range(settings.iterations + ",
+        "range(settings.iterations - 1 + ",
     ),
     "centre of mass stops after one step": Mutation(
         "ccstae/methods/com/method.py", "range(settings.iterations)", "range(1)"
