@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -32,7 +33,7 @@ app = typer.Typer(
 config_app = typer.Typer(help="Check, complete and describe configs.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 # In the order of `--help`.
-for name, command in {
+COMMANDS: dict[str, Callable[..., None]] = {
     "fetch": scans.fetch,
     "import": scans.import_scan,
     "calibrate": scans.calibrate,
@@ -59,14 +60,15 @@ for name, command in {
     "methods": methods.methods,
     "scenes": configs.scenes,
     "preview": configs.preview,
-}.items():
-    app.command(name)(command)
-for name, command in {
+}
+CONFIG_COMMANDS: dict[str, Callable[..., None]] = {
     "check": configs.check,
     "resolve": configs.resolve,
     "schema": configs.schema,
-}.items():
-    config_app.command(name)(command)
+}
+for part, commands in ((app, COMMANDS), (config_app, CONFIG_COMMANDS)):
+    for name, command in commands.items():
+        part.command(name)(command)
 
 
 @app.callback(invoke_without_command=True)

@@ -120,6 +120,14 @@ def test_the_environment_is_the_locked_one() -> None:
     assert installed == PINNED
 
 
+@pytest.mark.xdist_group("one")
+def test_what_tests_share_is_made_in_one_worker(request: pytest.FixtureRequest) -> None:
+    """Where groups are lost without a word, every worker makes it again."""
+    if not getattr(request.config.option, "loadgroup", False):
+        pytest.skip("needs workers: pytest --numprocesses 2 --dist loadgroup")
+    assert request.node.nodeid.endswith("@one")
+
+
 def test_conda_installs_the_same_lock() -> None:
     environment = yaml.safe_load((ROOT / "envs" / "ccstae.yaml").read_text())
     python, pip, packages = environment["dependencies"]
