@@ -58,7 +58,7 @@ format: setup ## rewrite the sources in the project's format
 	snakefmt Snakefile workflow
 
 unit: setup ## the tests of the package and of the workflow
-	OMP_NUM_THREADS=1 pytest --numprocesses auto --maxprocesses 4 --dist loadgroup
+	OMP_NUM_THREADS=1 pytest --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
 dry: setup ## plan a run of every config
 	@for config in config/*.yaml; do \

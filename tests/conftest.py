@@ -23,9 +23,10 @@ from ccstae.reporting.figures import catalogue as figures
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Tests that share what is made once for their module, or once for each of its parameters, run
-    in one worker, so that no other makes it again.
+    in one worker, so that no other makes it again. Where several workers run tests, the long ones
+    begin first and the short ones fill the gaps, so that no worker ends long before another.
     """
     for item in items:
         if not isinstance(item, pytest.Function) or item.get_closest_marker("xdist_group"):
@@ -33,6 +34,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         group = _made_once(item)
         if group:
             item.add_marker(pytest.mark.xdist_group(group))
+    if getattr(config.option, "loadgroup", False):
+        items.sort(key=_turn)
+
+
+def _turn(item: pytest.Item) -> int:
+    """When a test begins: 0, 1 or 2."""
+    if item.get_closest_marker("long"):
+        return 0
+    return 1 if item.get_closest_marker("xdist_group") else 2
 
 
 def _made_once(item: pytest.Function) -> str | None:

@@ -229,6 +229,7 @@ def test_on_a_small_detector_the_ring_is_the_one_that_fits() -> None:
     np.testing.assert_allclose(found.spots.norm(dim=1) / found.scale, np.full(6, first), rtol=1e-5)
 
 
+@pytest.mark.long
 def test_training_beats_no_strain_by_far_on_clean_patterns_of_known_strain() -> None:
     F = random_deformations((12, 12), strain=0.02, rotation=0.02, seed=1)
     answer = ccstae_2023.map_strain(MODEL.counts(F, 1e6), SMALL, "cpu")

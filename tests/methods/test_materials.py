@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import yaml
 from made_run import drawn_counts
 
@@ -83,6 +84,7 @@ def ratio(answer: Map, truth: Truth, given: Config) -> np.ndarray:
     return np.sqrt(((found.error / truth.bound[given.levels[0].name])[inside] ** 2).mean(0))
 
 
+@pytest.mark.long
 def test_another_pair_of_materials_with_the_same_settings_and_no_truth_in_reach(
     tmp_path: Path,
 ) -> None:

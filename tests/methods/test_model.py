@@ -209,6 +209,7 @@ def test_background_under_and_between_the_disks_is_found():
     assert estimate[64, 84:124:8] == pytest.approx(true[64, 84:124:8], rel=0.06)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("background", "electrons"), [(0.25, 1e5), (0.7, 1e5), (0.0, 1e4)])
 def test_the_method_reaches_the_bound_and_knows_its_error(background, electrons):
     model = Model()

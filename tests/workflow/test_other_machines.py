@@ -17,6 +17,7 @@ TINY = Path(__file__).with_name("tiny.yaml")
 RUN = Path("results/tiny")
 
 
+@pytest.mark.long
 @pytest.mark.skipif(
     bool(missing()) or find_spec("snakemake_executor_plugin_slurm") is None,
     reason="needs Debian's slurm-wlm and munge, and: python envs/install.py envs/slurm.lock",
@@ -35,6 +36,7 @@ def test_a_run_through_slurm_survives_kills_with_the_scores_of_a_local_one() -> 
     assert "scores of the run through Slurm: the same" in done.stdout
 
 
+@pytest.mark.long
 @pytest.mark.skipif(
     find_spec("snakemake_storage_plugin_fs") is None or shutil.which("rsync") is None,
     reason="needs rsync, and: python envs/install.py envs/slurm.lock",
