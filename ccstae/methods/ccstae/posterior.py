@@ -113,10 +113,13 @@ class Grid:
         """
         cell = (at * (_PLACES / self.step)).round().long() + self.half * _PLACES
         weights = spline_weights(self.half, values.device).to(values.dtype)
-        on_grid = ((cell >= 0) & (cell < len(weights))).all(-1)
-        x = weights[cell[..., 0].clamp(0, len(weights) - 1)]
-        y = weights[cell[..., 1].clamp(0, len(weights) - 1)]
-        return torch.where(on_grid, ((y @ values) * x).sum(-1), -torch.inf)
+        nearest = cell.clamp(0, len(weights) - 1)
+        off_grid = (cell != nearest).any(-1)
+        x, y = (
+            weights.index_select(0, of_axis.reshape(-1)).unflatten(0, of_axis.shape)
+            for of_axis in nearest.unbind(-1)
+        )
+        return (y @ values).mul_(x).sum(-1).masked_fill_(off_grid, -torch.inf)
 
 
 @cache
@@ -195,9 +198,10 @@ def place_posterior(
         unit = unit[:, window[:, 1] + edge // 2, window[:, 0] + edge // 2].reshape(d.shape)
         own = state.intensity[:, 1:, None] * unit * patch.inside
         background += (expected.all_disks(dictionary, state, patch) - own).clamp_min(0)
-    A = following_intensity(state, at, nodes - start[:, :, None])  # (n, K, N)
+    A = following_intensity(state, at, nodes, start)  # (n, K, N)
     precision = prior_on_intensity(dictionary, state)[0][:, 1:, None].float()
-    value = -0.5 * precision * (A - state.prior[:, 1:, None]) ** 2 - A * (patch.inside @ T)
+    value = (A - state.prior[:, 1:, None]).square_().mul_(-0.5 * precision)
+    value.addcmul_(A, share_inside(patch.inside, T), value=-1)
     if dictionary.sparse:
         # The number of pixels is rounded up, so that it seldom depends on which patterns come
         # together.
@@ -236,6 +240,16 @@ def place_posterior(
         at.disk_score[:, 0, :2],
         grid,
     )
+
+
+def share_inside(inside: Tensor, T: Tensor) -> Tensor:
+    """Share (n, K, N) of unit disks T (p, N) that falls on the pixels inside, 1 in (n, K, p)."""
+    if inside.is_cuda:  # to choose among the windows would wait for the GPU
+        return inside @ T
+    share = T.sum(0).expand(*inside.shape[:2], -1).clone()
+    cut = (inside.amin(2) < 1).reshape(-1).nonzero()[:, 0]
+    share.flatten(0, 1).index_copy_(0, cut, inside.flatten(0, 1)[cut] @ T)
+    return share
 
 
 def log_contrast_sums(d: Tensor, contrast: Tensor, A: Tensor, T: Tensor) -> Tensor:

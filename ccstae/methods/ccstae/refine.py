@@ -438,14 +438,14 @@ def moved_by(state: State, at: Evaluation, steps: Tensor, g: Tensor) -> State:
     )
 
 
-def following_intensity(state: State, at: Evaluation, moved: Tensor) -> Tensor:
-    """Intensities (n, K, N) of the diffracted disks, moved by (n, K, N, 2) pixels, at their
-    conditional maximum to first order.
+def following_intensity(state: State, at: Evaluation, nodes: Tensor, start: Tensor) -> Tensor:
+    """Intensities (n, K, N) of the diffracted disks, moved from `start` (n, K, 2) to `nodes` (N, 2)
+    in pixels, at their conditional maximum to first order.
     """
     coupling = at.intensity_coupling[:, 1:, :2]
-    score = at.intensity_score[:, 1:, None] - (moved.double() @ coupling[..., None])[..., 0]
-    change = score / at.intensity_information[:, 1:, None]
-    return positive(state.intensity[:, 1:, None], change)
+    score = at.intensity_score[:, 1:] + (start * coupling).sum(-1)
+    change = score[..., None] - coupling @ nodes.to(coupling).T
+    return positive(state.intensity[:, 1:, None], change / at.intensity_information[:, 1:, None])
 
 
 def positive(value: Tensor, change: Tensor) -> Tensor:
