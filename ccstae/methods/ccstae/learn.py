@@ -212,7 +212,8 @@ def teach(
     patterns = dictionary.patterns(
         data, state.centre, state.background_scale, state.intensity, good
     )
-    if "shape" not in without:
+    # Where disks nearly touch, what is left of the next ones would be learned as their rim.
+    if "shape" not in without and not dictionary.touching:
         dictionary = learn_shape(dictionary, patterns, state, _SHAPE_ROUNDS)
     readings = photon_transfer(dictionary, patterns, state)
     dictionary = replace(dictionary, error=model_error(dictionary, patterns, state))
@@ -313,10 +314,7 @@ def learn_shape(
         unit = spline.render(dictionary.disk, shift, dictionary.pixels)
         scale = state.background_scale[:, None, None]
         diffuse = (scale * patch.cut(patterns.background))[whole].reshape(unit.shape)
-        disks = intensity[:, None, None] * unit
-        if dictionary.touching:
-            disks = expected.all_disks(dictionary, state, patch)[whole].reshape(unit.shape)
-        model = disks + diffuse + dictionary.floor
+        model = intensity[:, None, None] * unit + diffuse + dictionary.floor
         patches = patch.cut(patterns.counts)[whole].reshape(unit.shape)
         dictionary = improve(dictionary, patches, model, intensity, shift, _PROBE_COUNTS)
     return dictionary

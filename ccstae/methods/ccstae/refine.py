@@ -1,10 +1,11 @@
 """Climbing the Poisson likelihood by Fisher's and Newton's steps, batched over patterns.
 
-Expected counts in the patch of disk k are m = A_k T(q - s_k) + b beta(q), with s_k = c + M g_k. The
-free parameters of a pattern are M (4), the centre c (2), the background scale b and the disk
-intensities A_k. The A_k are eliminated disk by disk (Schur complement), so each step solves a 7 x 7
-system. Steps are damped (K. Levenberg, Q. Appl. Math. 2, 164 (1944); D. W. Marquardt, J. Soc. Ind.
-Appl. Math. 11, 431 (1963)) and taken only where they raise the likelihood.
+Expected counts in the patch of disk k are m = A_k T(q - s_k) + b beta(q), with s_k = c + M g_k, and
+the light of the next disks where they nearly touch. The free parameters of a pattern are M (4), the
+centre c (2), the background scale b and the disk intensities A_k. The A_k are eliminated disk by
+disk (Schur complement), so each step solves a 7 x 7 system. Steps are damped (K. Levenberg, Q.
+Appl. Math. 2, 164 (1944); D. W. Marquardt, J. Soc. Ind. Appl. Math. 11, 431 (1963)) and taken only
+where they raise the likelihood.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@ lattice through them.
 
 The procedure of py4DSTEM (Savitzky et al., Microsc. Microanal. 27, 712 (2021)), batched: one FFT
 and one inverse FFT a pattern, and small windows round the predicted sites from then on. The mean at
-each distance from the beam, between the disks, is taken off first.
+each distance from the beam, between the disks, is taken off first. Where disks leave no room for a
+trench, there is none, and each is sought without the light of the others (`apart`).
 
 A pattern without an answer (NaN) is one whose evidence for any lattice stays below 20 to 1
 (`sites.MIN_EVIDENCE`), or whose peaks do not determine a lattice within 12 % of where it was first

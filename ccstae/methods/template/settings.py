@@ -13,7 +13,9 @@ class TemplateSettings(MethodSettings):
     """Cross-correlation with a probe template, as in py4DSTEM."""
 
     kernel: Literal["flat", "gaussian", "sigmoid"] = "sigmoid"
-    """The trench round the probe: none, a Gaussian under it, or an annulus with soft edges."""
+    """The trench round the probe: none, a Gaussian under it, or an annulus with soft edges. There
+    is none where the edge of the next disk is nearer than 2.7 radii.
+    """
     trench_radii: float = Field(2.0, gt=1, le=6)
     """Outer radius of the trench over the disk radius."""
     smoothing_px: float = Field(0.0, ge=0, le=10)
