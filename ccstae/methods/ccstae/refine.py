@@ -481,14 +481,15 @@ def refine(
     for _ in range(steps):
         now, at = state[rows], best[rows]
         trial, gain = step(now, at, damping[rows], dictionary.g)
-        on = (gain >= tolerance) & (damping[rows] <= MAX_DAMPING)
+        # A mask would have the processor wait for a GPU at every tensor that it chooses from.
+        on = ((gain >= tolerance) & (damping[rows] <= MAX_DAMPING)).nonzero()[:, 0]
         rows, now, at, trial, gain = rows[on], now[on], at[on], trial[on], gain[on]
         if len(rows) == 0:
             break
         at_trial = evaluate(patterns[rows], dictionary, trial)
         better = at_trial.deviance < at.deviance
         damping[rows] *= torch.where(better, 0.1, 10.0)
-        state = state.with_rows(rows[better], trial[better])
-        best = best.with_rows(rows[better], at_trial[better])
-        rows = rows[better | (gain > MAX_HIDDEN_GAIN)]
+        state = state.with_rows(rows, trial.where(better, now))
+        best = best.with_rows(rows, at_trial.where(better, at))
+        rows = rows[(better | (gain > MAX_HIDDEN_GAIN)).nonzero()[:, 0]]
     return state, best
