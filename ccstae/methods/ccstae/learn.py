@@ -133,7 +133,7 @@ def start(
     return Dictionary(
         g=g,
         direct=direct,
-        disk=direct,
+        disk=direct.clone(),  # one of its own: weights are saved tensor by tensor
         intensity=intensity[None],
         background=background,
         centre_px=centre,
