@@ -151,6 +151,17 @@ def test_the_size_of_the_cell_alone_makes_no_second_material(contrast, step, see
     assert entries.told_apart_by_area(relative, measured) is None
 
 
+@pytest.mark.parametrize(
+    ("turns_deg", "one"), [((0, 4), True), ((0, 20), False), ((-29, 29), False)]
+)
+def test_grains_of_other_orientations_are_known(turns_deg, one):
+    rng = np.random.default_rng(0)
+    turn = np.deg2rad(rng.choice(turns_deg, 200) + rng.normal(0, 0.5, 200))
+    turn[0] = 0.5  # one lattice found wrong
+    M = np.stack([np.cos(turn), -np.sin(turn), np.sin(turn), np.cos(turn)], -1).reshape(-1, 2, 2)
+    assert entries.is_of_one_orientation(torch.from_numpy(M @ [[1.04, 0.01], [0.01, 0.98]])) is one
+
+
 def test_patterns_all_alike_are_of_one_material():
     intensity = torch.full((100, K), 25.0, dtype=torch.float64)
     same = torch.zeros(100, dtype=torch.float64)

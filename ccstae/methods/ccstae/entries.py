@@ -27,6 +27,7 @@ MAX_ENTRIES = 4
 MIN_ENTRY_SHARE = 0.02  # of the patterns
 MIN_PATTERNS_PER_ENTRY = 20
 MAX_SIZE_OFF = 6.0  # median distances from the median size, 4 deviations of a normal law
+MAX_TURNS_APART_RAD = math.radians(15)  # half of what permutes the disks of a hexagonal lattice
 MIN_SIGNIFICANCE = 5.0  # deviations of chi^2, by which the intensities of two entries differ
 MIN_AREA_DEVIATION = 1e-3  # deviation of log det M within an entry
 MIN_SPREAD = 0.02  # relative; what strain alone does to the intensities
@@ -195,6 +196,17 @@ def told_apart_by_area(
     return centre, relative.log_density(centre) + share.mean(0).log(), _area(share, measured)
 
 
+def is_of_one_orientation(M: Tensor) -> bool:
+    """Whether all but a few of the lattices (n, 2, 2) are turned alike. A grain that is turned by
+    more than half the angle of the lattice's symmetry shows its intensities permuted: where there
+    are such grains, each of a strain of its own, intensities differ with the size of the cell in
+    one material too.
+    """
+    turn = torch.atan2(M[:, 1, 0] - M[:, 0, 1], M[:, 0, 0] + M[:, 1, 1]).double()
+    low, high = turn.quantile(turn.new_tensor([MIN_ENTRY_SHARE, 1 - MIN_ENTRY_SHARE]))
+    return float(high - low) < MAX_TURNS_APART_RAD
+
+
 def _two_sizes(measured: LogArea) -> Tensor:
     """Shares (n, 2) of the patterns in a mixture of two normal laws of the size of the cell, of one
     deviation, by expectation maximisation from its smaller and its larger half. Patterns far from
@@ -338,7 +350,7 @@ def learn_code(
     centre, odds = cluster(state.intensity[:, 1:], variance[:, 1:], max_entries)
     measured = log_area(state.M, covariance)
     area = areas(odds, measured)
-    if len(centre) == 1 and max_entries > 1:
+    if len(centre) == 1 and max_entries > 1 and is_of_one_orientation(state.M):
         intensities = Relative.of(state.intensity[:, 1:], variance[:, 1:])
         two = told_apart_by_area(intensities, measured)
         if two is not None:
