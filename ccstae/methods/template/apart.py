@@ -106,7 +106,9 @@ class Apart:
         of `half` px either way.
         """
         wide, taps = half + peaks.TAPS, 2 * peaks.TAPS + 1
-        around = self.map.roll((wide, wide), (0, 1))[: 2 * wide + 1, : 2 * wide + 1]
+        # The map goes round, so that a window may be larger than it.
+        place = torch.arange(-wide, wide + 1, device=offset.device) % self.n
+        around = self.map[place][:, place]
         # Linear in each axis: the taps of y are gathered first.
         rows = around.unfold(0, taps, 1).mT  # (n, taps, 2 wide + 1)
         of_y = peaks.interpolation_weights(-offset[..., 1])
