@@ -90,11 +90,11 @@ def photon_transfer(dictionary: Dictionary, patterns: Patterns, state: State) ->
     mean, variance, error, pixels, weight = _curve(dictionary, patterns[some], state[some])
     columns = torch.stack([mean, torch.ones_like(mean)], 1)
     level = float(variance.sum() / mean.sum())
-    expected, gain = level * mean, level
+    predicted, gain = level * mean, level
     for _ in range(_ROUNDS):
-        root = _standard_error(error, expected, gain, pixels).reciprocal()
+        root = _standard_error(error, predicted, gain, pixels).reciprocal()
         line = torch.linalg.lstsq(columns * root[:, None], (variance * root)[:, None]).solution
-        expected = torch.maximum((columns @ line)[:, 0], 1e-3 * level * mean)
+        predicted = torch.maximum((columns @ line)[:, 0], 1e-3 * level * mean)
         gain = max(float(line[0]), 1e-3 * level)
     on_line = (columns @ line)[:, 0]
     departure = float(((variance - on_line) * root).square().mean())
