@@ -180,6 +180,11 @@ def _tells_of_full_memory(error: RuntimeError) -> bool:
     return full or "out of memory" in words or "ALLOC_FAILED" in words
 
 
+def spread_over(number: int, most: int) -> slice:
+    """At most so many of a number of things, evenly spread over all."""
+    return slice(0, number, ceil_div(number, most) or 1)
+
+
 def ceil_div(n: int, k: int) -> int:
     """The smallest whole number that is at least n / k."""
     return -(-n // k)

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pytest
 import yaml
-from good_config import GOOD, refused
+from good_config import GOOD, config_refused, refused
 
 from ccstae.io.scores import COLUMNS
 
@@ -75,14 +75,7 @@ def test_a_bad_file(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text, expected = TEXTS[name]
-    (tmp_path / "config.yaml").write_bytes(text)
-    refused(
-        ["config", "check", "config.yaml"],
-        ["config.yaml", *expected],
-        tmp_path,
-        monkeypatch,
-        capsys,
-    )
+    config_refused(text, expected, tmp_path, monkeypatch, capsys)
 
 
 SCORES = ",".join(COLUMNS) + "\n"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from good_config import changed, refused
+from good_config import changed, config_refused
 
 INF, NAN = float("inf"), float("nan")
 # What is set where in the good config, and what the message must say.
@@ -167,11 +167,4 @@ def test_a_bad_setting_of_a_row(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(changed(path, value)))
-    refused(
-        ["config", "check", "config.yaml"],
-        ["config.yaml", *expected],
-        tmp_path,
-        monkeypatch,
-        capsys,
-    )
+    config_refused(yaml.safe_dump(changed(path, value)), expected, tmp_path, monkeypatch, capsys)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from good_config import ABSENT, GOOD, changed, refused, run
+from good_config import ABSENT, GOOD, changed, config_refused, run
 
 ARRAY = {"path": "a.npy", "sha256": "0" * 64}
 LABELLED = {
@@ -237,11 +237,4 @@ def test_a_bad_setting(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(changed(path, value)))
-    refused(
-        ["config", "check", "config.yaml"],
-        ["config.yaml", *expected],
-        tmp_path,
-        monkeypatch,
-        capsys,
-    )
+    config_refused(yaml.safe_dump(changed(path, value)), expected, tmp_path, monkeypatch, capsys)

@@ -72,6 +72,20 @@ def refused(
     assert sorted(folder.rglob("*")) == before
 
 
+def config_refused(
+    content: str | bytes,
+    expected: list[str],
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """`config check` refuses a config file of this content, and names the file."""
+    text = content.encode() if isinstance(content, str) else content
+    (folder / "config.yaml").write_bytes(text)
+    words = ["config", "check", "config.yaml"]
+    refused(words, ["config.yaml", *expected], folder, monkeypatch, capsys)
+
+
 def changed(path: str, value: Any) -> dict[str, Any]:
     """The good config with one entry set, or taken out."""
     data = copy.deepcopy(GOOD)

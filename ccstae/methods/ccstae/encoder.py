@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ccstae.machine.device import ceil_div
+from ccstae.machine.device import spread_over
 from ccstae.methods.ccstae import diffuse_background, spline, transformer
 from ccstae.methods.ccstae.dictionary import Dictionary
 from ccstae.methods.ccstae.refine import OfPatterns
@@ -227,7 +227,7 @@ def train(
     g = dictionary.g[1:]
     pixels = dictionary.pixels + 2 * REACH
     window = transformer.square(pixels, M.device)
-    some = slice(None, None, ceil_div(len(M), _MAX_STARTS))
+    some = spread_over(len(M), _MAX_STARTS)
     M, centre = M[some], centre[some]
     background = diffuse_background.render(dictionary.background, centre, shape)
     for step in range(_STEPS):

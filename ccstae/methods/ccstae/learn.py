@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ccstae import geometry
-from ccstae.machine.device import ceil_div
+from ccstae.machine.device import spread_over
 from ccstae.methods.ccstae import (
     diffuse_background,
     dispersion,
@@ -52,11 +52,6 @@ MIN_RELATIVE_INTENSITY = 1e-3  # of a disk, against the mean one
 # moves by half the detector over a scan shows some disks in few of them.
 MIN_SHARE_ON_DETECTOR = 0.1
 MIN_MODEL_ERROR_SIGNIFICANCE = 3.0  # standard errors
-
-
-def spread_over(number: int, most: int, device: torch.device) -> Tensor:
-    """At most so many of a number of patterns, evenly spread over all: their indices."""
-    return torch.arange(number, device=device)[:: ceil_div(number, most)]
 
 
 def beam_px(nominal: tuple[float, float], found: Tensor, radius_px: float) -> tuple[float, float]:
@@ -96,7 +91,7 @@ def start(
         A dictionary of one entry.
     """
     shape = (teachers.shape[1], teachers.shape[2])
-    some = spread_over(len(teachers), _SHAPE_TEACHERS, teachers.device)
+    some = spread_over(len(teachers), _SHAPE_TEACHERS)
     teachers, first = teachers[some], first[some]
     # Nodes that may come onto the detector at its corners, whatever the strain.
     _, farthest = lattice_sites.border_distances_px(centre, shape)
@@ -193,7 +188,7 @@ def teach(
     dictionary, state = entries.learn_code(
         dictionary, state, variance, covariance, max_entries, shown
     )
-    some = spread_over(len(data), _SHAPE_TEACHERS, data.device)
+    some = spread_over(len(data), _SHAPE_TEACHERS)
     data, state, position = data[some], state[some], position[some]
     spacing_px = float(dictionary.g[1:].norm(dim=1).min())
     between = data
@@ -239,7 +234,7 @@ def learn_strays(
         state: their refined parameters.
         batch: teachers to refine at a time.
     """
-    some = spread_over(len(patterns), _ASKED_FIRST, state.M.device)
+    some = spread_over(len(patterns), _ASKED_FIRST)
     _, _, misfit = settled(dictionary, patterns[some], state[some], batch)
     if not dispersion.is_beyond_counts(misfit):
         return dictionary

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ccstae.io.calibration import disk_radius_px
 from ccstae.io.counts import Counts
-from ccstae.machine.device import at_a_time, ceil_div, side_by_side
+from ccstae.machine.device import at_a_time, side_by_side, spread_over
 from ccstae.methods.base import Answer
 from ccstae.methods.ccstae import dispersion, posterior, trained
 from ccstae.methods.ccstae import encoder as encoders
@@ -102,12 +102,12 @@ def _learn_with(
     from the electrons that they stand for, and `readings` says so.
     """
     scan = ScanPatterns(counts, device)
-    candidates = np.arange(scan.patterns)[:: ceil_div(scan.patterns, MAX_CANDIDATES)]
+    candidates = np.arange(scan.patterns)[spread_over(scan.patterns, MAX_CANDIDATES)]
     rough, has_lattice = scan.locate(finder, candidates)
     teachers = has_lattice.nonzero()[:, 0]
     if len(teachers) == 0:
         return None
-    teachers = teachers[:: ceil_div(len(teachers), MAX_TEACHERS)]
+    teachers = teachers[spread_over(len(teachers), MAX_TEACHERS)]
     data, rough = scan.load(candidates[teachers.cpu().numpy()]), rough[teachers]
     radius = disk_radius_px(counts.calibration)
     centre = learning.beam_px(counts.calibration.centre_px, rough.centre, radius)
@@ -274,7 +274,7 @@ def solve_scan(model: Trained, counts: Counts, device: str) -> Solved | None:
 
     batches = scan.batches(rows)
     # The misfits and residuals of these tell of the whole scan.
-    telling = {int(part[0]) for part in batches[:: ceil_div(len(batches), MAX_MISFIT_BATCHES)]}
+    telling = {int(part[0]) for part in batches[spread_over(len(batches), MAX_MISFIT_BATCHES)]}
 
     def solve_batch(part: NDArray[np.int64]) -> tuple[Found, Misfit | None, State | None]:
         data = scan.load(part)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ccstae.io.counts import Counts
-from ccstae.machine.device import ceil_div
+from ccstae.machine.device import spread_over
 from ccstae.methods.ccstae import expected, transformer
 from ccstae.methods.ccstae.dictionary import Dictionary
 from ccstae.methods.ccstae.dispersion import MIN_DISPERSION
@@ -85,8 +85,7 @@ def photon_transfer(dictionary: Dictionary, patterns: Patterns, state: State) ->
         patterns: the n patterns.
         state: their refined parameters.
     """
-    some = torch.arange(0, len(patterns), ceil_div(len(patterns), MAX_PATTERNS))
-    some = some.to(state.M.device)
+    some = spread_over(len(patterns), MAX_PATTERNS)
     mean, variance, error, pixels, weight = _curve(dictionary, patterns[some], state[some])
     columns = torch.stack([mean, torch.ones_like(mean)], 1)
     level = float(variance.sum() / mean.sum())

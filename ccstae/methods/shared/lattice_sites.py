@@ -150,14 +150,7 @@ def gaps(
     """
     index = torch.arange(CELL).float() / CELL
     cell = torch.cartesian_prod(index, index)
-    around = torch.cartesian_prod(torch.arange(-2, 2), torch.arange(-2, 2)).float()
-
-    def distance(places: Tensor, other: Tensor) -> Tensor:
-        """From places (n, 2) to the nearest that the lattice puts `other` (2,)."""
-        apart = (places - other)[:, None] + around
-        return torch.linalg.vector_norm(apart @ nominal.T, dim=-1).amin(1)
-
-    depth = distance(cell, torch.zeros(2))
+    depth = _distance(nominal, cell, torch.zeros(2))
     room = (float(depth.max()) - radius - soft_px) / math.sqrt(2) - 0.5
     half = max(0, min(beams.half_box(radius), math.floor(room)))
     clear = min(radius + math.sqrt(2) * (half + 0.5) + soft_px, 0.99 * float(depth.max()))
@@ -165,7 +158,7 @@ def gaps(
     taken: list[Tensor] = []
     while left.any():
         taken.append(cell[left.argmax()])
-        left = torch.where(distance(cell, taken[-1]) > 2 * half + 1, left, 0)
+        left = torch.where(_distance(nominal, cell, taken[-1]) > 2 * half + 1, left, 0)
     most = math.ceil(reach / float(torch.linalg.svdvals(nominal).min())) + 1
     index = torch.arange(-most, most + 1).float()
     places = (torch.cartesian_prod(index, index)[:, None] + torch.stack(taken)).reshape(-1, 2)
@@ -182,11 +175,19 @@ def room(nominal: Tensor) -> tuple[float, float]:
     from them, in the unit of the lattice.
     """
     index = torch.arange(CELL).to(nominal) / CELL
+    depth = _distance(nominal, torch.cartesian_prod(index, index), torch.zeros(2).to(nominal))
     around = torch.cartesian_prod(torch.arange(-2, 3), torch.arange(-2, 3)).to(nominal)
     length = torch.linalg.vector_norm(around @ nominal.T, dim=-1)
-    apart = (torch.cartesian_prod(index, index)[:, None] - around) @ nominal.T
-    depth = torch.linalg.vector_norm(apart, dim=-1).amin(1)
     return float(length[length > 0].min()), float(depth.max())
+
+
+def _distance(nominal: Tensor, places: Tensor, other: Tensor) -> Tensor:
+    """From places (n, 2) of the cell to the nearest where the lattice (2, 2) puts `other` (2,), in
+    pixels; both are in units of its vectors.
+    """
+    around = torch.cartesian_prod(torch.arange(-2, 2), torch.arange(-2, 2)).to(nominal)
+    apart = (places - other)[:, None] + around
+    return torch.linalg.vector_norm(apart @ nominal.T, dim=-1).amin(1)
 
 
 def candidates(nominal: Tensor, symmetry: int, radius: float, reach: float) -> tuple[Tensor, int]:
