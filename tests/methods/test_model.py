@@ -233,3 +233,48 @@ def test_the_method_reaches_the_bound_and_knows_its_error(background, electrons)
     assert 0.9 < covered < 0.99
     again = ccstae.map_strain(counts, CcstaeSettings(), "cpu")
     assert np.array_equal(again.F, answer.F, equal_nan=True)
+
+
+@pytest.mark.parametrize("error", [0.0, 0.01, 0.3])
+def test_noise_free_counts_are_likeliest_where_they_come_from_whatever_the_model_error(error):
+    x = torch.linspace(-8, 8, 200, dtype=torch.float64)
+    inside, background = (
+        torch.ones(1, 1, 200, dtype=torch.float64),
+        torch.full((1, 1, 200), 3.0, dtype=torch.float64),
+    )
+
+    def model(intensity, place):
+        return (intensity * torch.sigmoid(4 * (4 - (x - place).abs())))[None, None] + background
+
+    counts, extra = model(1e3, 0.0), torch.full((1, 1, 1), (error * 1e3) ** 2, dtype=torch.float64)
+    at = {
+        (a, b): float(
+            refine.relative_deviance(
+                counts, model(1e3 * (1 + a), b), background, extra, inside, exact=error == 0
+            )
+        )
+        for a in (-0.05, -0.01, 0, 0.01, 0.05)
+        for b in (-0.1, -0.01, 0, 0.01, 0.1)
+    }
+    assert min(at, key=lambda where: at[where]) == (0, 0)
+
+
+def test_a_probe_that_meets_the_sample_with_its_rim_is_beside_it():
+    """Such a pattern holds a lattice, and so a strain, but its label is that of vacuum."""
+    model = Model()
+    F = random_deformations((6, 8))
+    share = np.ones((6, 8))
+    share[5] = np.repeat([0.1, 0.4, 0.6, 0.9], 2)
+    rng = np.random.default_rng(0)
+    counts = model.counts(F, 1e6)
+    mixed = np.stack(
+        [
+            [s * model.pattern(f) + (1 - s) * model.probe for s, f in zip(*row, strict=True)]
+            for row in zip(share, F, strict=True)
+        ]
+    )
+    answer = ccstae.map_strain(
+        replace(counts, counts=rng.poisson(1e6 * mixed).astype(np.uint32)), CcstaeSettings(), "cpu"
+    )
+    assert np.isfinite(answer.F).all()
+    np.testing.assert_array_equal(answer.label > 0, share > 0.5)

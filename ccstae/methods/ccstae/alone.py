@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ccstae import geometry
-from ccstae.methods.ccstae import entries
+from ccstae.methods.ccstae import cell_area, crystals, entries
 from ccstae.methods.ccstae.dictionary import Dictionary
 
 MAX_STRAIN_DEVIATION = 0.05  # an answer with a larger standard deviation is none
@@ -49,7 +49,7 @@ class Alone:
         # Below a half the probe's centre is beside the sample, and its rim alone shows the lattice.
         covered = diffracted[:, None] / diffracted_over_direct(dictionary.intensity)
         of_patterns = (M.double(), covariance, odds, covered < MIN_COVERAGE)
-        of_entries = (dictionary.area, entries.crystals(dictionary, symmetry))
+        of_entries = (dictionary.area, crystals.crystals(dictionary, symmetry))
         return cls(rows, *(part.cpu().numpy() for part in (*of_patterns, *of_entries)))
 
     def answer(
@@ -63,7 +63,7 @@ class Alone:
         components = np.full((total, 4, 4), np.nan)
         label = np.zeros(total, np.int8)
         F[self.rows], components[self.rows] = deformation_and_covariance(M, covariance)
-        measured = entries.log_area(torch.from_numpy(M), torch.from_numpy(covariance))
+        measured = cell_area.log_area(torch.from_numpy(M), torch.from_numpy(covariance))
         odds, area = torch.from_numpy(self.odds), torch.from_numpy(self.area)
         entry = entries.likeliest(odds, area, measured).numpy()
         beside = self.beside[np.arange(len(entry)), entry]

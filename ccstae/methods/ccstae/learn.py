@@ -21,6 +21,7 @@ from ccstae.methods.ccstae import (
     dispersion,
     entries,
     expected,
+    intensities,
     probe_profile,
     refine,
     spline,
@@ -182,7 +183,7 @@ def teach(
     state = State.join([one.state for one in solutions])
     variance = torch.cat([1 / one.at.intensity_information for one in solutions]).float()
     covariance = covariance_of_M(torch.cat([one.at.information for one in solutions]))
-    max_entries = 1 if "entries" in without else entries.MAX_ENTRIES
+    max_entries = 1 if "entries" in without else intensities.MAX_ENTRIES
     position = disk_places(dictionary, state)
     shown = on_detector(position, dictionary.detector_px)
     dictionary, state = entries.learn_code(

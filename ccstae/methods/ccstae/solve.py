@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ccstae.methods.ccstae import affine, entries, refine
+from ccstae.methods.ccstae import affine, cell_area, entries, refine
 from ccstae.methods.ccstae.dictionary import Dictionary
 from ccstae.methods.ccstae.encoder import Encoded
 from ccstae.methods.ccstae.refine import (
@@ -87,7 +87,7 @@ def solve(
     near = gain < tolerance if steps else torch.zeros_like(gain, dtype=torch.bool)
     top = top.where(near, state)
     expected, odds = entries.expected_intensity(dictionary, top, 1 / at.intensity_information)
-    log_area = entries.log_area(top.M, covariance_of_M(at.information))
+    log_area = cell_area.log_area(top.M, covariance_of_M(at.information))
     entry = entries.likeliest(odds, dictionary.area, log_area)
     of_entry = expected[torch.arange(n, device=data.device), entry]
     prior = torch.cat([top.intensity[:, :1], of_entry], 1)

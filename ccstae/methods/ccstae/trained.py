@@ -19,7 +19,7 @@ from ccstae.io.counts import Counts
 from ccstae.io.hdf5 import short
 from ccstae.io.slips import nearest_px
 from ccstae.io.stored import slabs
-from ccstae.methods.ccstae import entries, spline
+from ccstae.methods.ccstae import intensities, spline
 from ccstae.methods.ccstae.dictionary import Dictionary, patch_pixels, touching
 from ccstae.methods.ccstae.encoder import Encoder, is_of_use
 from ccstae.methods.ccstae.photon_transfer import PhotonTransfer
@@ -204,7 +204,7 @@ def _load_dictionary(
     pixels = patch_pixels(disk_radius_px(calibration), nearest_px(calibration))
     S, far = spline.samples(pixels), 2.0 * max(shape)
     g = weights.tensor(path, tensors, "dictionary.g", (None, 2), low=-far, high=far)
-    E, K = min(len(tensors.get("dictionary.intensity", g)), entries.MAX_ENTRIES), len(g)
+    E, K = min(len(tensors.get("dictionary.intensity", g)), intensities.MAX_ENTRIES), len(g)
     centre_x, centre_y = weights.tensor(
         path, tensors, "dictionary.centre_px", (2,), torch.float64, low=-far, high=far
     )
