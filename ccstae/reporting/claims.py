@@ -10,8 +10,9 @@ verdict follows from those tests whose numbers are there:
     does not hold         none is
     cannot be told here   there is no number of a run
 
-The strongest rival is the run's best method that is neither a control nor of the CC-ST-AE family;
-of the published figures it is the published py4DSTEM.
+The strongest rival is the run's best method that takes each pattern alone, as the carriers do, and
+is neither a control nor of the CC-ST-AE family; of the published figures it is the published
+py4DSTEM.
 """
 
 from __future__ import annotations
@@ -112,8 +113,8 @@ def table(
         "A claim holds where every test of it is met, by the published figures, by the model of "
         "2023 as reproduced here and by this project's `ccstae`; in part where some are; not where "
         "none is. Without a number of a run it cannot be told. The strongest rival is the best "
-        "method of the run beside these and the controls. `ccstae-2023` is the published model at "
-        "the size that the config gives it.",
+        "method of the run beside these and the controls that takes each pattern alone. "
+        "`ccstae-2023` is the published model at the size that the config gives it.",
         head=list(HEAD),
         rows=rows,
         keys=len(HEAD),
@@ -144,8 +145,10 @@ class _Errors:
         self.values = frame.groupby(["quantity", *LEVEL, "method"])["value"].median()
         self.rivals = [
             method
-            for method in config.methods
-            if method not in FAMILY and method not in display.controls(config)
+            for method, row in config.methods.items()
+            if (row.method or method) not in FAMILY
+            and method not in display.controls(config)
+            and not (row.denoise or row.smooth)
         ]
         self.controls = [m for m in config.methods if m in display.controls(config)]
         self.levels = [(level.background, level.electrons) for level in config.levels]

@@ -4,6 +4,7 @@ run's own."""
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,7 +30,11 @@ ERRORS = {
 BOUNDS = (0, 6, 17, 30, 19)
 
 
-def config(methods: tuple[str, ...] = tuple(ERRORS), levels: bool = True) -> Config:
+def config(
+    methods: tuple[str, ...] = tuple(ERRORS),
+    levels: bool = True,
+    more: dict[str, Any] | None = None,
+) -> Config:
     noise = {"b": {"background": [0, 0.5, 0.7], "electrons": 1e5}, "d": {"electrons": 1e4}}
     if levels:
         noise = {"clean": {"electrons": math.inf}, **noise}
@@ -46,7 +51,7 @@ def config(methods: tuple[str, ...] = tuple(ERRORS), levels: bool = True) -> Con
             },
             "noise": noise,
             "seeds": {"test": [1], "tune": []},
-            "methods": dict.fromkeys(methods),
+            "methods": {**dict.fromkeys(methods), **(more or {})},
         }
     )
 
@@ -126,6 +131,17 @@ def test_verdicts() -> None:
     assert by_place[5].verdict == "holds"
     assert by_place[5].cells["ccstae"] == "100 %, 95 %, 97 %"
     assert by_place[5].cells["strongest rival"] == "template, 100 %, 95 %, 97 %"
+
+
+def test_what_sees_neighbours_is_no_rival_of_what_does_not() -> None:
+    blur = {"kind": "gauss", "width_steps": 1}
+    blurs = {f"{name}-gauss": {"method": name, "smooth": blur} for name in ("template", "ccstae")}
+    errors = measured(ERRORS | dict.fromkeys(blurs, (0.1, 0.1, 0.1, 0.1, 0.1)))
+    turned = structures(1.05, 1.0, 0.95, 0.97)
+    with_blurs = claims.every(config(more=blurs), errors, turned)
+    without = claims.every(config(), measured(), turned)
+    assert [one.cells for one in with_blurs] == [one.cells for one in without]
+    assert [one.tests for one in with_blurs] == [one.tests for one in without]
 
 
 def test_verdicts_turn_with_the_numbers() -> None:
