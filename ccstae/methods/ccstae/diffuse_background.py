@@ -284,7 +284,13 @@ def under_direct_beam(rings: Rings, beam: Tensor, r: Tensor) -> Tensor:
     broad = np.array([outer_log_rate + 0.5, np.log(30.0), 0.0, 2.0])
     narrow = np.array([outer_log_rate + 4.0, np.log(2.0), 0.0, 2.0])
     options = {"maxiter": 2000, "xatol": 1e-4, "fatol": 1e-12}
-    fits = [minimize(cost, z, method="Nelder-Mead", options=options) for z in (broad, narrow)]
+    # Far beyond what counts can tell, and within what floats hold.
+    log_rates = (outer_log_rate - 40, outer_log_rate + 40)
+    bounds = [log_rates, (math.log(1e-4), math.log(1e6)), (-3, 3), (-30, 30)]
+    fits = [
+        minimize(cost, z, method="Nelder-Mead", bounds=bounds, options=options)
+        for z in (broad, narrow)
+    ]
     best = min(fits, key=lambda fit: fit.fun)
     # A cusp that the counts do not show may have no width, and then no value in its middle.
     at = np.maximum(_array(r), 0.5 * STEP_PX)
