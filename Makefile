@@ -41,6 +41,7 @@ test: setup ## everything that continuous integration checks
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync lint dry
 	@$(MAKE) --no-print-directory unit
 	@$(MAKE) --no-print-directory ci
+	@$(MAKE) --no-print-directory robustness-gate
 
 tune: setup ## only search the settings of the methods of $(CONFIG) that are tuned
 	snakemake --cores "$(CORES)" --configfile "$(CONFIG)" --no-hooks --until tune
@@ -57,8 +58,10 @@ format: setup ## rewrite the sources in the project's format
 	ruff check --fix .
 	snakefmt Snakefile workflow
 
+# One process more than cores: tests of the workflow wait, for a cluster or a killed job, minutes long.
 unit: setup ## the tests of the package and of the workflow
-	OMP_NUM_THREADS=1 pytest --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+	OMP_NUM_THREADS=1 pytest --numprocesses $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --maxprocesses 4 \
+		--dist loadgroup --no-loadscope-reorder
 
 dry: setup ## plan a run of every config
 	@for config in config/*.yaml; do \

@@ -108,15 +108,12 @@ def read_map(path: Path | str, shape: tuple[int, ...] | None = None, complete: b
         for name, (trailing, kinds) in _PER_POSITION.items():
             if holds(file, name):
                 extra[name] = dataset(file, name, 2 + len(trailing), kinds, scan + trailing)[...]
-                if np.isinf(extra[name]).any():
-                    raise InputError(
-                        f"{path}: /{name} holds infinities; expected finite numbers, or NaN where "
-                        f"the method gives up"
-                    )
+                _check_no_infinities(extra[name], f"{path}: /{name}", "where the method gives up")
         if holds(file, "dictionary"):
             extra["dictionary"] = values(file, "dictionary", 3, "f")
         if holds(file, "residual"):
-            extra["residual"] = values(file, "residual", 2, "f")
+            extra["residual"] = dataset(file, "residual", 2, "f")[...]
+            _check_no_infinities(extra["residual"], f"{path}: /residual", "on bad pixels")
         attributes = {name: attribute(file, name) for name in file.attrs}
         for name in ("method", "settings", "seconds", "device"):
             if complete and name not in attributes:
@@ -125,6 +122,11 @@ def read_map(path: Path | str, shape: tuple[int, ...] | None = None, complete: b
                     f"device"
                 )
         return Map(F, attributes, **extra)
+
+
+def _check_no_infinities(array: NDArray[Any], where: str, no_answer: str) -> None:
+    if np.isinf(array).any():
+        raise InputError(f"{where} holds infinities; expected finite numbers, or NaN {no_answer}")
 
 
 def read_alone(path: Path | str) -> dict[str, NDArray[Any]] | None:

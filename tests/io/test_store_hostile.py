@@ -286,6 +286,7 @@ WRONG: list[tuple[str, Callable[[Path], None], str]] = [
         lambda p: put(p, "covariance", np.full((12, 16, 4, 4), inf)),
         "/covariance holds infinities",
     ),
+    ("map", lambda p: put(p, "residual", np.full((4, 4), inf)), "/residual holds infinities"),
     ("map", lambda p: put(p, "label", np.zeros((12, 16))), "/label is float64"),
     (
         "map",

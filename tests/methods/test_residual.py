@@ -7,6 +7,7 @@ import pytest
 from started import recorded
 from synthetic import Model, random_deformations
 
+from ccstae.io.maps import Map, read_map, write_map
 from ccstae.methods.ccstae import method as ccstae
 from ccstae.methods.ccstae.settings import CcstaeSettings
 from ccstae.methods.ccstae_pooled import method as pooled
@@ -37,7 +38,7 @@ def test_a_residual_of_a_right_model_is_noise_and_what_is_foreign_stands_out(tra
     assert np.abs(residual[SPOT] / standard_error(foreign)[SPOT]).min() > 5
 
 
-def test_bad_pixels_have_no_residual_and_a_pooled_map_has_that_of_its_patterns():
+def test_bad_pixels_have_no_residual_and_a_pooled_map_has_that_of_its_patterns(tmp_path):
     good = np.ones((128, 128), bool)
     good[40:42, 70:73] = False
     scan = recorded(MODEL, F, 3e5, 0.25)
@@ -46,3 +47,5 @@ def test_bad_pixels_have_no_residual_and_a_pooled_map_has_that_of_its_patterns()
     residual = ccstae.map_strain(scan, settings, "cpu").residual
     assert np.array_equal(np.isnan(residual), ~good)
     np.testing.assert_array_equal(pooled.map_strain(scan, settings, "cpu").residual, residual)
+    write_map(tmp_path / "map.h5", Map(F, {}, residual=residual))
+    np.testing.assert_array_equal(read_map(tmp_path / "map.h5", complete=False).residual, residual)

@@ -118,6 +118,15 @@ def test_the_page_opens_offline_and_holds_bokeh_once(tmp_path: Path) -> None:
     assert "residual" not in layers(text)
 
 
+def test_bad_pixels_are_left_out_of_the_residual_that_is_shown(tmp_path: Path) -> None:
+    answer = made()
+    assert answer.residual is not None
+    answer.residual[5, 7] = np.nan
+    shown = layers(page(tmp_path, answer))
+    for name in ("residual", "deviations"):
+        assert np.argwhere(np.isnan(shown[name])).tolist() == [[5, 7]]
+
+
 def test_a_residual_of_another_detector_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"/residual has the shape \(4, 4\)"):
         page(tmp_path, replace(made(), residual=np.zeros((4, 4), np.float32)))
