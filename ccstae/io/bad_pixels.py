@@ -29,6 +29,7 @@ from ccstae.errors import InputError
 from ccstae.io import missing, silent_pixels
 from ccstae.io.beside import HOT_RATIO, Array, Mask, brightness_beside, fill
 from ccstae.io.stored import Patterns
+from ccstae.machine.device import spread_over
 
 # Standard deviations by which a hot pixel exceeds `HOT_RATIO` times what lies beside it: for
 # Gaussian noise, one false alarm in 1e9 pixels.
@@ -129,7 +130,7 @@ def _event_and_noise(patterns: Patterns, bad: Mask) -> tuple[float, float]:
     and b, (a - b)^2 / (a + b) has the median of chi^2. The second is the root mean square of the
     negative readings.
     """
-    sample = patterns[:: max(1, len(patterns) // 16)].astype(np.float64)
+    sample = patterns[spread_over(len(patterns), 16)].astype(np.float64)
     pairs = ~(bad[:, 1:] | bad[:, :-1])
     a, b = sample[:, :, 1:][:, pairs], sample[:, :, :-1][:, pairs]
     counted = a + b > 0

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ccstae.errors import InputError
 from ccstae.machine import finished
@@ -180,9 +184,22 @@ def _tells_of_full_memory(error: RuntimeError) -> bool:
     return full or "out of memory" in words or "ALLOC_FAILED" in words
 
 
-def spread_over(number: int, most: int) -> slice:
-    """At most so many of a number of things, evenly spread over all."""
-    return slice(0, number, ceil_div(number, most) or 1)
+def spread_over(number: int, most: int) -> NDArray[np.int64]:
+    """At most so many of a number of things, evenly spread over all: all where they are no more,
+    and otherwise one of each of as many stretches, the i-th where the fraction of i times the
+    golden ratio says.
+
+    Of the patterns of a scan, every n-th would be those of a few columns where n and the width of
+    the scan have a common divisor, and of one column where n is a multiple of the width.
+
+    >>> spread_over(3, 8).tolist(), spread_over(64, 8).tolist()
+    ([0, 1, 2], [0, 12, 17, 30, 35, 40, 53, 58])
+    """
+    if number <= most:
+        return np.arange(number)
+    stretch = np.arange(most)
+    within = stretch * (math.sqrt(5) - 1) / 2 % 1
+    return np.unique(((stretch + within) * number / most).astype(np.int64))
 
 
 def ceil_div(n: int, k: int) -> int:

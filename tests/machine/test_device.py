@@ -7,12 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from ccstae import cli
 from ccstae.errors import InputError
-from ccstae.machine.device import resolve
+from ccstae.machine.device import resolve, spread_over
 
 
 @pytest.mark.parametrize("there", [False, True])
@@ -63,3 +64,14 @@ def test_memory_of_one_batch_serves_the_next() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert int(done.stdout) < 200
+
+
+@pytest.mark.parametrize("width", [32, 64, 81, 100, 128, 256, 512])
+@pytest.mark.parametrize("most", [64, 128, 512])
+def test_some_patterns_are_of_all_rows_and_columns_of_a_scan(width: int, most: int) -> None:
+    """64 of 64 x 64 positions, one in so many, were those of the first column."""
+    chosen = spread_over(width**2, most)
+    assert 0.7 * min(most, width**2) < len(chosen) <= most
+    for part in (chosen // width, chosen % width):
+        in_eighths = np.histogram(part, bins=8, range=(0, width))[0]
+        assert in_eighths.min() >= 0.5 * len(chosen) / 8

@@ -102,7 +102,7 @@ def _learn_with(
     from the electrons that they stand for, and `readings` says so.
     """
     scan = ScanPatterns(counts, device)
-    candidates = np.arange(scan.patterns)[spread_over(scan.patterns, MAX_CANDIDATES)]
+    candidates = spread_over(scan.patterns, MAX_CANDIDATES)
     rough, has_lattice = scan.locate(finder, candidates)
     teachers = has_lattice.nonzero()[:, 0]
     if len(teachers) == 0:
@@ -274,7 +274,7 @@ def solve_scan(model: Trained, counts: Counts, device: str) -> Solved | None:
 
     batches = scan.batches(rows)
     # The misfits and residuals of these tell of the whole scan.
-    telling = {int(part[0]) for part in batches[spread_over(len(batches), MAX_MISFIT_BATCHES)]}
+    telling = {int(batches[i][0]) for i in spread_over(len(batches), MAX_MISFIT_BATCHES)}
 
     def solve_batch(part: NDArray[np.int64]) -> tuple[Found, Misfit | None, State | None]:
         data = scan.load(part)

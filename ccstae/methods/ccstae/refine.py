@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ccstae.methods.ccstae import transformer
 from ccstae.methods.ccstae.dictionary import Dictionary
-from ccstae.methods.ccstae.transformer import Patterns
+from ccstae.methods.ccstae.transformer import Patterns, Rows
 
 STEPS = 12
 """Steps of a climb, at most."""
@@ -74,7 +74,7 @@ class OfPatterns:
 
         return type(self)(**{k: changed(v, getattr(other, k)) for k, v in vars(self).items()})
 
-    def __getitem__(self, rows: slice | Tensor) -> Self:
+    def __getitem__(self, rows: Rows) -> Self:
         return type(self)(**{k: v[rows] for k, v in vars(self).items()})
 
 

@@ -9,9 +9,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float64, Int64
+from numpy.typing import NDArray
 from torch import Tensor
+
+Rows = slice | Tensor | NDArray[np.int64]
+"""Which patterns of many."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +148,7 @@ class Patterns:
     def __len__(self) -> int:
         return len(self.counts)
 
-    def __getitem__(self, rows: slice | Tensor) -> Patterns:
+    def __getitem__(self, rows: Rows) -> Patterns:
         return Patterns(
             self.counts[rows],
             self.background[rows],

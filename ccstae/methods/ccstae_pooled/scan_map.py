@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ccstae import geometry
+from ccstae.machine.device import spread_over
 from ccstae.methods.ccstae_pooled.law import Moments
 
 Array = NDArray[np.float64]
@@ -92,7 +93,7 @@ class _Cells:
     def of(cls, gradients: Moments, place: Array) -> _Cells | None:
         if len(place) == 0:
             return None
-        some = np.s_[:: -(-len(place) // _MAX_CELLS)]
+        some = spread_over(len(place), _MAX_CELLS)
         form, noise = _form(gradients.mean[some]), _form(gradients.posterior[some])
         covariance = np.einsum("ckas,ckbs->kab", noise, noise) / (len(noise) * noise.shape[-1])
         where = place[some] - place.min(0)

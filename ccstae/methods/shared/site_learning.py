@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ccstae.io.stored import Patterns
+from ccstae.machine.device import spread_over
 from ccstae.methods.shared import windows
 from ccstae.methods.shared.beams import Beams
 from ccstae.methods.shared.site_evidence import Mixture, Seen, scatter_in_gaps
@@ -78,10 +79,9 @@ def _measured(
     medians over the patterns.
     """
     tables = mixture.tables
-    step = max(1, len(rows) // SCATTER_SAMPLE)
-    on, sites, centre = seen.on[::step], seen.sites[::step], seen.centre[::step]
+    some = spread_over(len(rows), SCATTER_SAMPLE)
+    on, sites, centre, rows = seen.on[some], seen.sites[some], seen.centre[some], rows[some]
     G = tables.G[mixture.likeliest(on, sites)]
-    rows = rows[::step]
 
     def of_chunk(chunk: Tensor, part: slice) -> tuple[Tensor, Tensor]:
         left, right = chunk[..., :-1], chunk[..., 1:]

@@ -22,7 +22,7 @@ from torch import Tensor
 from ccstae.io.calibration import Calibration
 from ccstae.io.counts import Counts
 from ccstae.io.stored import Patterns
-from ccstae.machine.device import at_a_time
+from ccstae.machine.device import at_a_time, spread_over
 from ccstae.methods.shared import beams, lattice_sites, second_lattice, strained, windows
 from ccstae.methods.shared.beams import Beams, Rows
 from ccstae.methods.shared.site_evidence import Mixture, Seen, scatter_in_gaps
@@ -115,7 +115,7 @@ class SiteFinder:
         patterns = counts.patterns
         bytes_per_pattern = BYTES_PER_RING * self.mixture.on_gain.numel()
         sample = max(1, min(SAMPLE, MAX_SAMPLE_BYTES // (2 * bytes_per_pattern)))
-        rows = np.arange(0, len(patterns), max(1, len(patterns) // sample))
+        rows = spread_over(len(patterns), sample)
         good = torch.from_numpy(counts.good).to(device)
         anywhere = Beams.anywhere(counts.calibration, good, len(patterns))
         free = replace(self, beams=anywhere)
@@ -304,7 +304,7 @@ class SiteFinder:
         lattice = (evidence > self.mixture.least_evidence()).nonzero()[:, 0]
         if self.tables.dark.any() or not len(lattice):
             return self
-        lattice = lattice[:: max(1, len(lattice) // SCATTER_SAMPLE)]
+        lattice = lattice[spread_over(len(lattice), SCATTER_SAMPLE)]
         on, sites = seen.on[lattice], seen.sites[lattice]
         pair = self._pairs(on, sites, self.mixture.likeliest(on, sites))
         share = float(pair.seen.float().mean())
