@@ -113,7 +113,8 @@ def hidden_pixels(total: Array, bad: Mask, event: float) -> Mask:
         inside = label[around] == region
         rim = scipy.ndimage.binary_dilation(inside) & ~inside & ~bad[around]
         large = inside.sum() >= MIN_HIDDEN_PIXELS
-        hidden[region] = large and lit[around][rim].mean() >= LIT_RIM
+        # A detector without an electron has no rim.
+        hidden[region] = large and rim.any() and lit[around][rim].mean() >= LIT_RIM
     return np.asarray(hidden[label])
 
 
