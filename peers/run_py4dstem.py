@@ -5,6 +5,9 @@ Settings: `kernel` (mode), `radii` (of the sigmoid, over the disk radius), `sigm
 gaussian), `max_peak_spacing` (over the disk radius), `weights_power`, `average`, and every argument
 of `find_Bragg_disks` under its own name.
 
+Where grains are turned against each other, each is indexed with lattice vectors turned as it is
+(`turns`).
+
 Its lattice fit multiplies each row by the intensity of the peak, which its users change by writing
 other intensities: here those to the `weights_power`. With `average` every pattern is what its
 `get_local_ave_dp` makes of the pattern and its neighbours, 3 x 3 with weights 1, 2, 4 over 16.
@@ -16,11 +19,15 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from adapter import Found, Scan, main
+from adapter import Found, Scan, main, rotation
 
 mpl.use("Agg")
 import py4DSTEM
 from py4DSTEM.process.strain import latticevectors
+
+# Peaks at the nodes of a turned lattice against those at the nodes of the lattice as it is, from
+# which on a pattern is of a grain that is turned. Chance and strain do not reach that.
+MORE_PEAKS = 1.5
 
 
 def detect(scan: Scan, settings: dict[str, Any]) -> py4DSTEM.BraggVectors:
@@ -58,6 +65,30 @@ def detect(scan: Scan, settings: dict[str, Any]) -> py4DSTEM.BraggVectors:
     return cube.find_Bragg_disks(template=kernel, **chosen | own)
 
 
+def turns(vectors: py4DSTEM.BraggVectors, scan: Scan, spacing_px: float) -> np.ndarray:
+    """How far (Ry, Rx) the lattice of each pattern is turned, in radians and in steps that move the
+    outermost node by half of `spacing_px`: 0 in a single crystal.
+
+    py4DSTEM indexes with the lattice vectors that its user chooses. Where grains are turned against
+    each other, its user chooses them anew in every grain. Here a pattern is of another grain where
+    half as many peaks again lie at the nodes of a turned lattice.
+    """
+    nodes = scan.nodes()[1:] @ scan.lattice_px.T
+    step = spacing_px / 2 / np.linalg.norm(nodes, axis=1).max()
+    most = int(np.pi / scan.symmetry / step)
+    angles = step * np.array(sorted(range(-most, most + 1), key=abs))
+    turned = nodes @ np.swapaxes(rotation(angles), -1, -2)  # (turns, nodes, 2)
+    found = np.zeros(scan.counts.shape[:2])
+    for position in np.ndindex(found.shape):
+        peaks = vectors.raw[position].data
+        at = np.stack([peaks["qy"], peaks["qx"]], -1) - scan.centre_px
+        apart = np.linalg.norm(turned[:, :, None] - at, axis=-1)
+        caught = (apart.min(1, initial=np.inf) <= spacing_px).sum(1)
+        best = int(caught.argmax())
+        found[position] = angles[best] if caught[best] >= MORE_PEAKS * caught[0] else 0.0
+    return found
+
+
 def map_strain(scan: Scan, settings: dict[str, Any]) -> Found:
     vectors = detect(scan, settings)
     for position in np.ndindex(scan.counts.shape[:2]):
@@ -67,21 +98,27 @@ def map_strain(scan: Scan, settings: dict[str, Any]) -> Found:
     vectors.calibration.set_origin((x0, y0))
     vectors.setcal(center=True)
     strainmap = py4DSTEM.StrainMap(vectors)
-    g1, g2 = scan.lattice_px.T[:, ::-1]
-    nodes = (scan.nodes() @ scan.lattice_px.T)[:, ::-1]
-    _, _, strainmap.braggdirections = latticevectors.index_bragg_directions(0, 0, *nodes.T, g1, g2)
     strainmap.max_peak_spacing = settings.get("max_peak_spacing", 1.0) * scan.radius_px
-    strainmap.fit_basis_vectors()
-    fitted = strainmap.g1g2_map
-    lost = ~fitted["mask"].data.astype(bool)
-    G = np.moveaxis(
-        np.array([[fitted[f"g{i}{c}"].data for i in (1, 2)] for c in "yx"]), (0, 1), (-2, -1)
-    )
-    own = latticevectors.get_strain_from_reference_g1g2(fitted, g1, g2)
-    strain = np.stack([own["e_yy"].data, own["e_xx"].data, own["e_xy"].data, own["theta"].data], -1)
-    return Found(
-        np.where(lost[..., None, None], np.nan, G), np.where(lost[..., None], np.nan, strain)
-    )
+    G = np.full((*scan.counts.shape[:2], 2, 2), np.nan)
+    strain = np.full((*scan.counts.shape[:2], 4), np.nan)
+    of_grain = turns(vectors, scan, strainmap.max_peak_spacing)
+    for turn in np.unique(of_grain):
+        lattice = rotation(turn) @ scan.lattice_px
+        g1, g2 = lattice.T[:, ::-1]
+        nodes = (scan.nodes() @ lattice.T)[:, ::-1]
+        _, _, directions = latticevectors.index_bragg_directions(0, 0, *nodes.T, g1, g2)
+        strainmap.braggdirections = directions
+        grain = of_grain == turn
+        strainmap.fit_basis_vectors(mask=grain)
+        fitted = strainmap.g1g2_map
+        grain &= fitted["mask"].data.astype(bool)
+        vectors_of = np.array([[fitted[f"g{i}{c}"].data for i in (1, 2)] for c in "yx"])
+        G[grain] = np.moveaxis(vectors_of, (0, 1), (-2, -1))[grain]
+        own = latticevectors.get_strain_from_reference_g1g2(fitted, g1, g2)
+        names = ("e_yy", "e_xx", "e_xy", "theta")
+        strain[grain] = np.stack([own[name].data for name in names], -1)[grain]
+        strain[grain, 3] += turn
+    return Found(G, strain)
 
 
 if __name__ == "__main__":

@@ -118,3 +118,22 @@ def test_strain_agrees(subpixel: str, tmp_path: Path, counts_path: Path) -> None
     assert (
         np.abs(errors(peer, TRUTH)).max() < 5e-3
     )  # theirs is right too: conventions, signs and indices
+
+
+def test_grains_turned_against_each_other_are_indexed_each_with_its_own_lattice(
+    tmp_path: Path,
+) -> None:
+    truth = random_deformations((2, 4), 0.01, 0.01)
+    truth[:, 2:] = geometry.rotation_matrix(np.array(0.4)) @ truth[:, 2:]
+    made = MODEL.counts(truth, 1e7)
+    path = tmp_path / "counts.h5"
+    write_counts(path, made.counts, made.counts.shape, made.calibration, made.probe)
+    with theirs(
+        "peers/run_py4dstem.py", path, tmp_path / "map.h5", subpixel="multicorr", words=True
+    ) as answer:
+        F, own = answer["F"][...], answer["own_strain"][...]
+    assert np.abs(errors(F, truth)).max() < 5e-3
+    # Its own strain is against the orientation in which the scan shows most.
+    grain = np.arange(4) < np.full((2, 1), 2)
+    own = geometry.regauge(geometry.deformation(*np.moveaxis(own, -1, 0)), grain)
+    assert np.abs(errors(own, geometry.regauge(truth, grain))).max() < 5e-3
