@@ -25,9 +25,11 @@ mpl.use("Agg")
 import py4DSTEM
 from py4DSTEM.process.strain import latticevectors
 
-# Peaks at the nodes of a turned lattice against those at the nodes of the lattice as it is, from
-# which on a pattern is of a grain that is turned. Chance and strain do not reach that.
+# Peaks at the nodes of a turned lattice against those at the nodes of the lattice as it is. Strain
+# does not reach that.
 MORE_PEAKS = 1.5
+MIN_DEVIATIONS = 5.0  # of a count of peaks; the best of many turns reaches 4 by chance
+MIN_GRAINS = 0.1  # of the patterns
 
 
 def detect(scan: Scan, settings: dict[str, Any]) -> py4DSTEM.BraggVectors:
@@ -69,9 +71,11 @@ def turns(vectors: py4DSTEM.BraggVectors, scan: Scan, spacing_px: float) -> np.n
     """How far (Ry, Rx) the lattice of each pattern is turned, in radians and in steps that move the
     outermost node by half of `spacing_px`: 0 in a single crystal.
 
-    py4DSTEM indexes with the lattice vectors that its user chooses. Where grains are turned against
-    each other, its user chooses them anew in every grain. Here a pattern is of another grain where
-    half as many peaks again lie at the nodes of a turned lattice.
+    py4DSTEM indexes with the lattice vectors that its user chooses, and where a user sees grains,
+    chooses anew in each. Here a scan has grains where more than `MIN_GRAINS` of its patterns show
+    half as many peaks again at the nodes of a turned lattice, and more than chance brings: the
+    median over all turns and `MIN_DEVIATIONS` of such a count. Then every pattern has the turn with
+    the most peaks.
     """
     nodes = scan.nodes()[1:] @ scan.lattice_px.T
     step = spacing_px / 2 / np.linalg.norm(nodes, axis=1).max()
@@ -79,14 +83,18 @@ def turns(vectors: py4DSTEM.BraggVectors, scan: Scan, spacing_px: float) -> np.n
     angles = step * np.array(sorted(range(-most, most + 1), key=abs))
     turned = nodes @ np.swapaxes(rotation(angles), -1, -2)  # (turns, nodes, 2)
     found = np.zeros(scan.counts.shape[:2])
+    sure = np.zeros(found.shape, bool)
     for position in np.ndindex(found.shape):
         peaks = vectors.raw[position].data
         at = np.stack([peaks["qy"], peaks["qx"]], -1) - scan.centre_px
         apart = np.linalg.norm(turned[:, :, None] - at, axis=-1)
         caught = (apart.min(1, initial=np.inf) <= spacing_px).sum(1)
-        best = int(caught.argmax())
-        found[position] = angles[best] if caught[best] >= MORE_PEAKS * caught[0] else 0.0
-    return found
+        best, chance = caught.max(), np.median(caught)
+        found[position] = angles[caught.argmax()]
+        sure[position] = best > MORE_PEAKS * caught[0] and (
+            best > chance + MIN_DEVIATIONS * np.sqrt(chance)
+        )
+    return found if sure.mean() > MIN_GRAINS else np.zeros_like(found)
 
 
 def map_strain(scan: Scan, settings: dict[str, Any]) -> Found:
