@@ -25,6 +25,8 @@ mpl.use("Agg")
 import py4DSTEM
 from py4DSTEM.process.strain import latticevectors
 
+# Places in our G of what py4DSTEM, whose x runs along the first axis of a pattern, calls so.
+VECTORS = {(0, 0): "g1y", (0, 1): "g2y", (1, 0): "g1x", (1, 1): "g2x"}
 # Peaks at the nodes of a turned lattice against those at the nodes of the lattice as it is. Strain
 # does not reach that.
 MORE_PEAKS = 1.5
@@ -108,24 +110,29 @@ def map_strain(scan: Scan, settings: dict[str, Any]) -> Found:
     strainmap = py4DSTEM.StrainMap(vectors)
     strainmap.max_peak_spacing = settings.get("max_peak_spacing", 1.0) * scan.radius_px
     G = np.full((*scan.counts.shape[:2], 2, 2), np.nan)
-    strain = np.full((*scan.counts.shape[:2], 4), np.nan)
     of_grain = turns(vectors, scan, strainmap.max_peak_spacing)
     for turn in np.unique(of_grain):
         lattice = rotation(turn) @ scan.lattice_px
-        g1, g2 = lattice.T[:, ::-1]
         nodes = (scan.nodes() @ lattice.T)[:, ::-1]
-        _, _, directions = latticevectors.index_bragg_directions(0, 0, *nodes.T, g1, g2)
-        strainmap.braggdirections = directions
+        _, _, strainmap.braggdirections = latticevectors.index_bragg_directions(
+            0, 0, *nodes.T, *lattice.T[:, ::-1]
+        )
         grain = of_grain == turn
         strainmap.fit_basis_vectors(mask=grain)
         fitted = strainmap.g1g2_map
         grain &= fitted["mask"].data.astype(bool)
-        vectors_of = np.array([[fitted[f"g{i}{c}"].data for i in (1, 2)] for c in "yx"])
-        G[grain] = np.moveaxis(vectors_of, (0, 1), (-2, -1))[grain]
-        own = latticevectors.get_strain_from_reference_g1g2(fitted, g1, g2)
-        names = ("e_yy", "e_xx", "e_xy", "theta")
-        strain[grain] = np.stack([own[name].data for name in names], -1)[grain]
-        strain[grain, 3] += turn
+        for place, name in VECTORS.items():
+            G[(*grain.nonzero(), *place)] = fitted[name].data[grain]
+    # Its formula is for small turns: it takes the lattices of F R^-1, with R the turn of the grain.
+    back = np.linalg.inv(scan.lattice_px) @ rotation(-of_grain) @ scan.lattice_px
+    upright = np.where(np.isnan(G), scan.lattice_px, G @ back)
+    for place, name in VECTORS.items():
+        fitted[name].data[...] = upright[(..., *place)]
+    fitted["mask"].data[...] = 1
+    own = latticevectors.get_strain_from_reference_g1g2(fitted, *scan.lattice_px.T[:, ::-1])
+    strain = np.stack([own[name].data for name in ("e_yy", "e_xx", "e_xy", "theta")], -1)
+    strain[..., 3] += of_grain
+    strain[np.isnan(G).any((-1, -2))] = np.nan
     return Found(G, strain)
 
 
